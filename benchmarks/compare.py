@@ -30,7 +30,7 @@ from sdcompress import recipes
 from sdcompress.checkpoint import read_metrics
 from sdcompress.machine import machine
 from sdcompress.storage import digest_of, write_text
-from sdcompress.training.interrupt import stop_on_signal
+from sdcompress.training.trainer import stop_on_signal
 
 HERE = Path(__file__).resolve().parent
 INTERRUPTED = 130
@@ -153,7 +153,7 @@ class Results:
                 "row": job.row,
                 "seed": job.seed,
                 "exits": [
-                    {**{key: exit_[key] for key in keys}, "accuracy": exit_["score"], **exit_["further"]}
+                    {**{key: exit_[key] for key in keys}, "accuracy": exit_["metric"], **exit_["further"]}
                     for exit_ in scores["exits"]
                 ],
                 "samples": scores["samples"],

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sdcompress.artifact.signature import sign
-    from sdcompress.diagnosis import doctor
-    from sdcompress.entries import list_entries
     from sdcompress.explaining.explain import explain
     from sdcompress.options import Options
     from sdcompress.pipeline.run import run
@@ -28,9 +26,11 @@ if TYPE_CHECKING:
     from sdcompress.tensorrt.building.build import build_engines
     from sdcompress.verbs.bench import bench
     from sdcompress.verbs.calibrate import calibrate, plan
+    from sdcompress.verbs.doctor import doctor
     from sdcompress.verbs.evaluate import evaluate, predict
     from sdcompress.verbs.export import export
     from sdcompress.verbs.inspect import inspect
+    from sdcompress.verbs.list_entries import list_entries
     from sdcompress.verbs.quantize import quantize
     from sdcompress.verbs.report import report
     from sdcompress.verbs.train import train
@@ -62,9 +62,7 @@ __all__ = [
 _MODULES = {
     "Options": "options",
     "build_engines": "tensorrt.building.build",
-    "doctor": "diagnosis",
     "explain": "explaining.explain",
-    "list_entries": "entries",
     "open": "runtime.open",
     "plan": "verbs.calibrate",
     "predict": "verbs.evaluate",

@@ -1,11 +1,11 @@
-"""What a verb is told beside its settings: nothing here changes what a verb decides, but where and how it runs."""
+"""Say where and how a verb runs. Options do not change its result; settings do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sdcompress.data import Loader
+from sdcompress.data import DatasetCache
 from sdcompress.progress import Progress
 
 __all__ = ["DEFAULT_OPTIONS", "EngineOptions", "Options"]
@@ -16,12 +16,12 @@ class EngineOptions:
     """How an engine runs.
 
     Attributes:
-        backend: of 'sdcompress list backends'; None: onnxruntime for an artifact, torch for a checkpoint.
-        threads: for one call; None: what the verb says, or else what the backend takes.
+        backend: one of 'sdcompress list backends'; None: onnxruntime for an artifact, torch for a checkpoint.
+        threads: of one call; None: the default of the verb, or else of the backend.
         device: "cpu" or "cuda"; None: the CPU.
-        allow_uncertified: also run what an artifact's certificate does not cover, such as another device.
-        trust_modules: of a checkpoint: import the module that it names, which runs its code, also where you have not
-            trained it here yourself.
+        allow_uncertified: also run an execution target that the artifact's certificate does not cover.
+        trust_modules: import the module that a checkpoint names, which runs its code, even if you have not trained it
+            on this machine.
     """
 
     backend: str | None = None
@@ -39,15 +39,15 @@ class Options(EngineOptions):
     """How a verb runs.
 
     Attributes:
-        data_dir: where the data lies, if elsewhere than in the recipe.
-        download: let a data set that is not there be downloaded, to ``data_dir`` or to where the stored recipe says.
+        data_dir: folder of the data; None: that of the recipe.
+        download: download a missing data set, to ``data_dir`` or to the folder of the stored recipe.
         progress: called with (done, total).
-        command: what the user typed, for the record.
-        loader: loads the data; handed from verb to verb it loads each data set once, and keeps it in memory.
+        command: the command that the user typed, for the record.
+        datasets: loads the data; verbs that share it load each data set once, and keep it in memory.
     """
 
     data_dir: Path | str | None = None
     download: bool = False
     progress: Progress | None = None
     command: str = ""
-    loader: Loader = field(default_factory=Loader, repr=False, compare=False)
+    datasets: DatasetCache = field(default_factory=DatasetCache, repr=False, compare=False)

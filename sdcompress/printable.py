@@ -34,5 +34,5 @@ def json_safe(text: str) -> str:
 
 
 def plural(word: str) -> str:
-    """What a task calls several strata, of its word for one."""
+    """Return the plural of an English noun, such as a task's word for a stratum."""
     return "strata" if word == "stratum" else word + ("es" if word.endswith("s") else "s")

@@ -1,41 +1,41 @@
-"""How work tells how far it is: called with (done, total), in whatever it counts."""
+"""Report the progress of work: a function of (done, total), in any unit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["Progress", "count", "part", "silent"]
+__all__ = ["Progress", "no_progress", "progress_counter", "subprogress"]
 
 Progress = Callable[[int, int], None]
 
 
-def silent(_done: int, _total: int) -> None:
-    """The progress that nobody watches."""
+def no_progress(_done: int, _total: int) -> None:
+    """Ignore progress."""
 
 
-def part(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """The progress of a piece of work, as progress of the whole.
+def subprogress(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Return a function that reports the progress of a part of the work as progress of the whole.
 
     Args:
         progress: of the whole.
-        before: what is done when the piece begins.
-        total: of the whole, in the unit of the piece.
+        before: done when the part begins.
+        total: of the whole, in the unit of the part.
     """
     return None if progress is None else lambda done, _: progress(before + done, total)
 
 
-def count(progress: Progress | None, total: int) -> Callable[[int], None]:
-    """A function that is told how much more is done, and adds it up.
+def progress_counter(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Return a function that adds up increments and reports their sum.
 
     Args:
-        progress: is told the sum, ``total`` at most.
+        progress: called with (sum, total); the sum is at most ``total``.
         total: of the whole.
     """
     done = 0
 
-    def add(more: int) -> None:
+    def add(increment: int) -> None:
         nonlocal done
-        done = min(done + more, total)
+        done = min(done + increment, total)
         if progress is not None:
             progress(done, total)
 

@@ -39,7 +39,7 @@ def use_working_directory() -> None:
 
 
 def module_exists(name: str) -> bool:
-    """Whether the top-level package of a ``module:function`` exists, in the working directory too."""
+    """Return whether the top-level package of a ``module:function`` exists, in the working directory too."""
     return _spec(_top(name)) is not None
 
 

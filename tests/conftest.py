@@ -174,7 +174,7 @@ def _write(
                 for at, (name, temperature) in enumerate(zip(names, temperatures, strict=False))
             ),
             "parity": tuple(
-                ParityRecord(exit=name, samples=16, batches=(1, 16), max_abs=1e-6, allowed=1e-4, flips=0)
+                ParityRecord(exit=name, samples=16, batches=(1, 16), max_abs_diff=1e-6, tolerance=1e-4, flips=0)
                 for name in names
             ),
             "provenance": _provenance(),
@@ -256,15 +256,16 @@ def _segment(folder: Path, index: int, model: onnx.ModelProto) -> Segment:
     return Segment(**file.model_dump(), inputs=inputs, outputs=outputs, macs=macs, parameters=macs)
 
 
-def _policy(thresholds: Sequence[float], **fields: Any) -> Policy:
+def _policy(thresholds: Sequence[float], kind: str = "max_prob", **fields: Any) -> Policy:
     exits = len(thresholds) + 1
     return Policy(
         **fields,
+        name=kind,
         thresholds=tuple(thresholds),
         max_drop=0.01,
         samples=100,
-        score=0.9,
-        reference_score=0.9,
+        metric=0.9,
+        reference_metric=0.9,
         shares=(0.5, 0.3, 0.2) if exits == 3 else (1 / exits,) * exits,
         stage_ms=(1.0,) * exits,
     )

@@ -76,7 +76,7 @@ VERBS: dict[str, Callable[[Path, Path], object]] = {
     "evaluate": lambda artifact, _: sdcompress.evaluate(artifact, Options(threads=1)),
     "explain": sdcompress.explain,
     "bench": lambda artifact, _: sdcompress.bench([artifact], QUICK),
-    "bench golden": lambda artifact, _: sdcompress.bench([artifact], QUICK, images="golden"),
+    "bench golden": lambda artifact, _: sdcompress.bench([artifact], QUICK, samples="golden"),
     "calibrate": lambda artifact, out: sdcompress.calibrate(artifact, out, {"max_drop": 0.05}),
     "plan": lambda artifact, _: sdcompress.plan(artifact, {"max_drop": 0.05, "confidence": 0.9}),
     "quantize": lambda artifact, out: sdcompress.quantize(artifact, out, "fp16", {"max_drop": 0.5}, Options(threads=1)),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sdcompress.entries import ROOMS
+from sdcompress.verbs.list_entries import ROOMS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sdcompress"

@@ -15,7 +15,7 @@ from sdcompress.checkpoint import METRICS, STATE, STEPS, newest, open_checkpoint
 from sdcompress.errors import ArtifactError, CheckpointError, SdcompressError, UsageError, VerificationError
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.pipeline.steps import Record, Step
-from sdcompress.progress import silent
+from sdcompress.progress import no_progress
 from sdcompress.reporting.build import build
 from sdcompress.reporting.read import read_result
 from sdcompress.schema.report import BenchReport, Evaluation, Latency
@@ -37,21 +37,21 @@ def test_a_damaged_record_of_steps(tmp_path: Path, content: bytes) -> None:
     step = Step("export", lambda _: done.append("export"), 1, (tmp_path,))
     record = Record(tmp_path / "steps.json")
     for _ in range(2):
-        record.do(step, lambda _: nullcontext(silent))
+        record.do(step, lambda _: nullcontext(no_progress))
     assert done == ["export"]
     record.path.write_bytes(content)
     with pytest.raises(VerificationError, match=r"steps\.json") as caught:
-        record.do(step, lambda _: nullcontext(silent))
+        record.do(step, lambda _: nullcontext(no_progress))
     assert "remove that file" in caught.value.next_step
     record.path.unlink()
-    record.do(step, lambda _: nullcontext(silent))
+    record.do(step, lambda _: nullcontext(no_progress))
     assert done == ["export"] * 2
 
 
 def test_a_record_of_steps_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "steps.json")
     with pytest.raises(VerificationError, match="pipe"):
-        Record(tmp_path / "steps.json").do(Step("export", silent, 1), lambda _: nullcontext(silent))
+        Record(tmp_path / "steps.json").do(Step("export", no_progress, 1), lambda _: nullcontext(no_progress))
 
 
 LINES = {
@@ -74,7 +74,7 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path: Path, line: bytes) -> None
     assert [metrics["step"] for metrics in read_metrics(tmp_path)] == [10]
 
 
-SCORE = {"name": "final", "score": 0.9, "further": {"nll": 0.1, "ece": 0.1}}
+EXIT = {"name": "final", "metric": 0.9, "further": {"nll": 0.1, "ece": 0.1}}
 EVALUATION = {
     "kind": "artifact",
     "name": "tiny",
@@ -82,16 +82,16 @@ EVALUATION = {
     "data": "digits",
     "split": "test",
     "samples": 10,
-    "metric": "accuracy",
-    "exits": [{**SCORE, "name": "exit1"}, SCORE, {**SCORE, "name": "ensemble"}],
-    "policy": {"score": 0.9, "shares": [0.5, 0.5], "exit_scores": [0.9, None]},
+    "metric_name": "accuracy",
+    "exits": [{**EXIT, "name": "exit1"}, EXIT, {**EXIT, "name": "ensemble"}],
+    "policy": {"metric": 0.9, "shares": [0.5, 0.5], "metric_by_exit": [0.9, None]},
 }
 EDITS: dict[str, dict[str, Any]] = {
     "no exits": {"exits": []},
-    "the ensemble alone": {"exits": [{**SCORE, "name": "ensemble"}]},
-    "the ensemble first": {"exits": [{**SCORE, "name": "ensemble"}, {**SCORE, "name": "exit1"}, SCORE]},
-    "a share too few": {"policy": {"score": 0.9, "shares": [1.0], "exit_scores": [0.9, 0.9]}},
-    "a score too many": {"policy": {"score": 0.9, "shares": [0.5, 0.5], "exit_scores": [0.9, 0.9, 0.9]}},
+    "the ensemble alone": {"exits": [{**EXIT, "name": "ensemble"}]},
+    "the ensemble first": {"exits": [{**EXIT, "name": "ensemble"}, {**EXIT, "name": "exit1"}, EXIT]},
+    "a share too few": {"policy": {"metric": 0.9, "shares": [1.0], "metric_by_exit": [0.9, 0.9]}},
+    "a metric too many": {"policy": {"metric": 0.9, "shares": [0.5, 0.5], "metric_by_exit": [0.9, 0.9, 0.9]}},
     "no samples": {"samples": 0},
 }
 

@@ -43,7 +43,7 @@ def two_networks(small: Path, large: Path, out: Path) -> None:
     facts = ExportFacts(
         task=task,
         modality=artifacts["large"].modality,
-        scores={name: manifest.exits[0].scores for name, manifest in manifests.items()},
+        metrics={name: manifest.exits[0].metrics for name, manifest in manifests.items()},
         golden=Golden(
             golden["large"].examples,
             golden["large"].targets,

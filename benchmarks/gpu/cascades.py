@@ -107,6 +107,6 @@ def drawn(left: Any, batch: int, seed: int) -> Any:
 def policy_of(thresholds: tuple[float, ...], samples: int) -> Policy:
     """A policy with these thresholds; nothing is measured in it, so that rows are always dropped."""
     return Policy(
-        thresholds=thresholds, max_drop=1.0, samples=samples, accuracy=None, reference_accuracy=None,
+        thresholds=thresholds, max_drop=1.0, samples=samples, metric=None, reference_metric=None,
         shares=(1.0, *(0.0,) * len(thresholds)), stage_ms=(1.0,) * (len(thresholds) + 1),
     )  # fmt: skip

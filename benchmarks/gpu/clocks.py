@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sdcompress.benchmarking.clock import no_collection
 from sdcompress.benchmarking.stats import Ratio, ratio_of_medians
 from sdcompress.errors import SetupError
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
 Times = npt.NDArray[np.float64]
 Sample = dict[str, float]  # milliseconds by the name of the clock

@@ -28,45 +28,45 @@ def single(place: Place, precision: str) -> dict[str, Any]:
 
     path = place.built("single", precision)
     ours, artifact = engine(path), open_artifact(path)
-    chain: Any = ours._chain  # noqa: SLF001 - its stream and its launches are what is timed
-    chosen = next(e for e in artifact.manifest.engines if chain.where.plans == plans_digest(e))
+    executor: Any = ours._executor  # noqa: SLF001 - its stream and its launches are what is timed
+    chosen = next(e for e in artifact.manifest.engines if executor.execution_target.plans == plans_digest(e))
     plan = artifact.file(chosen.plans[0]).read_bytes()
     found: dict[str, Any] = {}
-    for rows in (size for size in BATCHES if size <= chain.largest):
-        profile = chain.buckets.profiles[chain.buckets.position(rows)]  # the one that ours runs it in
+    for rows in (size for size in BATCHES if size <= executor.largest):
+        profile = executor.buckets.profiles[executor.buckets.index(rows)]  # the one that ours runs it in
         inputs, bare = np.resize(inputs_of(artifact), (rows, *ours.modality.shape)), Bare(plan, rows, profile)
         call = partial(ours.forced, inputs, -1)
-        kernels = in_turn({"ours": stage_clock(chain, 0, rows), "bare": bare.compute_only})
+        kernels = in_turn({"ours": stage_clock(executor, 0, rows), "bare": bare.compute_only})
         whole = in_turn({"ours": wall(call), "bare": wall(partial(bare.answer, inputs))})
         found[f"batch {rows}"] = {
             "four clocks of the bare loop": medians(in_turn({"bare": partial(bare, inputs)}, rounds=5))["bare"],
-            "our copies": medians(in_turn({"ours": copy_clock(chain, rows)}, rounds=5))["ours"],
+            "our copies": medians(in_turn({"ours": copy_clock(executor, rows)}, rounds=5))["ours"],
             "trtexec": trtexec(artifact.file(chosen.plans[0]), artifact.manifest.input, rows, profile),
             "gpu_compute": {**medians(kernels), "ours / bare": ratio(kernels, "ours", "bare", "gpu_compute")},
             "end_to_end": {**medians(whole), "ours / bare": ratio(whole, "ours", "bare", "end_to_end")},
             "target": 1.02,
         }
         bare.close()
-    return {**found, "cuda graphs": recorded(chain)}
+    return {**found, "cuda graphs": recorded(executor)}
 
 
-def recorded(chain: Any) -> dict[str, bool]:
+def recorded(executor: Any) -> dict[str, bool]:
     """Of which buckets all segments are replayed as CUDA graphs."""
     return {
         str(rows): all(launch.recorded for launch in launches)
-        for rows, launches in zip(chain.buckets.rows, chain._launches, strict=True)  # noqa: SLF001
+        for rows, launches in zip(executor.buckets.rows, executor._launches, strict=True)  # noqa: SLF001
     }
 
 
-def stage_clock(chain: Any, position: int, rows: int) -> Callable[[], Sample]:
+def stage_clock(executor: Any, position: int, rows: int) -> Callable[[], Sample]:
     """The kernels of one stage between two events, what went before left as it is in memory."""
-    cuda = chain.device
+    cuda = executor.device
     marks = [cuda.event() for _ in range(2)]
 
     def once() -> Sample:
         cuda.record(marks[0])
         began = perf_counter_ns()
-        chain.stage(position, rows)
+        executor.stage(position, rows)
         queued = perf_counter_ns()
         cuda.record(marks[1])
         cuda.finish()
@@ -75,9 +75,9 @@ def stage_clock(chain: Any, position: int, rows: int) -> Callable[[], Sample]:
     return once
 
 
-def copy_clock(chain: Any, rows: int) -> Callable[[], Sample]:
+def copy_clock(executor: Any, rows: int) -> Callable[[], Sample]:
     """What our engine copies for a batch that leaves at the last exit: inputs up, logits down."""
-    cuda, memory = chain.device, chain.memory
+    cuda, memory = executor.device, executor.memory
     marks = [cuda.event() for _ in range(3)]
     place, staged, reading = memory.bindings["input"], memory.staging["input"][:rows], memory.outputs[-1]
 
@@ -124,17 +124,17 @@ def limits(place: Place, precision: str) -> dict[str, Any]:
 
     path = place.built("cascade", precision)
     ours, top, peaks = engine(path), copies(), products()
-    chain: Any = ours._chain  # noqa: SLF001
+    executor: Any = ours._executor  # noqa: SLF001
     bandwidth, peak = top["device_gb_s"], peaks["fp16" if precision == "fp16" else "fp32"]
     if not isinstance(peak, float):
         raise NotMeasured(f"no ceiling of {precision} was measured: {peak}")
-    rows_of = [rows for rows in (1, 32, 64) if rows <= chain.largest]
+    rows_of = [rows for rows in (1, 32, 64) if rows <= executor.largest]
     found: dict[str, Any] = {"ceilings": {"copies": top, "tflops": peaks}}
     sums = {rows: [0.0, 0.0] for rows in rows_of}
     for position, exit_ in enumerate(ours.manifest.exits):
         for rows in rows_of:
-            ms = medians(in_turn({"stage": stage_clock(chain, position, rows)}, rounds=5))["stage"]
-            operations, moved = counted(ours, chain, position, rows)
+            ms = medians(in_turn({"stage": stage_clock(executor, position, rows)}, rounds=5))["stage"]
+            operations, moved = counted(ours, executor, position, rows)
             least_ms = max(operations / peak / 1e9, moved / bandwidth / 1e6)
             sums[rows][0] += least_ms
             sums[rows][1] += ms["gpu_compute_ms"]
@@ -148,9 +148,9 @@ def limits(place: Place, precision: str) -> dict[str, Any]:
     return found
 
 
-def counted(network: CascadeEngine, chain: Any, position: int, rows: int) -> tuple[int, int]:
+def counted(network: CascadeEngine, executor: Any, position: int, rows: int) -> tuple[int, int]:
     """Operations of a stage, two for each multiply-add, and the bytes that it must move: weights, inputs, outputs."""
-    manifest, places = network.manifest, chain.memory.bindings
+    manifest, places = network.manifest, executor.memory.bindings
     first = manifest.exits[position - 1].segment + 1 if position else 0
     segments = manifest.segments[first : manifest.exits[position].segment + 1]
     element = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}

@@ -62,7 +62,8 @@ def untrained_network(given: argparse.Namespace) -> None:
     """One network, hardly trained, with exits and without, in every precision."""
     recipe = {
         "name": "gpu",
-        "data": {"name": "digits", "image_size": given.image, "train_limit": 64},
+        "data": {"name": "digits", "train_limit": 64},
+        "modality": {"image_size": given.image},
         "model": {"name": given.model},
         "exits": {"count": given.exits, "head": "bottleneck", "width_cap": 64},
         "method": "byot",

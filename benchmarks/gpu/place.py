@@ -13,7 +13,7 @@ from sdcompress.errors import SdcompressError
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Float
-from sdcompress.runtime.open import open_network
+from sdcompress.runtime.open import open_cascade
 
 BATCHES = (1, 8, 32, 64)
 
@@ -59,7 +59,7 @@ def needs(*modules: str) -> None:
 
 def needs_gpu() -> None:
     """Say what is missing of driver and GPU."""
-    from sdcompress.tensorrt.nvidia.probe import probe_cuda
+    from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
     try:
         probe_cuda()
@@ -75,7 +75,7 @@ def needs_tensorrt() -> None:
 
 def engine(path: Path) -> CascadeEngine:
     """Our engine of an artifact."""
-    return open_network(path, EngineOptions("tensorrt", device="cuda", allow_uncertified=True))
+    return open_cascade(path, EngineOptions("tensorrt", device="cuda", allow_uncertified=True))
 
 
 def inputs_of(artifact: Artifact) -> Float:

@@ -19,7 +19,7 @@ from sdcompress.tensorrt.building.precision_comparison import Sibling, compare_s
 from sdcompress.tensorrt.building.settings import BuildSettings
 
 # TF32 off, so that fp32 is fp32; the golden images' parity is enough for networks that were hardly trained
-SETTINGS = BuildSettings(tf32=False, validation_images=0)
+SETTINGS = BuildSettings(tf32=False, validation_samples=0)
 EACH = (1, 2, 4, 8, 16, 32, 64)
 FEW = (1, 64)
 
@@ -114,20 +114,20 @@ def built(source: Path, out: Path, settings: BuildSettings, sizes: tuple[int, ..
 def against(path: Path, others: dict[str, Path], batches: tuple[int, ...]) -> dict[str, Any]:
     """How many times as fast engines are as each of the others, by the other's name and the batch."""
     found: dict[str, Any] = {name: {} for name in others}
-    siblings = [
+    speed_comparisons = [
         (Sibling(other, other.manifest.digest, name), engine(other.path))
         for name, other in ((name, open_artifact(path)) for name, path in others.items())
     ]
     artifact = open_artifact(path)
     inputs = artifact.modality.check(inputs_of(artifact))
-    for time in compare_speed(engine(path), siblings, inputs, batches):
+    for time in compare_speed(engine(path), speed_comparisons, inputs, batches):
         found[time.precision][f"batch {time.batch}"] = time.model_dump(exclude={"digest", "precision", "batch"})
     return found
 
 
 def accuracy(path: Path) -> float:
     """Of an artifact's last exit, on the validation split, by its graphs."""
-    measured = open_artifact(path).manifest.exits[-1].scores.get("accuracy")
+    measured = open_artifact(path).manifest.exits[-1].metrics.get("accuracy")
     if measured is None:
         raise NotMeasured(f"'{path.name}' does not say its accuracy: export it where its data is")
     return measured

@@ -83,7 +83,7 @@ def here() -> dict[str, Any]:
     """What it is measured on."""
     from sdcompress.errors import SdcompressError
     from sdcompress.machine import machine
-    from sdcompress.tensorrt.nvidia.probe import probe_cuda
+    from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
     try:
         gpu: Any = probe_cuda()._asdict()

@@ -182,7 +182,7 @@ def main() -> None:
         }
         for name in calls
     ]
-    kept = {"samples", "exits", "bytes_before", "bytes_after", "narrow", "wide"}
+    kept = {"samples", "exits", "bytes_before", "bytes_after", "low_precision_ops", "high_precision_ops"}
     figures = {name: found.model_dump(mode="json", include=kept) for name, found in verb.items()}
     record.write({"cascade": figures, "choices": rows}, threads=1, batch=1, images=len(samples), timed=TIMED)
 

@@ -94,8 +94,8 @@ def policy_of(thresholds: tuple[float, ...], **fields: Any) -> Policy:
         thresholds=thresholds,
         max_drop=1.0,
         samples=POOL,
-        accuracy=None,
-        reference_accuracy=None,
+        metric=None,
+        reference_metric=None,
         shares=(1.0, *(0.0,) * len(thresholds)),
         **fields,
     )
@@ -147,7 +147,7 @@ def host_work(artifact: Artifact, signals: Sequence[Signals]) -> dict[str, Any]:
     image = np.zeros((1, *map(int, artifact.manifest.input.shape[1:])), np.float32)
     calls: dict[str, Callable[[Float], Any]] = {}
     for name, kind in kinds.items():
-        policy = policy_of((2.0,) * 3, kind=name, parameters=kind.fit(signals, right).parameters, stage_ms=(1.0,) * 4)
+        policy = policy_of((2.0,) * 3, name=name, parameters=kind.fit(signals, right).parameters, stage_ms=(1.0,) * 4)
         network = array_cascade(
             Artifact(artifact.path, artifact.manifest.model_copy(update={"policy": policy})), nothing
         )

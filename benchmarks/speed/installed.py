@@ -59,9 +59,9 @@ def main() -> None:
             "torch or onnx loaded by open and predict": json.loads(run(python, "-c", PREDICT, artifact).lower()),
         }
         run(*verb, "verify", artifact)
-        bench = json.loads(run(*verb, "bench", artifact, "--images", "golden", "--duration", "1s", "--json"))
+        bench = json.loads(run(*verb, "bench", artifact, "--samples", "golden", "--duration", "1s", "--json"))
         figures["verify"] = "passed"
-        figures["bench --images golden"] = f"{len(bench['records'])} records"
+        figures["bench --samples golden"] = f"{len(bench['records'])} records"
     record.write(figures, layout=json.loads((given.artifact / "manifest.json").read_text())["layout"])
 
 

@@ -21,10 +21,9 @@ from turns import loops_in_turn, steps_of
 
 from sdcompress import methods, recipes, registry
 from sdcompress.benchmarking.stats import ratio_of_medians
-from sdcompress.models.macs import MacCounter
+from sdcompress.models._trace import MacCounter
 from sdcompress.training.hardware import launch
-from sdcompress.training.interrupt import StopRequest
-from sdcompress.training.trainer import Trainer
+from sdcompress.training.trainer import StopRequest, Trainer
 
 BATCH = 32
 COMBINED = ("eed+ps_kd", "self_distillation+ps_kd")

@@ -30,8 +30,7 @@ from sdcompress import recipes
 from sdcompress.benchmarking.stats import ratio_of_medians
 from sdcompress.models.backbones.cifar import cifar
 from sdcompress.training.hardware import launch
-from sdcompress.training.interrupt import StopRequest
-from sdcompress.training.trainer import Trainer
+from sdcompress.training.trainer import StopRequest, Trainer
 
 CROP = 4
 OURS, THEIRS = "sdcompress", "torchdistill"

@@ -32,15 +32,14 @@ from sdcompress.benchmarking.stats import ratio_of_means, ratio_of_medians
 from sdcompress.data.samples import ArraySamples, Dataset
 from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
+from sdcompress.models._trace import MacCounter
 from sdcompress.models.backbones.cifar import cifar
-from sdcompress.models.macs import MacCounter
 from sdcompress.models.outputs import Outputs
 from sdcompress.tasks.classification import Classification
+from sdcompress.training.batches import permutation
 from sdcompress.training.hardware import launch
-from sdcompress.training.interrupt import StopRequest
 from sdcompress.training.optimizer import build as build_optimizer
-from sdcompress.training.randomness import permutation
-from sdcompress.training.trainer import Trainer
+from sdcompress.training.trainer import StopRequest, Trainer
 
 BATCH, CLASSES = 64, 10
 ALIKE = ("resnet8", "wrn_16_1")  # every exit's feature is as wide as the last one, so that byot has no adapters

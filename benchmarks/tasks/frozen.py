@@ -45,7 +45,7 @@ def main() -> None:
     settings = [
         f"data.dir={chosen.data}",
         f"model.weights={chosen.weights}",
-        f"data.image_size={chosen.size}",
+        f"modality.image_size={chosen.size}",
         f"data.train_limit={chosen.samples}",
         f"exits.head={chosen.head}",
         "train.epochs=10",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sdcompress.artifact.card_program import example
 from sdcompress.artifact.certificate import ExecutionTarget
-from sdcompress.artifact.example import example
 from sdcompress.modalities import modality_of
 from sdcompress.printable import plural
 from sdcompress.schema.manifest import Certificate, Manifest, OneGraph, Policy
@@ -31,7 +31,7 @@ _GROUPS = {
 
 # how images of the user relate to the training images
 EXTERNAL = {
-    "apart": "none of them is a training image",
+    "disjoint": "none of them is a training image",
     "not compared": "not compared with the training images, which were not available",
 }
 
@@ -112,15 +112,15 @@ def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _table(manifest: Manifest) -> str:
     parity, metric = manifest.parity, task_of(manifest).metric
     samples = f"on {parity[0].samples} samples" if parity else ""
-    further = sorted({name for exit_ in manifest.exits for name in exit_.scores if name != metric})
+    further = sorted({name for exit_ in manifest.exits for name in exit_.metrics if name != metric})
     titles = ("exit", f"validation {metric}", *further, "MACs up to it")
     titles += (f"largest difference from the checkpoint {samples}",)
     rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    differences = {record.exit: f"{record.max_abs:.1e}" for record in parity}
+    differences = {record.exit: f"{record.max_abs_diff:.1e}" for record in parity}
     for exit_ in manifest.exits:
         macs = sum(segment.macs for segment in manifest.segments[: exit_.segment + 1]) / 1e6
-        scores = [f"{exit_.scores[name]:.4f}" if name in exit_.scores else "-" for name in further]
-        cells = (exit_.name, _percent(exit_.scores.get(metric)), *scores, f"{macs:.2f} M", differences[exit_.name])
+        values = [f"{exit_.metrics[name]:.4f}" if name in exit_.metrics else "-" for name in further]
+        cells = (exit_.name, _percent(exit_.metrics.get(metric)), *values, f"{macs:.2f} M", differences[exit_.name])
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -137,12 +137,12 @@ def _policy(manifest: Manifest, policy: Policy) -> str:
         else f"{exit_.name} never"
         for exit_, threshold in zip(exits, policy.thresholds, strict=False)
     )
-    scores = f"{_percent(policy.score)} against {_percent(policy.reference_score)} of {_reference(certificate)}"
+    figures = f"{_percent(policy.metric)} against {_percent(policy.reference_metric)} of {_reference(certificate)}"
     states_guarantee = certificate is not None or policy.guarantee == "in expectation"
     guarantee_text = f"\n\n{guarantee(policy, certificate, task_of(manifest))}" if states_guarantee else ""
     return (
-        f"Samples leave early by the policy `{policy.kind}`: {rules}; the rest at {exits[-1].name}. "
-        f"{metric.capitalize()} on {policy.samples} {policy.split} samples: {scores}.{guarantee_text}\n\n"
+        f"Samples leave early by the policy `{policy.name}`: {rules}; the rest at {exits[-1].name}. "
+        f"{metric.capitalize()} on {policy.samples} {policy.split} samples: {figures}.{guarantee_text}\n\n"
     )
 
 
@@ -196,13 +196,13 @@ def _plain(share: float) -> str:
 
 def _times(one_graph: OneGraph) -> str:
     timings = ", ".join(
-        f"{time.exit} {time.ms:.3f} ms (to the end {time.to_end_ms:.3f}, without exits {time.whole_ms:.3f})"
+        f"{time.exit} {time.ms:.3f} ms (to the end {time.full_depth_ms:.3f}, without exits {time.no_exits_ms:.3f})"
         for time in one_graph.times
         if time.ms is not None
     )
     batch = "a batch of one image, no other size" if one_graph.kind == "if" else "a batch of any size"
     return (
         f"`{one_graph.file}` runs all segments and the policy in one graph, for {batch}. On {one_graph.samples} "
-        f"real images its exits and predictions were those of the segments ({one_graph.undecided} undecided). A "
+        f"real images its exits and predictions were those of the segments ({one_graph.near_threshold} undecided). A "
         f"certificate is about the segments. One image on one thread of {one_graph.machine}: {timings}.\n\n"
     )

@@ -119,7 +119,7 @@ def threshold_warning(manifest: Manifest, target: ExecutionTarget) -> str:
 def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
     pairs = {
         "graphs": (graphs_digest(manifest), certificate.graphs),
-        "wiring": (wiring_digest(manifest), certificate.wiring),
+        "interface": (wiring_digest(manifest), certificate.interface),
         # samples of the user belong to no data set: graphs and temperatures identify such a certificate
         "data": (
             manifest.provenance.data_fingerprint if certificate.external is None else certificate.data_fingerprint,
@@ -127,7 +127,7 @@ def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
         ),
         "temperatures": (tuple(exit_.temperature for exit_ in manifest.exits), certificate.temperatures),
         "policy": (
-            manifest.policy and (manifest.policy.kind, manifest.policy.parameters),
+            manifest.policy and (manifest.policy.name, manifest.policy.parameters),
             (certificate.policy, certificate.parameters),
         ),
         "precision": (tuple(segment.precision for segment in manifest.segments), certificate.precision),

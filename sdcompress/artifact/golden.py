@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.artifact.npz import ANY, Expected, read_npz
-from sdcompress.errors import ArtifactError
+from sdcompress.artifact.npz import ANY, LIMIT, Expected, read_npz
+from sdcompress.errors import ArtifactError, UsageError
 from sdcompress.modalities import Modality
 from sdcompress.untrusted import Refused
 
@@ -40,10 +40,20 @@ class Golden:
     outputs: Array
 
     def capped(self, modality: Modality) -> Golden:
-        """Return at most 32 samples and 4 MiB of arrays, evenly spread over these; at least one sample."""
+        """Return at most 32 samples and 4 MiB of arrays, evenly spread over these; at least one sample.
+
+        Raises:
+            UsageError: if one sample is too large to be read again.
+        """
         arrays = (*modality.pack(self.examples[:1]).values(), self.targets[:1], self.outputs[:, :1])
         nbytes = sum(array.nbytes for array in arrays)
         keep = max(1, min(len(self.targets), MAX_SAMPLES, MAX_BYTES // max(1, nbytes)))
+        if nbytes > LIMIT // 2:
+            raise UsageError(
+                f"One golden sample has {nbytes / 2**20:.0f} MiB of examples, targets and outputs.",
+                allowed=f"at most {LIMIT // 2**21} MiB, so that the artifact can be verified",
+                next_step="train at a smaller size (modality.image_size), or keep fewer exits (--keep-exits)",
+            )
         chosen = np.linspace(0, len(self.targets) - 1, keep).round().astype(np.int64)
         return Golden(self.examples[chosen], self.targets[chosen], self.outputs[:, chosen])
 

@@ -53,12 +53,12 @@ class Artifact:
 
     @cached_property
     def task(self) -> Task:
-        """What its outputs mean."""
+        """Return its task."""
         return task_of(self.manifest)
 
     @cached_property
     def modality(self) -> Modality:
-        """What it is given."""
+        """Return its modality."""
         return modality_of(self.manifest)
 
     def file(self, entry: FileEntry) -> Path:

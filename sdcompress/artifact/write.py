@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcompress.artifact.card import card_of
-from sdcompress.artifact.outside import check_outside
+from sdcompress.artifact.output_path import check_outside
 from sdcompress.artifact.read import MANIFEST, SIGNATURE, Artifact, manifest_fields, walk
 from sdcompress.errors import ArtifactError, OutputExistsError, StorageError
 from sdcompress.schema.manifest import FileEntry, Manifest, Provenance

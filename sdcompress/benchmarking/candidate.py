@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.benchmarking.clock import TimedCall, TimedPreparation
+from sdcompress.benchmarking.clock import TimedCall, TimedPreparation, split
 from sdcompress.data.samples import Samples
 from sdcompress.data.samples import originals as originals_of
 from sdcompress.errors import DataError
@@ -20,7 +20,7 @@ from sdcompress.modalities import Inputs, Modality
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.engine import Engine, Prediction
 from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
-from sdcompress.runtime.open import open_network
+from sdcompress.runtime.open import open_cascade
 from sdcompress.tasks import Array
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "bench_samples",
     "input_order",
     "open_candidate",
-    "split",
 ]
 
 # inputs held in memory for each engine; enough to keep caches as cold as in service
@@ -43,15 +42,15 @@ _ORIGINALS = 64  # raw examples for timing the preparation; a photograph may hav
 class Candidate:
     """An opened artifact with its name in the report.
 
-    Args:
+    Attributes:
         name: in the report.
         source: the folder, as the user gave it.
         digest: of the artifact; for its one graph, the SHA-256 of that file.
         layout: of the artifact; for its one graph, the kind of that.
         engine: opened with threads and device of the run.
         inputs: N of them, in the order of the run.
-        prepare: the preparation that is timed.
-        originals: what it is given, a sequence.
+        prepare: the timed preparation.
+        originals: a sequence of its arguments.
         load_ms: time to open the artifact, hashes included.
         first_ms: time of the first call with one sample.
     """
@@ -68,7 +67,7 @@ class Candidate:
     first_ms: float
 
     def takes(self, batch: int) -> bool:
-        """Whether it accepts this batch size."""
+        """Return whether it accepts this batch size."""
         return batch == 1 or not (isinstance(self.engine, OneGraphEngine) and self.engine.batch_of_one)
 
 
@@ -101,12 +100,12 @@ class Measurement:
 
     @property
     def timed_calls(self) -> tuple[TimedCall, ...]:
-        """All timed calls, the free one first."""
+        """Return all timed calls, the free one first."""
         return (self.free, self.preparation, *self.forced)
 
     @property
     def fixed(self) -> TimedCall:
-        """The timed call in which every call does the same work."""
+        """Return the timed call in which every call does the same work."""
         return self.forced[-1] if self.forced else self.free
 
 
@@ -120,7 +119,7 @@ def open_candidate(
     largest_batch: int,
     one_graph: bool = False,
 ) -> Candidate:
-    """Make an engine of an artifact, time that and the first call, and make the inputs.
+    """Open an artifact and prepare its inputs; time the opening and the first call.
 
     Args:
         name: in the report.
@@ -132,7 +131,7 @@ def open_candidate(
         one_graph: run the one graph instead of the segments.
     """
     start = perf_counter_ns()
-    engine = open_one_graph(artifact, options) if one_graph else open_network(artifact, options)
+    engine = open_one_graph(artifact, options) if one_graph else open_cascade(artifact, options)
     load_ms = artifact.opening_ms + (perf_counter_ns() - start) / 1e6
     collate = partial(_collated, engine.modality)
     inputs = collate(examples)
@@ -149,7 +148,7 @@ def open_candidate(
 
 
 def _collated(modality: Modality, examples: Any) -> Inputs:
-    """Examples as inputs; those of another network, such as images of another size, are raw examples for this one."""
+    """Return examples as inputs; those of another network, such as images of another size, are prepared as raw."""
     try:
         return modality.collate(examples)
     except DataError:
@@ -159,7 +158,7 @@ def _collated(modality: Modality, examples: Any) -> Inputs:
 def input_order(examples: Any, modality: Modality) -> npt.NDArray[np.int64]:
     """Return a fixed random order of the examples, int64, so that every part of a run has the same mix of targets.
 
-    A folder of images is sorted by class. In that order a short run would see the exits of one class only.
+    Data sets are often sorted by class. In that order a short run would see the exits of one class only.
     """
     most = max(1, _INPUT_BYTES // sum(array.nbytes for array in _collated(modality, examples[:1]).arrays.values()))
     return np.random.default_rng(0).permutation(len(examples))[:most]
@@ -174,8 +173,8 @@ def bench_samples(samples: Samples) -> tuple[Any, Array]:
 def bench_originals(samples: Samples, modality: Modality) -> list[Any] | None:
     """Return up to 64 raw examples in memory, fewer if they are large; None if originals are not kept."""
     chosen, decoded, size = np.random.default_rng(0).permutation(len(samples))[:_ORIGINALS], list[Any](), 0
-    for position in chosen:
-        kept = originals_of(samples, np.array([position]))
+    for index in chosen:
+        kept = originals_of(samples, np.array([index]))
         if kept is None:
             return None
         decoded.append(modality.decode(kept[0]))
@@ -183,11 +182,6 @@ def bench_originals(samples: Samples, modality: Modality) -> list[Any] | None:
         if size > _INPUT_BYTES:
             break
     return decoded
-
-
-def split(inputs: Inputs, batch: int) -> list[Inputs]:
-    """Split inputs into views of full batches; a partial batch at the end is dropped."""
-    return [inputs[start : start + batch] for start in range(0, len(inputs) - batch + 1, batch)]
 
 
 def _batches_of(raw: Any, batch: int) -> list[Any]:

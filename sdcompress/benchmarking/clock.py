@@ -1,23 +1,33 @@
-"""Time calls in a closed loop with ``perf_counter_ns`` around the call alone. No sample is trimmed."""
+"""Time calls in a closed loop, in interleaved rounds, so that changes of the machine affect all of them.
+
+``perf_counter_ns`` is read around the call alone. No sample is trimmed.
+"""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from sdcompress.runtime.engine import Prediction
+from sdcompress.progress import Progress
 from sdcompress.tasks import Array
 
-__all__ = ["TimedCall", "TimedPreparation", "no_collection"]
+if TYPE_CHECKING:
+    from sdcompress.modalities import Inputs
+    from sdcompress.runtime.engine import Engine, Prediction
+
+__all__ = ["TimedCall", "TimedPreparation", "interleaved", "no_collection", "split", "time_interleaved"]
+
+Measured = TypeVar("Measured")
 
 _WARMUP_CALLS = 10
+_BATCHES = 4  # distinct inputs of an engine, so that no call reuses those of the call before
 
 
 @contextmanager
@@ -83,17 +93,17 @@ class TimedCall:
 
     @property
     def ms(self) -> npt.NDArray[np.float64]:
-        """Times of all measured calls in order, ms, [calls]."""
+        """Return the times of all measured calls in order, ms, [calls]."""
         return np.concatenate(self.rounds)
 
     @property
     def exit_index(self) -> npt.NDArray[np.int64]:
-        """Exit of each sample of each measured call, [calls, B]."""
+        """Return the exit of each sample of each measured call, [calls, B]."""
         return np.stack(self._exits)
 
     @property
     def first_decisions(self) -> Array:
-        """Decisions in the first pass over the inputs, [calls of the first pass, B, ...]."""
+        """Return the decisions in the first pass over the inputs, [calls of the first pass, B, ...]."""
         return np.stack(self._decisions)
 
 
@@ -110,3 +120,56 @@ class TimedPreparation(TimedCall):
 
     def _keep(self, _inputs: Any) -> None:
         self._place = (self._place + 1) % len(self._batches)
+
+
+def split(inputs: Inputs, batch: int) -> list[Inputs]:
+    """Split inputs into views of full batches; a partial batch at the end is dropped."""
+    return [inputs[start : start + batch] for start in range(0, len(inputs) - batch + 1, batch)]
+
+
+def interleaved(measured: Sequence[Measured], rounds: int, progress: Progress | None = None) -> Iterator[Measured]:
+    """Yield everything once in each round, in alternating direction: A B, B A, A B ...
+
+    Args:
+        measured: what is timed.
+        rounds: number of rounds.
+        progress: called with (rounds done, all rounds).
+    """
+    for done in range(rounds):
+        yield from measured if done % 2 == 0 else measured[::-1]
+        if progress:
+            progress(done + 1, rounds)
+
+
+def time_interleaved(
+    engines: Sequence[Engine],
+    inputs: Inputs,
+    batch: int,
+    *,
+    rounds: int,
+    seconds: float,
+    warm_up_ms: float,
+    progress: Progress | None = None,
+) -> list[TimedCall]:
+    """Time all engines up to their last exit, host to host, in interleaved rounds.
+
+    Args:
+        engines: E of them.
+        inputs: N of them, repeated as needed.
+        batch: samples in a call.
+        rounds: number of rounds, at least 2.
+        seconds: of one engine in one round, at least one call.
+        warm_up_ms: of each engine, at least ten calls.
+        progress: called with (rounds done, all rounds).
+
+    Returns:
+        E timed calls with the times of every round.
+    """
+    batches = split(inputs[np.arange(_BATCHES * batch) % len(inputs)], batch)
+    timed_calls = [TimedCall(partial(engine.forced, exit=-1), batches) for engine in engines]
+    for timed_call in timed_calls:
+        timed_call.warm_up(warm_up_ms)
+    with no_collection():
+        for timed_call in interleaved(timed_calls, rounds, progress):
+            timed_call.measure(seconds)
+    return timed_calls

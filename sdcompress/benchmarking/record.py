@@ -1,7 +1,8 @@
-"""Compute the records and comparisons of a benchmark from its timed calls."""
+"""Compute the records and comparisons of a benchmark from its timed calls, with reasons to distrust them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.benchmarking.candidate import Measurement
-from sdcompress.benchmarking.stability import reasons
 from sdcompress.benchmarking.stats import (
     latency,
     ratio_of_means,
@@ -22,9 +22,13 @@ from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchRecord, Comparison, ExitTiming, Machine
 from sdcompress.tasks import Array, metric_of
 
-__all__ = ["compare", "record"]
+__all__ = ["compare", "reasons", "record"]
 
 Scenario = Literal["single-stream", "offline"]
+
+_MAX_CV = 0.10
+_MAX_SLOW = 0.01
+_MAX_DRIFT = 0.05
 
 
 def record(
@@ -70,7 +74,7 @@ def record(
         samples_per_second=float(1000.0 * batch * len(ms) / ms.sum()),
         load_ms=candidate.load_ms,
         first_ms=candidate.first_ms,
-        score=None if targets is None else _score(measurement, targets),
+        metric=None if targets is None else _score(measurement, targets),
         exits=exits,
         worst_path=latency(measurement.forced[-1].ms, settings.percentiles) if measurement.forced else None,
         mixture_residual=_mixture_residual(measurement, exits) if measurement.forced else None,
@@ -145,3 +149,60 @@ def _mixture_residual(measurement: Measurement, exits: tuple[ExitTiming, ...]) -
         timing.share * timed_call.ms.mean() for timing, timed_call in zip(exits, measurement.forced, strict=True)
     )
     return float(measurement.free.ms.mean() / expected - 1.0)
+
+
+def reasons(
+    times: npt.NDArray[np.float64],
+    *,
+    same_work: bool,
+    threads: int,
+    cores: int,
+    quota: float | None,
+    busy_cores: float | None,
+) -> tuple[str, ...]:
+    """Return why times are not stable; empty if they are.
+
+    Args:
+        times: ms of each call in order, [n].
+        same_work: whether every call does the same work. If samples take different exits, times scatter, and only
+            drift is checked.
+        threads: that the engine uses.
+        cores: that this process may use.
+        quota: cores that the control groups allow; None without a limit.
+        busy_cores: cores that other work used just before the run; None if unknown.
+    """
+    texts = []
+    if len(times) < sample_floor(50.0):
+        texts.append(f"{len(times)} calls, {sample_floor(50.0)} are needed for a median: measure for longer")
+    if same_work:
+        texts += _scatter(times)
+    texts += _drift(times)
+    if busy_cores is not None and busy_cores + threads > cores + 0.25:
+        texts.append(f"other work kept {busy_cores:.1f} of {cores} cores busy before the run, {threads} threads wanted")
+    if quota is not None and threads > quota:
+        texts.append(f"a control group allows {quota:g} cores, {threads} threads wanted: some of them wait")
+    return tuple(texts)
+
+
+def _scatter(times: npt.NDArray[np.float64]) -> list[str]:
+    texts = []
+    cv = float(times.std() / times.mean())
+    if cv > _MAX_CV:
+        texts.append(f"times scatter by {cv * 100:.0f} % (standard deviation / mean), more than {_MAX_CV * 100:.0f} %")
+    slow = float((times > 3.0 * np.median(times)).mean())
+    if slow > _MAX_SLOW:
+        texts.append(f"{slow * 100:.1f} % of the calls took more than three medians, more than {_MAX_SLOW * 100:.0f} %")
+    return texts
+
+
+def _drift(times: npt.NDArray[np.float64]) -> list[str]:
+    """Compare both halves; a difference counts above 5 % and three standard errors."""
+    half = len(times) // 2
+    if half < 2:
+        return []
+    first, second = times[:half], times[half:]
+    drift = float(second.mean() / first.mean() - 1.0)
+    chance = math.hypot(float(first.std()) / math.sqrt(half), float(second.std()) / math.sqrt(len(second)))
+    if abs(drift) > _MAX_DRIFT and abs(float(second.mean() - first.mean())) > 3.0 * chance:
+        return [f"calls drifted by {drift * 100:+.0f} % from the first half to the second"]
+    return []

@@ -1,9 +1,9 @@
 """Benchmark artifacts in interleaved rounds (A B, B A, A B ...), in one process, on the same examples.
 
 ``duration_s`` is the measured time of one artifact in one scenario at one batch size. It is split over ``rounds``
-rounds, in which the artifacts take turns. Every second round runs backwards, so that drift of the machine affects all.
-In the single-stream scenario a cascade is measured for ``duration_s`` again, forced to each exit in turn. The
-preparation of inputs is timed separately in the same rounds, for a fifth of the time. A benchmark takes about 1.2 x
+rounds with all artifacts. Every second round runs backwards, so that drift of the machine affects all. In the
+single-stream scenario a cascade is measured for ``duration_s`` again, with calls forced to each exit. The preparation
+of inputs is timed separately in the same rounds, for a fifth of the time. A benchmark takes about 1.2 x
 duration_s x artifacts x (1 + offline batch sizes), plus duration_s for each cascade, plus warm-ups.
 """
 
@@ -18,12 +18,12 @@ import numpy as np
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.benchmarking.candidate import Candidate, Measurement, input_order, open_candidate
-from sdcompress.benchmarking.clock import no_collection
+from sdcompress.benchmarking.clock import interleaved, no_collection
 from sdcompress.benchmarking.record import Scenario, compare, record
 from sdcompress.errors import InputError, UnknownNameError, UsageError
 from sdcompress.machine import check_threads, machine
 from sdcompress.options import EngineOptions
-from sdcompress.progress import Progress, part, silent
+from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.open import USUAL
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchReport
@@ -48,7 +48,7 @@ def bench(
     allow_uncertified: bool = False,
     progress: Progress | None = None,
 ) -> BenchReport:
-    """Benchmark artifacts against each other in a closed loop.
+    """Measure the latency of artifacts in a closed loop, in interleaved rounds.
 
     The preparation of inputs is timed separately; end-to-end times are the sum of both.
 
@@ -62,14 +62,14 @@ def bench(
         reference: name of the artifact that the others are compared with; default: the first.
         originals: raw examples in memory, for timing the preparation; default: ``examples``.
         source: the source of the examples, for the report.
-        command: what the user typed, for the report.
-        allow_uncertified: also run what a certificate does not cover, such as another device.
+        command: the command that the user typed, for the report.
+        allow_uncertified: also run an execution target that the certificate does not cover.
         progress: called with (rounds done, all rounds).
 
     Raises:
         UsageError: if there are no artifacts, names are not unique, or threads exceed what this machine runs at once.
         UnknownNameError: if the reference is not among the artifacts.
-        InputError: if there are no examples, or targets of another number.
+        InputError: if there are no examples, or another number of targets.
         DataError: if the task cannot have these targets, or an artifact cannot take the examples.
     """
     check_threads(settings.threads)
@@ -135,24 +135,19 @@ def _open(
 def _run(
     candidates: Sequence[Candidate], settings: Bench, progress: Progress | None
 ) -> Iterator[tuple[list[Measurement], Scenario, int]]:
-    """Yield the measurements of each scenario and batch size."""
-    plan = _plan(settings)
-    for done, (scenario, batch) in enumerate(plan):
-        tick = part(progress, done * settings.rounds, len(plan) * settings.rounds) or silent
-        yield _measure(candidates, scenario, batch, settings, tick), scenario, batch
-
-
-def _plan(settings: Bench) -> list[tuple[Scenario, int]]:
-    """Return the scenarios with their batch sizes: 1 for single-stream, all configured sizes for offline."""
-    return [
+    """Yield the measurements of each scenario and batch size: 1 for single-stream, all configured sizes for offline."""
+    combinations = [
         (scenario, batch)
         for scenario in settings.scenarios
         for batch in ((1,) if scenario == "single-stream" else settings.batch_sizes)
     ]
+    for done, (scenario, batch) in enumerate(combinations):
+        counted = subprogress(progress, done * settings.rounds, len(combinations) * settings.rounds)
+        yield _measure(candidates, scenario, batch, settings, counted), scenario, batch
 
 
 def _measure(
-    candidates: Sequence[Candidate], scenario: Scenario, batch: int, settings: Bench, tick: Progress
+    candidates: Sequence[Candidate], scenario: Scenario, batch: int, settings: Bench, progress: Progress | None
 ) -> list[Measurement]:
     fit = [candidate for candidate in candidates if candidate.takes(batch)]
     measurements = [Measurement.prepare(candidate, batch, forced=scenario == "single-stream") for candidate in fit]
@@ -161,13 +156,11 @@ def _measure(
             timed_call.warm_up(settings.warmup_ms)
     seconds = settings.duration_s / settings.rounds
     with no_collection():
-        for done in range(settings.rounds):
-            for measurement in measurements if done % 2 == 0 else measurements[::-1]:
-                measurement.free.measure(seconds)
-                measurement.preparation.measure(seconds * _PREPARATION_SHARE)
-                for timed_call in measurement.forced:
-                    timed_call.measure(seconds / len(measurement.forced))
-            tick(done + 1, settings.rounds)
+        for measurement in interleaved(measurements, settings.rounds, progress):
+            measurement.free.measure(seconds)
+            measurement.preparation.measure(seconds * _PREPARATION_SHARE)
+            for timed_call in measurement.forced:
+                timed_call.measure(seconds / len(measurement.forced))
     return measurements
 
 

@@ -28,7 +28,7 @@ from sdcompress.policies import policy_class
 from sdcompress.progress import Progress
 from sdcompress.recipes import override
 from sdcompress.runtime.cascade import CascadeEngine
-from sdcompress.runtime.open import open_network
+from sdcompress.runtime.open import open_cascade
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
 from sdcompress.tasks import Task, task_of
@@ -90,7 +90,7 @@ def calibrate(
     options = replace(options, threads=options.threads or 1, allow_uncertified=True)
     other = _reference(reference, opened, settings, options.threads or 1)
     with staged(out, overwrite=overwrite) as folder:
-        engine = open_network(opened, options)
+        engine = open_cascade(opened, options)
         if settings.in_expectation:
             temperatures, policy = in_expectation(
                 opened.manifest, engine, samples, settings, split=split, progress=progress
@@ -276,7 +276,7 @@ def _choose(
     thresholds = choose_thresholds(evidence.scores, loss, times, settings.max_drop, shared=policy.shared)
     warn_of_strata(evidence, task.strata(samples.targets), thresholds, task=task, max_drop=settings.max_drop)
     chosen = Policy(
-        kind=settings.policy,
+        name=settings.policy,
         parameters=policy.parameters,
         thresholds=thresholds,
         max_drop=settings.max_drop,
@@ -285,7 +285,7 @@ def _choose(
         stage_ms=times,
         decision_ms=decision_ms(policy, signals),
         stage_times=stage_times(engine, opened.manifest, samples),
-        **engine.where._asdict(),
+        **engine.execution_target._asdict(),
         **policy_metrics(evidence, thresholds, unlabelled=False)._asdict(),
     )
     factor = overhead(engine, samples, chosen, fitted.temperatures)

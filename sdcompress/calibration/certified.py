@@ -22,7 +22,7 @@ from sdcompress.certification.groups import warn_of_strata
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import UsageError
-from sdcompress.progress import Progress, part
+from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, CertifiedDrop, Manifest, Policy, StageTimes
@@ -102,7 +102,7 @@ def tune_and_collect(
     seed = seed_of(fingerprint, graphs_digest(manifest))
     parts = draw_split(len(samples), seed)
     total = len(parts.tuning) + (2 if reference else 1) * len(parts.certify)
-    tuning = tune(engine, Subset(samples, parts.tuning), settings, part(progress, 0, total))
+    tuning = tune(engine, Subset(samples, parts.tuning), settings, subprogress(progress, 0, total))
     if reference:  # without any early exit something may be lost too: a step that is tested, as path[0] never is
         tuning = replace(tuning, path=(tuning.path[0], *tuning.path))
     certification_samples = Subset(samples, parts.certify)
@@ -112,11 +112,11 @@ def tune_and_collect(
         tuning.fitted,
         unlabelled=settings.unlabelled,
         reference=reference,
-        progress=part(progress, len(parts.tuning), total),
+        progress=subprogress(progress, len(parts.tuning), total),
     )
     evidence = with_strata(evidence, engine.task, certification_samples, settings)
     times = stage_times(engine, manifest, samples)
-    return SplitRun(fingerprint, seed, tuning, evidence, certification_samples.targets, times, engine.where)
+    return SplitRun(fingerprint, seed, tuning, evidence, certification_samples.targets, times, engine.execution_target)
 
 
 def certified_policy(
@@ -168,7 +168,7 @@ def certified_policy(
         policy=settings.policy,
         parameters=tuning.fitted.policy.parameters,
         graphs=graphs_digest(manifest),
-        wiring=wiring_digest(manifest),
+        interface=wiring_digest(manifest),
         backend=parts.target.backend,
         device=parts.target.device,
         plans=parts.target.plans,
@@ -223,17 +223,17 @@ def _warn_of_strata(parts: SplitRun, policy: Policy, settings: recipe.Calibrate,
     warn_of_strata(parts.evidence, strata, policy.thresholds, task=engine.task, max_drop=settings.max_drop)
 
 
-def _external(samples: Samples) -> Literal["apart", "not compared"] | None:
+def _external(samples: Samples) -> Literal["disjoint", "not compared"] | None:
     if not isinstance(samples, UnlabelledFolder):
         return None
-    return "apart" if samples.apart else "not compared"
+    return "disjoint" if samples.apart else "not compared"
 
 
 def _at(step: int, parts: SplitRun, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:
     """Return the policy at a step of the path."""
     tuning, evidence = parts.tuning, parts.evidence
     return Policy(
-        kind=settings.policy,
+        name=settings.policy,
         parameters=tuning.fitted.policy.parameters,
         thresholds=tuning.path[step],
         max_drop=settings.max_drop,

@@ -24,7 +24,7 @@ __all__ = ["FittedPolicy", "fit_policy", "losses_of", "observe"]
 
 
 _TEMPERATURE_SAMPLES = 4096  # whose outputs are in memory; one number per exit needs no more
-_TEMPERATURE_VALUES = 2**28  # of one exit; fewer samples where each has many
+_TEMPERATURE_VALUES = 2**24  # of one exit; fewer samples where each has many
 _GAIN = 0.01  # of the mean cost, below which a temperature is not worth having
 
 

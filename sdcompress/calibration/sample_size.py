@@ -25,9 +25,9 @@ from sdcompress.errors import DataError, UsageError
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.policies import leave
 from sdcompress.progress import Progress
-from sdcompress.runtime.open import open_network
+from sdcompress.runtime.open import open_cascade
 from sdcompress.schema import recipe
-from sdcompress.schema.report import Plan, PlanRow
+from sdcompress.schema.report import PlanRow, SampleSizePlan
 from sdcompress.tasks import Task
 
 __all__ = ["POWER", "plan"]
@@ -46,7 +46,7 @@ def plan(
     *,
     samples: Samples,
     progress: Progress | None = None,
-) -> Plan:
+) -> SampleSizePlan:
     """Say how many samples certify the drop at each speed, as far as the tuning part can tell.
 
     Only the tuning part is run, which the tests never see: looking at a plan spoils no certificate.
@@ -82,22 +82,22 @@ def plan(
         )
     seed = seed_of(fingerprint_of(opened.manifest, samples), graphs_digest(opened.manifest))
     parts = draw_split(len(samples), seed)
-    engine = open_network(opened, replace(options, threads=options.threads or 1, allow_uncertified=True))
+    engine = open_cascade(opened, replace(options, threads=options.threads or 1, allow_uncertified=True))
     tuning, task = tune(engine, Subset(samples, parts.tuning), settings, progress), engine.task
     smallest, share = _smallest(samples, task, settings)
     test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss)
     assumed = () if settings.group_by == "exit" else _ASSUMED  # by how many they would leave is not assumed
-    return Plan(
+    return SampleSizePlan(
         source=str(opened.path),
         max_drop=settings.max_drop,
         confidence=settings.confidence,
         loss="disagreement" if settings.unlabelled else f"{task.metric} drop",
         group_by=group_name(settings.group_by, task),
-        smallest=smallest,
+        smallest_stratum=smallest,
         power=POWER,
         samples=len(samples),
-        seen=len(parts.tuning),
-        least=math.ceil(least_samples(settings, task) / share),
+        tuning_samples=len(parts.tuning),
+        minimum_samples=math.ceil(least_samples(settings, task) / share),
         assumed=tuple(_row(_assumed(part * settings.max_drop), share, None, settings, test) for part in assumed),
         observed=_observed(tuning, settings, test),
     )
@@ -136,7 +136,10 @@ def _worst_group(tuning: Tuning, thresholds: tuple[float, ...], settings: recipe
         _row(_counted(lost[mask]), float(mask.mean()), mean_ms, settings, test)
         for mask in group_masks(tuning.evidence, thresholds, settings.group_by)
     ]
-    return max(rows, key=lambda row: (math.inf if row.needs is None else row.needs, row.lost - row.gained))
+    return max(
+        rows,
+        key=lambda row: (math.inf if row.samples_needed is None else row.samples_needed, row.mean_loss - row.mean_gain),
+    )
 
 
 class _Losses(NamedTuple):
@@ -166,4 +169,4 @@ def _row(losses: _Losses, share: float, mean_ms: float | None, settings: recipe.
     else:
         needed = samples_for_betting(values, shares, settings.max_drop, delta, POWER)
     needs = None if needed is None else samples_for(math.ceil(needed / share))
-    return PlanRow(mean_ms=mean_ms, lost=lost, gained=gained, needs=needs)
+    return PlanRow(mean_ms=mean_ms, mean_loss=lost, mean_gain=gained, samples_needed=needs)

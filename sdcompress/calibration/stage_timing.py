@@ -147,7 +147,7 @@ def _reached(engine: Engine, inputs: Inputs, rows: int, seconds: float) -> npt.N
 def _move_ms(engine: CascadeEngine, manifest: Manifest, exit_: int, sizes: Mapping[str, int]) -> float:
     """To put one row of all tensors that go on in the place of another: as the engine says, else as numpy does it."""
     engine_move_ms = engine.move_ms(exit_)
-    return _numpy_move_ms(manifest.border(exit_), sizes) if engine_move_ms is None else engine_move_ms
+    return _numpy_move_ms(manifest.live_tensors(exit_), sizes) if engine_move_ms is None else engine_move_ms
 
 
 def _numpy_move_ms(border: Sequence[Tensor], sizes: Mapping[str, int]) -> float:

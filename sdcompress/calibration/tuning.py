@@ -16,7 +16,7 @@ from sdcompress.certification.certify import Path, kind_of_test, smallest_drop
 from sdcompress.certification.groups import strata_of
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.data.samples import Samples
-from sdcompress.progress import Progress, part
+from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
 from sdcompress.tasks import Task
@@ -98,11 +98,11 @@ def collect(
         progress: called with (samples done, all samples), twice as many where there is another network.
     """
     count, total = len(samples), len(samples) * (2 if reference else 1)
-    mine = part(progress, 0, total)
+    mine = subprogress(progress, 0, total)
     signals, loss = observe(engine, samples, fitted.temperatures, unlabelled=unlabelled, progress=mine)
     if reference is None:
         return fitted.evidence(signals, loss)
-    decisions = reference.decisions(samples, labelled=not unlabelled, progress=part(progress, count, total))
+    decisions = reference.decisions(samples, labelled=not unlabelled, progress=subprogress(progress, count, total))
     if unlabelled:
         loss = losses_of(engine.task, signals, decisions)
     against = decisions if unlabelled else samples.targets

@@ -42,13 +42,13 @@ class PolicyMetrics(NamedTuple):
     """What a policy gives on the samples that certified it.
 
     Attributes:
-        score: the task's metric; None where targets are not known.
-        reference_score: of the reference; likewise.
+        metric: the task's metric; None where targets are not known.
+        reference_metric: of the reference; likewise.
         shares: of the samples that leave at each exit.
     """
 
-    score: float | None
-    reference_score: float | None
+    metric: float | None
+    reference_metric: float | None
     shares: tuple[float, ...]
 
 
@@ -146,7 +146,7 @@ def policy_metrics(evidence: Evidence, thresholds: tuple[float, ...], *, unlabel
     """
     left = leave(evidence.scores, thresholds)
     return PolicyMetrics(
-        score=None if unlabelled else metric_of(evidence.loss[left, np.arange(len(left))]),
-        reference_score=None if unlabelled else metric_of(evidence.reference),
+        metric=None if unlabelled else metric_of(evidence.loss[left, np.arange(len(left))]),
+        reference_metric=None if unlabelled else metric_of(evidence.reference),
         shares=tuple(float((left == exit_).mean()) for exit_ in range(len(evidence.loss))),
     )

@@ -1,4 +1,4 @@
-"""The command line: one thin function per verb. It parses and prints; the work is done by sdcompress.api."""
+"""Parse the command line, call the verb and print its result; one file each verb."""
 
 from __future__ import annotations
 

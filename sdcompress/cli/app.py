@@ -1,4 +1,4 @@
-"""The Typer application: its verbs, and what an error looks like."""
+"""Define the Typer application, and print errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sdcompress.cli.quantize import quantize
 from sdcompress.cli.report import report
 from sdcompress.cli.run import run
 from sdcompress.cli.sign import sign
-from sdcompress.cli.streams import as_error, check_arguments, check_working_directory, flush, prepare_streams
+from sdcompress.cli.streams import check_arguments, check_working_directory, flush, prepare_streams, storage_error
 from sdcompress.cli.train import train
 from sdcompress.cli.verify import verify
 from sdcompress.errors import Interrupted, SdcompressError
@@ -55,7 +55,7 @@ VERBS = (
 app = typer.Typer(
     name="sdcompress",
     help="Self-distillation for deployable networks: train once, truncate or exit early, export, calibrate, measure.",
-    epilog="The whole way on built-in data: sdcompress run digits",
+    epilog="All steps on built-in data: sdcompress run digits",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -75,18 +75,18 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
     ] = False,
 ) -> None:
-    """Options that stand before the verb."""
+    """Define the options before the verb."""
 
 
 for verb in VERBS:
     name = verb.__name__.rstrip("_").replace("_", "-")
-    # left to Typer, the first sentence would end in the middle of the list of verbs
+    # Typer would truncate the first sentence in the list of verbs
     line = (verb.__doc__ or "").partition("\n")[0]
     app.command(name, short_help=line, no_args_is_help=name not in ("train", "list", "doctor"))(verb)
 
 
 def start() -> None:
-    """Run, and turn errors into messages and exit codes."""
+    """Run the command line; print errors and exit with their codes."""
     prepare_streams()
     warnings.formatwarning = _warning_line
     try:
@@ -94,7 +94,7 @@ def start() -> None:
     except SdcompressError as error:
         _refuse(error)
     except OSError as error:
-        if (refused := as_error(error)) is None:
+        if (refused := storage_error(error)) is None:
             raise
         _refuse(refused)
     except KeyboardInterrupt:
@@ -111,19 +111,19 @@ def _run() -> int:
             flush()
         except BrokenPipeError:
             return 0
-        # Typer and rich say 1 where the reader of our output has gone (| head), which is no bug of ours
+        # Typer and rich exit with 1 when the reader of the output has gone (| head), which is no bug
         return 0 if stopped.code == 1 else int(stopped.code or 0)
     return 0
 
 
 def _warning_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
-    """Return a warning as a person reads it: where in our code it was given says nothing to a user."""
+    """Return a warning as one line, without its place in the code."""
     kind = "warning" if issubclass(category, UserWarning) else category.__name__
     return f"{kind}: {printable(str(message))}\n"
 
 
 def _refuse(error: SdcompressError) -> NoReturn:
-    with contextlib.suppress(OSError):  # that stdout is full is what the message is about
+    with contextlib.suppress(OSError):  # the message says that stdout is full
         flush()
     note(f"error: {error}")
     sys.exit(error.exit_code)

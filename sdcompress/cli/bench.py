@@ -28,19 +28,20 @@ __all__ = ["bench"]
 
 def bench(
     artifacts: Annotated[list[Path], typer.Argument(help="folders of artifacts; the first is the reference")],
-    images: Annotated[
-        Literal["test", "golden"], typer.Option("--images", help="the test split, or what the artifact carries along")
+    samples: Annotated[
+        Literal["test", "golden"],
+        typer.Option("--samples", help="the test split, or the golden samples in the artifact"),
     ] = "test",
     scenario: Annotated[
         list[str] | None, typer.Option("--scenario", help="single-stream or offline; repeatable; default: both")
     ] = None,
     batch_size: Annotated[list[int] | None, typer.Option("--batch-size", help="offline batch size; repeatable")] = None,
     duration: Annotated[
-        str | None, typer.Option("--duration", help="per artifact, scenario and batch; default: 10s")
+        str | None, typer.Option("--duration", help="time of each artifact, scenario and batch; default: 10s")
     ] = None,
-    warmup: Annotated[str | None, typer.Option("--warmup", help="before each; default: 200ms")] = None,
+    warmup: Annotated[str | None, typer.Option("--warmup", help="untimed calls before each; default: 200ms")] = None,
     rounds: Annotated[
-        int | None, typer.Option("--rounds", min=5, help="turns that the artifacts take; default: 10")
+        int | None, typer.Option("--rounds", min=5, help="interleaved rounds over all artifacts; default: 10")
     ] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="folder name of the reference")] = None,
     data_dir: DataDir = None,
@@ -49,11 +50,11 @@ def bench(
     device: Device = None,
     allow_uncertified: AllowUncertified = False,
     require_stable: Annotated[
-        bool, typer.Option("--require-stable", help="exit code 5 where a measurement is not stable, e.g. in CI")
+        bool, typer.Option("--require-stable", help="exit code 5 if a measurement is not stable, e.g. in CI")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Measure artifacts in turn on this machine: percentiles, exit mix, and ratios with confidence intervals.
+    """Measure latency in interleaved rounds: percentiles, exit shares, and ratios with confidence intervals.
 
     Example: sdcompress bench artifacts/full artifacts/early-exit --duration 10s --json > bench.json
     """
@@ -79,7 +80,7 @@ def bench(
                 progress=progress,
                 command=command_line(),
             ),
-            images=images,
+            samples=samples,
             reference=reference,
         )
     if json:
@@ -91,13 +92,13 @@ def bench(
 
 
 def _check_stable(bench_report: BenchReport) -> None:
-    """Refuse a measurement that cannot be trusted, after it was printed."""
+    """Refuse an unstable measurement, after it was printed."""
     unstable = [record for record in bench_report.records if not record.stable]
     if unstable:
         reasons = dict.fromkeys(reason for record in unstable for reason in record.reasons)
         raise BenchmarkError(
             f"{len(unstable)} of {len(bench_report.records)} measurements are not stable: {'; '.join(reasons)}.",
-            allowed="stable ones, with --require-stable",
+            allowed="only stable measurements, because of --require-stable",
             next_step="end other work, lower --threads or raise --duration, and measure again",
         )
 
@@ -106,7 +107,7 @@ def _settings(**overrides: Any) -> dict[str, Any]:
     """Return the options as keys of the recipe's section."""
     if overrides["batch_sizes"] and overrides["scenarios"] and "offline" not in overrides["scenarios"]:
         raise UsageError(
-            "--batch-size is given, and no scenario that has batches.",
+            "--batch-size is given, but no scenario that has batches.",
             allowed="--batch-size with the scenario offline; single-stream runs one sample at a time",
             next_step="add --scenario offline, or leave --batch-size out",
         )
@@ -114,7 +115,7 @@ def _settings(**overrides: Any) -> dict[str, Any]:
 
 
 def _show(bench_report: BenchReport) -> None:
-    """Latency of every artifact, of the run and end to end, and the ratios."""
+    """Print the latency of every artifact, of the run and end to end, and the ratios."""
     from sdcompress.reporting.cautions import noise
 
     rows = []
@@ -134,10 +135,10 @@ def _show(bench_report: BenchReport) -> None:
             ]
         )
     columns = ["artifact", "scenario", "batch", "run p50 ms", "run p99 ms", "run mean ms", "preparation ms"]
-    table([*columns, "end to end ms", "samples/s", "steady"], rows)
+    table([*columns, "end to end ms", "samples/s", "stable"], rows)
     for ratio in bench_report.comparisons:
         say(
-            f"{ratio.name} against {ratio.reference}, {ratio.scenario}, batch {ratio.batch}: "
+            f"{ratio.name} compared with {ratio.reference}, {ratio.scenario}, batch {ratio.batch}: "
             f"mean {ratio.speedup_mean:.2f}x [{ratio.mean_low:.2f}, {ratio.mean_high:.2f}] ({ratio.verdict}), "
             f"p50 {ratio.speedup_p50:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
             + _end_to_end(ratio.speedup_end_to_end, ratio.end_to_end_low, ratio.end_to_end_high)

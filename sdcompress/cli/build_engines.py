@@ -1,4 +1,4 @@
-"""build-engines: TensorRT engines of this machine beside the graphs of an artifact."""
+"""build-engines: build TensorRT engines for this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdcompress.cli.console import bar, say, table, write_json
 from sdcompress.cli.options import DataDir, Json, Out, Overwrite, share
 
 if TYPE_CHECKING:
-    from sdcompress.schema.engines import BatchProfile, Engines, SiblingTime, Validation
+    from sdcompress.schema.engines import BatchProfile, Engines, SpeedComparison, Validation
     from sdcompress.schema.manifest import Manifest
 
 __all__ = ["build_engines", "show_engines"]
@@ -24,7 +24,7 @@ Batch = Annotated[
     typer.Option("--batch", help="min:opt:max, one for each bucket, e.g. 1:1:1,2:4:8,9:16:32; default 1:8:32"),
 ]
 MinShapes = Annotated[
-    str | None, typer.Option("--min-shapes", help="instead of --batch, as trtexec has it: input:1x3x32x32")
+    str | None, typer.Option("--min-shapes", help="instead of --batch, in the format of trtexec: input:1x3x32x32")
 ]
 OptShapes = Annotated[str | None, typer.Option("--opt-shapes", help="likewise; alone: the only batch")]
 MaxShapes = Annotated[str | None, typer.Option("--max-shapes", help="likewise")]
@@ -37,7 +37,7 @@ Level = Annotated[
 NoTf32 = Annotated[bool, typer.Option("--no-tf32", help="FP32 layers in full FP32, without TF32 tensor cores")]
 TimingCache = Annotated[
     Path | None,
-    typer.Option("--timing-cache", help="file of measurements; default: in the user's cache folder"),
+    typer.Option("--timing-cache", help="file of kernel timings; default: in the user's cache folder"),
 ]
 VersionCompatible = Annotated[
     bool, typer.Option("--version-compatible", help="later TensorRT versions load it too; may be slower")
@@ -45,18 +45,23 @@ VersionCompatible = Annotated[
 HardwareCompatible = Annotated[
     Hardware | None, typer.Option("--hardware-compatible", help="other GPUs run it too; may be slower")
 ]
-ValidationImages = Annotated[
+ValidationSamples = Annotated[
     int | None,
     typer.Option(
-        "--validation-images", min=0, help="held against the graphs on so many, 0 for none; default: 2000 at most"
+        "--validation-samples",
+        min=0,
+        help="number of validation samples for the comparison with the graphs; default: up to 2000",
     ),
 ]
 MaxDrop = Annotated[
-    str | None, typer.Option("--max-drop", help="accuracy that an exit or the policy may lose on them; default 1%")
+    str | None,
+    typer.Option("--max-drop", help="largest drop of the metric on them, of every exit and of the policy; default 1%"),
 ]
 Against = Annotated[
     list[Path] | None,
-    typer.Option("--against", help="an artifact in another precision with engines, timed beside; repeatable"),
+    typer.Option(
+        "--against", help="an artifact with engines in another precision, timed in the same rounds; repeatable"
+    ),
 ]
 _HARDWARE: dict[Hardware | None, Literal["none", "ampere_plus", "same_compute_capability"]] = {
     None: "none",
@@ -78,14 +83,16 @@ def build_engines(
     timing_cache: TimingCache = None,
     version_compatible: VersionCompatible = False,
     hardware_compatible: HardwareCompatible = None,
-    validation_images: ValidationImages = None,
+    validation_samples: ValidationSamples = None,
     max_drop: MaxDrop = None,
     against: Against = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Build TensorRT engines for the GPU here beside an artifact's graphs, and prove them (exit code 4 if they differ).
+    """Build TensorRT engines of an artifact for this GPU, and compare them with its graphs.
+
+    The exit code is 4 if they differ.
 
     Example: sdcompress build-engines artifacts/early-exit --out artifacts/early-exit --overwrite
     """
@@ -104,7 +111,7 @@ def build_engines(
         "timing_cache": timing_cache,
         "version_compatible": version_compatible or None,
         "hardware_compatibility": hardware_compatible and _HARDWARE[hardware_compatible],
-        "validation_images": validation_images,
+        "validation_samples": validation_samples,
         "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
         "against": tuple(against) if against else None,
     }
@@ -134,7 +141,7 @@ def _profiles(
 
 
 def show_engines(built: Engines, precision: str) -> None:
-    """Print the plans for one machine, how far they are from the graphs, and which precision is faster.
+    """Print the plans for one machine, their difference from the graphs, and which precision is faster.
 
     Args:
         built: engines.
@@ -153,46 +160,47 @@ def show_engines(built: Engines, precision: str) -> None:
     ]
     title = f"TensorRT {built.tensorrt} for {built.gpu} ({built.compute_capability})"
     table(["plan", "MiB", "scratch MiB", "layers"], rows, title)
-    worst = max((record.max_abs / record.allowed for record in built.parity), default=None)
+    worst = max((record.max_abs_diff / record.tolerance for record in built.parity), default=None)
+    level = "default" if built.builder_optimization_level is None else built.builder_optimization_level
     say(
         f"batches {', '.join(f'{each.min}:{each.opt}:{each.max}' for each in built.profiles)}; TF32 "
-        f"{'on' if built.tf32 else 'off'}; level {'default' if built.level is None else built.level}"
+        f"{'on' if built.tf32 else 'off'}; level {level}"
         + (f"; also for {' and '.join(compatible)}" if compatible else "")
-        + ("" if worst is None else f"; outputs within {worst:.0%} of what is allowed on the golden samples")
+        + ("" if worst is None else f"; outputs within {worst:.0%} of the tolerance on the golden samples")
     )
     if built.validation:
         _show_validation(built.validation)
     else:
-        say("not held against validation samples")
-    for time in built.siblings:
-        say(_raced(time, precision))
+        say("not compared on validation samples")
+    for time in built.speed_comparisons:
+        say(_speed_text(time, precision))
 
 
 def _show_validation(comparison: Validation) -> None:
     rows = [
         [
             each.name,
-            f"{each.score_before:.2%}",
-            f"{each.score_after:.2%}",
-            f"{each.changed}",
-            f"{each.max_abs:.2g}",
+            f"{each.metric_before:.2%}",
+            f"{each.metric_after:.2%}",
+            f"{each.decision_changes}",
+            f"{each.max_abs_diff:.2g}",
         ]
         for each in comparison.exits
     ]
-    columns = ["exit", "graphs", "engines", "other answers", "largest difference of a logit"]
+    columns = ["exit", "graphs", "engines", "other decisions", "largest difference of an output"]
     table(columns, rows, f"on {comparison.samples} validation samples (at most {comparison.max_drop:.2%} may be lost)")
     if policy := comparison.policy:
         say(
-            f"by the policy: {policy.score_before:.2%} by the graphs, {policy.score_after:.2%} by the engines; "
-            f"{policy.moved} samples leave at another exit, {policy.changed} get another decision"
+            f"by the policy: {policy.metric_before:.2%} by the graphs, {policy.metric_after:.2%} by the engines; "
+            f"{policy.exit_changes} samples take another exit, {policy.decision_changes} get another decision"
         )
 
 
-def _raced(time: SiblingTime, precision: str) -> str:
+def _speed_text(time: SpeedComparison, precision: str) -> str:
     verdict = (
         f"{precision} is {time.verdict} here than" if time.verdict != "no difference" else f"{precision} is as fast as"
     )
     return (
-        f"{verdict} {time.precision} ({time.digest[:12]}): {time.ms:.3f} ms against {time.sibling_ms:.3f} ms at batch "
+        f"{verdict} {time.precision} ({time.digest[:12]}): {time.ms:.3f} ms against {time.other_ms:.3f} ms at batch "
         f"{time.batch}, {time.speedup:.2f}x [{time.low:.2f}, {time.high:.2f}]"
     )

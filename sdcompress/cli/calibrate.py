@@ -1,4 +1,4 @@
-"""calibrate: the thresholds of a cascade, and how many images a certificate for them takes."""
+"""calibrate: choose the thresholds of a cascade, or plan how many samples a certificate needs."""
 
 from __future__ import annotations
 
@@ -8,46 +8,57 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import sdcompress
-from sdcompress.cli.completion import complete_from
 from sdcompress.cli.console import bar, percent, say, table, write_json
-from sdcompress.cli.options import Backend, DataDir, Device, Json, Overwrite, Threads, milliseconds, share
+from sdcompress.cli.options import (
+    Backend,
+    DataDir,
+    Device,
+    Json,
+    Overwrite,
+    Threads,
+    complete_from,
+    milliseconds,
+    share,
+)
 from sdcompress.errors import UsageError
 
 if TYPE_CHECKING:
-    from sdcompress.schema.report import Plan
+    from sdcompress.schema.report import SampleSizePlan
 
 __all__ = ["calibrate"]
 
 Cascade = Annotated[Path, typer.Argument(help="folder of an artifact")]
 MaxDrop = Annotated[
-    str | None, typer.Option("--max-drop", help="accuracy that may be lost, e.g. 1% or 0.01; default: the recipe's")
+    str | None, typer.Option("--max-drop", help="largest drop of the metric, e.g. 1% or 0.01; default: the recipe's")
 ]
 PolicyKind = Annotated[
     str | None,
     typer.Option(
         "--policy",
-        help="of 'sdcompress list policies'; default: the recipe's, max_prob",
+        help="one of 'sdcompress list policies'; default: the recipe's, max_prob",
         autocompletion=complete_from("sdcompress.policies"),
     ),
 ]
 Confidence = Annotated[
     str | None,
-    typer.Option("--confidence", help="certify that drop for new images, e.g. 95%; default: the recipe's, or not"),
+    typer.Option(
+        "--confidence", help="certify that drop for new samples, e.g. 95%; default: the recipe's, or no certificate"
+    ),
 ]
 ExtraDrops = Annotated[
     list[str] | None,
-    typer.Option("--extra-drop", help="certify this drop too, e.g. 0.5%; repeatable; all hold together"),
+    typer.Option("--extra-drop", help="also certify this drop, e.g. 0.5%; repeatable; all hold together"),
 ]
 Unlabelled = Annotated[
-    bool, typer.Option("--unlabelled", help="certify disagreement with the last exit; no label is looked at")
+    bool, typer.Option("--unlabelled", help="certify disagreement with the last exit, without labels")
 ]
-OwnImages = Annotated[
+OwnSamples = Annotated[
     Path | None,
-    typer.Option("--images", help="with --unlabelled: a folder of your own images instead of the validation split"),
+    typer.Option("--samples", help="with --unlabelled: a folder of your own samples instead of the validation split"),
 ]
 InExpectation = Annotated[
     bool,
-    typer.Option("--in-expectation", help="instead of --confidence: keep the drop in the mean, certify nothing"),
+    typer.Option("--in-expectation", help="instead of --confidence: bound the expected drop, without a certificate"),
 ]
 GroupBy = Annotated[
     Literal["exit", "stratum"] | None,
@@ -55,12 +66,11 @@ GroupBy = Annotated[
 ]
 Reference = Annotated[
     Path | None,
-    typer.Option(
-        "--reference", help="certify the drop against this artifact's last exit, e.g. the one before quantising"
-    ),
+    typer.Option("--reference", help="count the drop from this artifact's last exit, e.g. the one before quantising"),
 ]
 Budget = Annotated[
-    str | None, typer.Option("--budget", help="mean time: the safest certified thresholds that keep it, e.g. 3ms")
+    str | None,
+    typer.Option("--budget", help="mean time, e.g. 3ms: take the safest certified thresholds within it"),
 ]
 
 
@@ -72,12 +82,12 @@ def calibrate(
     confidence: Confidence = None,
     extra_drop: ExtraDrops = None,
     unlabelled: Unlabelled = False,
-    images: OwnImages = None,
+    samples: OwnSamples = None,
     in_expectation: InExpectation = False,
     group_by: GroupBy = None,
     budget: Budget = None,
     reference: Reference = None,
-    plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="only print how many samples a certificate needs")] = False,
     data_dir: DataDir = None,
     threads: Threads = None,
     backend: Backend = None,
@@ -85,10 +95,10 @@ def calibrate(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Choose the thresholds of a cascade on the validation split; writes a new artifact with the policy.
+    """Choose the thresholds of a cascade on the validation split, and write a new artifact with the policy.
 
-    With --confidence the drop is certified for new images like these; if that fails, early exit is disabled.
-    Thresholds hold for what chose them: calibrate with the --backend and --device that will run them.
+    With --confidence the drop is certified for new samples like these; if that fails, early exit is disabled.
+    Thresholds hold for one execution target: calibrate with the --backend and --device that will run them.
 
     Example: sdcompress calibrate artifacts/cascade --max-drop 1% --confidence 95% --out artifacts/early-exit
     """
@@ -107,7 +117,7 @@ def calibrate(
     if plan:
         unused = {"out": out, "budget": budget, "in_expectation": in_expectation, "reference": reference}
         _refuse_with_plan({**unused, "overwrite": overwrite})
-        _plan(artifact, settings, engine, images, json=json)
+        _plan(artifact, settings, engine, samples, json=json)
         return
     if out is None:
         raise UsageError("No folder to write is given.", allowed="--out FOLDER", next_step="add --out, or --plan")
@@ -120,7 +130,7 @@ def calibrate(
             out,
             settings,
             Options(**engine, progress=progress),
-            images=images,
+            samples=samples,
             reference=reference,
             overwrite=overwrite,
         )
@@ -133,45 +143,47 @@ def calibrate(
 def _refuse_with_plan(overrides: dict[str, Any]) -> None:
     if flags := [f"--{name.replace('_', '-')}" for name, value in overrides.items() if value]:
         raise UsageError(
-            f"--plan writes nothing and is about certificates: {', '.join(flags)} cannot go with it.",
-            allowed="--plan with what is to be certified: --max-drop, --confidence, --extra-drop, --unlabelled ...",
+            f"--plan writes nothing and is about certificates, so {', '.join(flags)} cannot be given.",
+            allowed="--plan with --max-drop, --confidence, --extra-drop, --unlabelled and the like",
             next_step=f"leave {' and '.join(flags)} out, or leave --plan out",
         )
 
 
-def _plan(artifact: Path, settings: dict[str, Any], engine: dict[str, Any], images: Path | None, *, json: bool) -> None:
+def _plan(
+    artifact: Path, settings: dict[str, Any], engine: dict[str, Any], samples: Path | None, *, json: bool
+) -> None:
     from sdcompress.options import Options
 
     with bar("plan") as progress:
-        planned = sdcompress.plan(artifact, settings, Options(**engine, progress=progress), images=images)
+        planned = sdcompress.plan(artifact, settings, Options(**engine, progress=progress), samples=samples)
     if json:
         write_json(planned.model_dump(mode="json"))
     else:
         _show_plan(planned)
 
 
-def _show_plan(planned: Plan) -> None:
+def _show_plan(planned: SampleSizePlan) -> None:
     """Print the samples that a certificate needs at each speed."""
     from sdcompress.cli.inspect import in_every
 
     title = (
-        f"images that certify at most {planned.max_drop:.2%} {planned.loss}{in_every(planned.group_by)} at "
+        f"samples that certify at most {planned.max_drop:.2%} {planned.loss}{in_every(planned.group_by)} at "
         f"{planned.confidence:.4g} confidence"
     )
     rows = [
         [
-            "assumed" if row.mean_ms is None else f"seen at {row.mean_ms:.3f} ms",
-            percent(row.lost),
-            percent(row.gained),
-            "out of reach" if row.needs is None else f"{row.needs:,}",
+            "assumed" if row.mean_ms is None else f"observed at {row.mean_ms:.3f} ms",
+            percent(row.mean_loss),
+            percent(row.mean_gain),
+            "out of reach" if row.samples_needed is None else f"{row.samples_needed:,}",
         ]
         for row in (*planned.assumed, *planned.observed)
     ]
-    table(["thresholds", "lost", "gained", "images needed"], rows, title)
+    table(["thresholds", "mean loss", "mean gain", "samples needed"], rows, title)
     say(
-        f"{planned.source}: there are {planned.samples:,} images for calibration; "
-        f"below {planned.least:,} it is refused. With the number needed, {planned.power:.0%} "
-        f"of calibrations find the certificate. Seen on the "
-        f"{planned.seen:,} images that tune the thresholds and certify nothing."
-        + (f" The smallest {planned.group_by} is {planned.smallest}." if planned.smallest else "")
+        f"{planned.source}: there are {planned.samples:,} samples for calibration; "
+        f"fewer than {planned.minimum_samples:,} are refused. With the number needed, {planned.power:.0%} "
+        f"of calibrations get the certificate. Observed on the "
+        f"{planned.tuning_samples:,} samples that tune the thresholds and certify nothing."
+        + (f" The smallest {planned.group_by} is {planned.smallest_stratum}." if planned.smallest_stratum else "")
     )

@@ -56,33 +56,28 @@ def bar(what: str) -> Iterator[Callable[..., None]]:
         Interrupted: on Ctrl-C, where the work itself does not say more.
     """
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     what = printable(what, _CELL)
     with Progress(*columns, console=console, transient=console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
+        task = progress.add_task(what, total=None, count="")
 
         def update(done: int, total: int, doing: str = what) -> None:
-            progress.update(task, completed=done, total=total, description=doing)
+            progress.update(task, completed=done, total=total, description=doing, count=f"{done}/{total}")
 
         try:
             yield update
+            if not progress.tasks[task].total:  # the work had nothing to report
+                progress.update(task, completed=1, total=1)
         except KeyboardInterrupt as stop:
             raise Interrupted(
                 f"Stopped during '{what}'; what was finished before is kept.", next_step="run the same command again"

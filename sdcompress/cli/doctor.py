@@ -1,4 +1,4 @@
-"""doctor: show what this machine has and lacks."""
+"""doctor: show which packages and devices are available."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from sdcompress.cli.console import say, write_json
 from sdcompress.cli.options import Json
 
 if TYPE_CHECKING:
-    from sdcompress.diagnosis import Diagnosis
+    from sdcompress.verbs.doctor import Diagnosis
 
 __all__ = ["doctor"]
 
 
 def doctor(json: Json = False) -> None:
-    """Show what is installed, what each missing piece would need, and what would spoil a measurement here.
+    """Show what is installed, how to install what is missing, and what disturbs measurements here.
 
     Example: sdcompress doctor --json
     """
@@ -27,14 +27,14 @@ def doctor(json: Json = False) -> None:
 
 
 def _show(result: Diagnosis) -> None:
-    """Print what this machine has and lacks."""
+    """Print the diagnosis."""
     machine = result.machine
-    say(f"{machine.cpu}: {machine.cores} cores for us, {machine.memory_gib:.1f} GiB, {', '.join(machine.isa)}")
+    say(f"{machine.cpu}: {machine.cores} usable cores, {machine.memory_gib:.1f} GiB, {', '.join(machine.isa)}")
     say(f"{machine.os}, Python {machine.python}, GPU: {machine.gpu or 'none'}")
     say(f"onnxruntime providers: {', '.join(result.providers) or 'none'}")
     for extra in result.extras:
         missing = [p.name + (f">={p.minimum}" if p.minimum else "") for p in extra.packages if not p.right]
-        state = "complete" if extra.complete else f"lacks {', '.join(missing)}: {extra.install}"
+        state = "complete" if extra.complete else f"missing {', '.join(missing)}: {extra.install}"
         say(f"{extra.name:<8} {state}")
     trt = result.tensorrt
     say(f"TensorRT: {trt.tensorrt or 'none'}, cuda-bindings {trt.cuda_bindings or 'none'}, on {trt.gpu or 'no GPU'}")

@@ -1,4 +1,4 @@
-"""evaluate: score every exit on a split."""
+"""evaluate: compute the metric of every exit on a split."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = ["evaluate"]
 
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="a checkpoint, the folder of a training run, or an artifact")],
-    split: Annotated[Literal["validation", "test"], typer.Option("--split", help="which images")] = "test",
-    images: Annotated[
-        Path | None, typer.Option("--images", help="other images instead: a folder with a folder for each class")
+    split: Annotated[Literal["validation", "test"], typer.Option("--split", help="split of the data set")] = "test",
+    samples: Annotated[
+        Path | None, typer.Option("--samples", help="other samples instead: a folder with one folder for each class")
     ] = None,
     data_dir: DataDir = None,
     threads: FreeThreads = None,
@@ -39,14 +39,15 @@ def evaluate(
     allow_uncertified: AllowUncertified = False,
     trust_modules: TrustModules = False,
     download: Annotated[
-        bool, typer.Option("--download", help="fetch a data set that is not there, into --data-dir or where it was")
+        bool,
+        typer.Option("--download", help="download a missing data set to --data-dir or the recipe's folder"),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Score every exit, their ensemble, and the early-exit policy as it runs.
+    """Compute the metric of every exit, of their ensemble, and of the exit policy as it runs.
 
     Example: sdcompress evaluate runs/digits/train/byot --split validation
-    Other images: sdcompress evaluate artifacts/early-exit --images photos
+    Other samples: sdcompress evaluate artifacts/early-exit --samples photos
     """
     from sdcompress.options import Options
 
@@ -64,7 +65,7 @@ def evaluate(
                 progress=progress,
             ),
             split=split,
-            images=images,
+            samples=samples,
         )
     if json:
         write_json(result.model_dump(mode="json"))
@@ -73,30 +74,34 @@ def evaluate(
 
 
 def _show(result: Evaluation) -> None:
-    """Print the scores of every exit and stratum, and what is taken for what."""
+    """Print the metric of every exit and stratum, and the most frequent confusions."""
     from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table
     from sdcompress.reporting.tables import further, title_of
 
     rows = [
         [
             score.name,
-            f"{score.score:.2%}",
-            *([] if score.balanced_score is None else [f"{score.balanced_score:.2%}"]),
+            f"{score.metric:.2%}",
+            *([] if score.balanced_metric is None else [f"{score.balanced_metric:.2%}"]),
             *(further(name, value) for name, value in score.further.items()),
             "-" if score.macs is None else f"{score.macs / 1e6:.2f} M",
         ]
         for score in result.exits
     ]
     names = [title_of(name) for name in result.exits[0].further]
-    balances = [] if result.exits[0].balanced_score is None else ["balanced"]
-    table(["exit", result.metric, *balances, *names, "MACs"], rows, f"{result.source} on {result.data}/{result.split}")
-    balanced = "" if result.balanced_score is None else f"; balanced {result.metric} {result.balanced_score:.2%}"
+    balances = [] if result.exits[0].balanced_metric is None else ["balanced"]
+    table(
+        ["exit", result.metric_name, *balances, *names, "MACs"],
+        rows,
+        f"{result.source} on {result.data}/{result.split}",
+    )
+    balanced = "" if result.balanced_metric is None else f"; balanced {result.metric_name} {result.balanced_metric:.2%}"
     say(f"{result.samples} samples{balanced}")
     if result.policy:
         shares = ", ".join(
             f"{score.name} {share:.1%}" for score, share in zip(result.exits, result.policy.shares, strict=False)
         )
-        say(f"early exit: {result.metric} {result.policy.score:.2%}; leave at {shares}")
+        say(f"early exit: {result.metric_name} {result.policy.metric:.2%}; exits {shares}")
     for drawn in (stratum_table(result), confusions(result)):
         if drawn:
             table(list(drawn.columns), [list(row) for row in drawn.rows], drawn.title)

@@ -20,13 +20,13 @@ __all__ = ["explain"]
 def explain(
     artifact: Annotated[Path, typer.Argument(help="folder of an artifact")],
     out: Out,
-    split: Annotated[Literal["validation", "test"], typer.Option("--split", help="which images")] = "test",
+    split: Annotated[Literal["validation", "test"], typer.Option("--split", help="split of the data set")] = "test",
     data_dir: DataDir = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Say where images leave, what that costs on this machine, and whether early exit pays; with plots.
+    """Show where samples exit, what that costs on this machine, and whether early exit pays; with plots.
 
     Example: sdcompress explain artifacts/early-exit --out explained
     """

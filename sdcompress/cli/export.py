@@ -1,4 +1,4 @@
-"""export: write an artifact from a checkpoint."""
+"""export: export a checkpoint to ONNX."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Layout = Annotated[
     Literal["single", "cascade", "all", "graph", "if"],
     typer.Option(
         "--layout",
-        help="single: one exit; cascade: early exit; all: every exit's logits; graph: one file that exits "
+        help="single: one exit; cascade: early exit; all: the outputs of every exit; graph: one file that exits "
         "by itself; if: the same for a batch of one",
     ),
 ]
@@ -39,7 +39,7 @@ KeepExits = Annotated[
 ]
 Ensemble = Annotated[
     Literal["geometric"] | None,
-    typer.Option("--ensemble", help="exits hear those kept before them: mean of log softmax; default: the recipe's"),
+    typer.Option("--ensemble", help="average each exit with earlier ones: mean of log softmax; default: the recipe's"),
 ]
 
 
@@ -57,9 +57,9 @@ def export(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Export a checkpoint to ONNX and prove the file against it on real images (exit code 4 if it differs).
+    """Export a checkpoint to ONNX and compare the file with it on real samples (exit code 4 if it differs).
 
-    With --layout graph or if, a calibrated cascade; refused (exit code 4) where leaving early is not faster.
+    With --layout graph or if, a calibrated cascade; refused (exit code 4) if early exit is not faster.
 
     Example: sdcompress export runs/digits/train/byot --layout single --truncate-at exit2 --out artifacts/small
     """
@@ -67,7 +67,7 @@ def export(
     from sdcompress.options import Options
 
     overrides = {"keep_exits": keep_exits or None, "opset": opset, "ensemble": ensemble}
-    of_artifact = (source / MANIFEST).exists() or layout in ("graph", "if")  # there is no network to run
+    of_artifact = (source / MANIFEST).exists() or layout in ("graph", "if")  # no torch network runs
     threads = threads if of_artifact else threads_or_default(threads)
     with bar("export") as progress:
         manifest = sdcompress.export(
@@ -93,7 +93,7 @@ def show_use(manifest: Manifest, out: Path, *, engines: bool = False) -> None:
     say("", "run it:", "")
     if manifest.one_graph:
         say(f'  session = onnxruntime.InferenceSession("{out / manifest.one_graph.file}")')
-        say("  logits, answer, exit_index = session.run(None, {session.get_inputs()[0].name: x})", "", "or", "")
+        say("  outputs, decision, exit_index = session.run(None, {session.get_inputs()[0].name: x})", "", "or", "")
     backend = ', backend="tensorrt", device="cuda"' if engines else ""
     say("  import sdcompress", f'  engine = sdcompress.open("{out}"{backend})')
-    say("  prediction = engine(engine.preprocess([image]))  # image: Pillow, or uint8 [H, W, C]")
+    say("  prediction = engine(engine.preprocess([raw_example]))  # such as an image file")

@@ -1,4 +1,4 @@
-"""inspect: what an artifact is, as a table that other verbs show, too."""
+"""inspect: print what an artifact is; other verbs print it, too."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
         rows.append(
             [
                 exit_.name,
-                percent(exit_.scores.get(metric)),
-                percent(exit_.scores.get("ece")),
+                percent(exit_.metrics.get(metric)),
+                percent(exit_.metrics.get("ece")),
                 f"{sum(s.macs for s in segments) / 1e6:.2f} M",
                 f"{sum(s.parameters for s in segments) / 1e3:.1f} k",
-                f"{parity[exit_.name].max_abs:.1e}",
+                f"{parity[exit_.name].max_abs_diff:.1e}",
                 f"{exit_.temperature:.3f}",
                 "-" if threshold is None else "never" if threshold > 1 else f"{threshold:.4f}",
                 percent(policy.shares[k]) if policy else "-",
             ]
         )
-    columns = ["exit", f"val {metric}", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "leave here"]
+    columns = ["exit", f"val {metric}", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "share"]
     table(columns, rows)
     if policy:
         say(
-            f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} samples for a drop of at most "
-            f"{policy.max_drop:.2%}: {percent(policy.score)} instead of {percent(policy.reference_score)} "
+            f"policy: {policy.name}, chosen on {policy.samples} {policy.split} samples for a drop of at most "
+            f"{policy.max_drop:.2%}: {percent(policy.metric)} instead of {percent(policy.reference_metric)} "
             f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}; by "
             f"{ExecutionTarget(policy.backend, policy.device, policy.plans)}"
         )
@@ -77,24 +77,24 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
 
 
 def _show_one_graph(one_graph: OneGraph) -> None:
-    """Print what the early exits save."""
+    """Print the times of the one graph with and without early exits."""
     rows = [
         [
             time.exit,
             str(time.samples),
             ms(time.ms),
-            ms(time.to_end_ms),
-            ms(time.whole_ms),
-            f"{time.faster}, {time.faster_than_whole} of {time.rounds}",
+            ms(time.full_depth_ms),
+            ms(time.no_exits_ms),
+            f"{time.wins_vs_full_depth}, {time.wins_vs_no_exits} of {time.rounds}",
         ]
         for time in one_graph.times
     ]
-    columns = ["leave at", "samples", "ms", "to the end", "without exits", "rounds faster"]
-    table(columns, rows, f"{one_graph.file} ({one_graph.kind}): one image, one thread, {one_graph.machine}")
+    columns = ["exit", "samples", "ms", "to the end", "without exits", "rounds faster"]
+    table(columns, rows, f"{one_graph.file} ({one_graph.kind}): one sample, one thread, {one_graph.machine}")
     say(
-        f"{one_graph.file}: exits and answers of the segments on {one_graph.samples} samples in batches of "
-        f"{', '.join(map(str, one_graph.batches))} ({one_graph.undecided} undecided), "
-        f"logits within {one_graph.max_abs:.1e}"
+        f"{one_graph.file}: same exits and decisions as the segments on {one_graph.samples} samples in batches of "
+        f"{', '.join(map(str, one_graph.batches))} ({one_graph.near_threshold} undecided), "
+        f"logits within {one_graph.max_abs_diff:.1e}"
     )
 
 
@@ -104,13 +104,18 @@ def _show_certificate(certificate: Certificate, task: Task) -> None:
     from sdcompress.artifact.certificate import ExecutionTarget
     from sdcompress.certification.groups import group_name, loss_name
 
+    group = group_name(certificate.group_by, task)
     say(
-        f"certificate: {loss_name(certificate.loss, task)}{in_every(group_name(certificate.group_by, task))}, confidence "
+        f"certificate: {loss_name(certificate.loss, task)}{in_every(group)}, confidence "
         f"{certificate.confidence:.4g}, on {certificate.certify_samples} samples that chose nothing "
         f"({certificate.tuning_samples} others tuned the thresholds); for "
         f"{ExecutionTarget(certificate.backend, certificate.device, certificate.plans)}"
-        + (f"; against the last exit of the artifact {certificate.reference[:12]}" if certificate.reference else "")
-        + (f"; samples of one's own, {EXTERNAL[certificate.external]}" if certificate.external else "")
+        + (
+            f"; compared with the last exit of the artifact {certificate.reference[:12]}"
+            if certificate.reference
+            else ""
+        )
+        + (f"; samples of the user, {EXTERNAL[certificate.external]}" if certificate.external else "")
     )
     for level in certificate.levels:
         last = level.p_values[level.certified - 1] if level.certified else None
@@ -126,5 +131,5 @@ def _show_certificate(certificate: Certificate, task: Task) -> None:
 def in_every(group_by: str | None) -> str:
     """Return the groups that a certificate holds in, as the end of a sentence."""
     return (
-        "" if group_by is None else " of what has left by each exit" if group_by == "exit" else f" in every {group_by}"
+        "" if group_by is None else " of the samples up to each exit" if group_by == "exit" else f" in every {group_by}"
     )

@@ -23,7 +23,7 @@ def list_(
 
     Example: sdcompress list methods
     """
-    from sdcompress.entries import list_entries
+    from sdcompress.verbs.list_entries import list_entries
 
     chosen = list_entries(kind)
     if json:

@@ -1,14 +1,14 @@
-"""Options that several verbs share, and how flags become settings of the recipe."""
+"""Define the options that several verbs share, their shell completion, and the values of flags. Loads nothing heavy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sdcompress.cli.completion import complete_from, complete_recipe
 from sdcompress.cli.console import note
 from sdcompress.errors import UsageError
 
@@ -28,10 +28,58 @@ __all__ = [
     "Threads",
     "TrustModules",
     "as_settings",
+    "complete_from",
+    "complete_method",
+    "complete_model",
+    "complete_recipe",
     "milliseconds",
     "share",
     "threads_or_default",
 ]
+
+Completion = tuple[str, str]  # a word and its description
+
+
+def complete_from(room: str) -> Callable[[str], list[Completion]]:
+    """Return a completion of the entries of a room, such as ``sdcompress.policies``."""
+
+    def complete(incomplete: str) -> list[Completion]:
+        return [entry for entry in _entries(room) if entry[0].startswith(incomplete)]
+
+    return complete
+
+
+def complete_method(incomplete: str) -> list[Completion]:
+    """Return methods; behind a plus the second one of two."""
+    first, plus, second = incomplete.rpartition("+")
+    completions = complete_from("sdcompress.methods")(second)
+    return [(f"{first}{plus}{name}", text) for name, text in completions]
+
+
+def complete_model(incomplete: str) -> list[Completion]:
+    """Return families of backbones with a colon; behind it the networks of that family."""
+    from sdcompress import registry
+
+    room = "sdcompress.models.backbones"
+    family, colon, name = incomplete.partition(":")
+    if not colon:
+        return [(f"{known}:", text) for known, text in complete_from(room)(family)]
+    networks = registry.members(room, family) if family in registry.names(room) else ()
+    return [(f"{family}:{network}", "") for network in networks if network.startswith(name)]
+
+
+def complete_recipe(incomplete: str) -> list[Completion]:
+    """Return shipped recipes; if none fits, the shell offers files."""
+    from sdcompress import recipes
+
+    return [(name, recipes.describe(name)) for name in recipes.names() if name.startswith(incomplete)]
+
+
+def _entries(room: str) -> Iterator[Completion]:
+    from sdcompress import registry
+
+    return ((name, registry.describe(room, name)) for name in registry.names(room))
+
 
 # Typer reads these at run time, where Python 3.10 is the oldest; Optional is what it knows on all versions
 RecipeFile = Annotated[
@@ -48,19 +96,19 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="set a key of the recipe, e.g. train.epochs=10; repeatable"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what the output folder holds")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the contents of the output folder")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="print the resolved recipe as YAML and stop")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="folder to write")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="where the data lies, if not where the recipe says")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="folder of the data; default: that of the recipe")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="intra-op threads; default: 1, the most repeatable")
 ]
 FreeThreads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, help="of the CPU; default: what the quota allows and other work leaves"),
+    typer.Option("--threads", min=1, help="CPU threads; default: those that the quota allows and other work leaves"),
 ]
 AllowUncertified = Annotated[
-    bool, typer.Option("--allow-uncertified", help="also run what the artifact's certificate does not cover")
+    bool, typer.Option("--allow-uncertified", help="also run an execution target that the certificate does not cover")
 ]
 TrustModules = Annotated[
     bool,
@@ -70,7 +118,7 @@ Backend = Annotated[
     str | None,
     typer.Option(
         "--backend",
-        help="what computes: of 'sdcompress list backends'; default: onnxruntime",
+        help="one of 'sdcompress list backends'; default: onnxruntime",
         autocompletion=complete_from("sdcompress.runtime.backends"),
     ),
 ]
@@ -78,7 +126,7 @@ AnyBackend = Annotated[
     str | None,
     typer.Option(
         "--backend",
-        help="what computes; default: onnxruntime for an artifact, torch for a checkpoint",
+        help="default: onnxruntime for an artifact, torch for a checkpoint",
         autocompletion=complete_from("sdcompress.runtime.backends"),
     ),
 ]
@@ -86,11 +134,11 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; defau
 
 
 def as_settings(requested: list[str] | None, **flags: Any) -> list[str | tuple[str, Any]]:
-    """``--set`` settings and the flags that were given, as settings of the recipe.
+    """Return the settings of ``--set`` and of other flags as settings of the recipe.
 
     Args:
-        requested: what stood behind ``--set``.
-        flags: recipe key with ``__`` for the dot -> value, None where the flag was not given.
+        requested: values of ``--set``.
+        flags: recipe key with ``__`` for the dot -> value; None if the flag was not given.
     """
     named = [
         (key.replace("__", "."), str(value) if isinstance(value, Path) else value)
@@ -112,7 +160,7 @@ def threads_or_default(requested: int | None) -> int:
 
 
 def milliseconds(text: str, flag: str) -> float:
-    """'200ms' or '10s' in milliseconds; a bare number is refused, because tools disagree on its unit."""
+    """Return '200ms' or '10s' in milliseconds; a bare number is refused, because tools disagree on its unit."""
     for unit, factor in (("ms", 1.0), ("s", 1000.0)):
         number = text.removesuffix(unit)
         if number != text and number.replace(".", "", 1).isdecimal() and number.isascii() and float(number) > 0:
@@ -123,7 +171,7 @@ def milliseconds(text: str, flag: str) -> float:
 
 
 def share(text: str, flag: str, example: str = "1%") -> float:
-    """'1%' or '0.01' as 0.01; a bare 1 could mean either, so it is refused."""
+    """Return '1%' or '0.01' as 0.01; a bare 1 could mean either, so it is refused."""
     number, percent = text.removesuffix("%"), text.endswith("%")
     try:
         fraction = Decimal(number) / (100 if percent else 1)  # in binary 0.7 / 100 is a little less than 0.007

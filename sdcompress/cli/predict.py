@@ -1,4 +1,4 @@
-"""predict: a table, or CSV."""
+"""predict: predict files, printed as a table, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from sdcompress.errors import UsageError
 from sdcompress.printable import printable
 
 if TYPE_CHECKING:
-    from sdcompress.schema.prediction import FilePrediction
+    from sdcompress.schema.report import FilePrediction
 
 __all__ = ["predict"]
 
 
 def predict(
     folder: Annotated[Path, typer.Argument(help="an artifact, a checkpoint, or the folder of a training run")],
-    images: Annotated[list[Path], typer.Argument(help="files of raw examples, and folders of them")],
-    top: Annotated[int, typer.Option("--top", min=1, help="classes to name for each file")] = 1,
+    files: Annotated[list[Path], typer.Argument(help="files of raw examples, and folders of them")],
+    top: Annotated[int, typer.Option("--top", min=1, help="number of classes for each file")] = 1,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="folder for PNG files of the masks, for segmentation")
+    ] = None,
     threads: Threads = None,
     backend: AnyBackend = None,
     device: Device = None,
@@ -34,9 +37,9 @@ def predict(
     csv_: Annotated[bool, typer.Option("--csv", help="print CSV on stdout")] = False,
     json: Json = False,
 ) -> None:
-    """Predict files, one at a time: class and probability, or what else the task decides, exit, and milliseconds.
+    """Predict files, one at a time: the decision of the task, exit, and milliseconds.
 
-    A file that cannot be read stops nothing, and ends with exit code 2.
+    A file that cannot be read does not stop the others; the exit code is then 2.
 
     Example: sdcompress predict artifacts/early-exit photos --csv > predictions.csv
     """
@@ -45,7 +48,7 @@ def predict(
     with bar("predict") as progress:
         predictions = sdcompress.predict(
             folder,
-            images,
+            files,
             Options(
                 backend=backend,
                 threads=threads or 1,
@@ -55,6 +58,7 @@ def predict(
                 progress=progress,
             ),
             top=top,
+            pictures=pictures,
         )
     if json:
         write_json([prediction.model_dump(mode="json") for prediction in predictions])
@@ -67,7 +71,7 @@ def predict(
 
 
 def _show(predictions: Sequence[FilePrediction]) -> None:
-    """A row for each file, then the mean times."""
+    """Print a row for each file, then the mean times."""
     rows = []
     for one in predictions:
         stated = ", ".join(f"{each.name} {_value(each.value, one.unit)}" for each in one.stated) or "none"
@@ -84,11 +88,11 @@ def _show(predictions: Sequence[FilePrediction]) -> None:
 
 
 def _write_csv(predictions: Sequence[FilePrediction]) -> None:
-    """Comma-separated values with a header (RFC 4180): one column pair for each class or label that is named."""
+    """Write CSV with a header (RFC 4180): two columns for each class or label that is named."""
     most = max((len(one.stated) for one in predictions), default=0)
     numbers = [""] if most <= 1 else [f"_{position}" for position in range(1, most + 1)]
     writer = csv.writer(sys.stdout)
-    text = printable if sys.stdout.isatty() else str  # a file gets names as they are, a terminal nothing that acts
+    text = printable if sys.stdout.isatty() else str  # a terminal must not get control characters
     pairs = [name + number for number in numbers for name in _words(predictions)]
     writer.writerow(["file", *pairs, "exit", "prepare_ms", "run_ms", "error"])
     for one in predictions:
@@ -98,12 +102,12 @@ def _write_csv(predictions: Sequence[FilePrediction]) -> None:
 
 
 def _words(predictions: Sequence[FilePrediction]) -> tuple[str, str]:
-    """What names and values are, by the first file that has a prediction."""
+    """Return the titles of names and values, from the first file that has a prediction."""
     return next(((one.kind, one.unit) for one in predictions if one.error is None), ("output", "value"))
 
 
 def _value(value: float, unit: str) -> str:
-    return f"{value:.1%}" if unit == "probability" else f"{value:.6g}"
+    return f"{value:.1%}" if unit in {"probability", "share"} else f"{value:.6g}"
 
 
 def _ms(value: float | None) -> str:

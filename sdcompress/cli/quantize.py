@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import sdcompress
-from sdcompress.cli.completion import complete_from
 from sdcompress.cli.console import bar, say, table, write_json
-from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, share, threads_or_default
+from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, complete_from, share, threads_or_default
 
 if TYPE_CHECKING:
-    from sdcompress.schema.quantized import Quantized, Speed
+    from sdcompress.schema.change import Quantized, Speed
 
 __all__ = ["quantize"]
 
@@ -24,7 +23,7 @@ def quantize(
         str,
         typer.Option(
             "--precision",
-            help="of 'sdcompress list precisions': int8, uint8, fp8, fp16, bf16",
+            help="one of 'sdcompress list precisions': int8, uint8, fp8, fp16, bf16",
             autocompletion=complete_from("sdcompress.quantizing.precisions"),
         ),
     ],
@@ -32,13 +31,15 @@ def quantize(
     max_drop: Annotated[
         str | None,
         typer.Option(
-            "--max-drop", help="accuracy that every exit may lose on the validation images; default: the recipe's, 1%"
+            "--max-drop",
+            help="largest drop of every exit on the validation split; default: the recipe's, 1%",
         ),
     ] = None,
     calibration_samples: Annotated[
         int | None,
         typer.Option(
-            "--calibration-samples", help="training images that give int8, uint8 and fp8 ranges; default: 512"
+            "--calibration-samples",
+            help="training samples for the ranges of int8, uint8 and fp8; default: 512",
         ),
     ] = None,
     data_dir: DataDir = None,
@@ -48,7 +49,7 @@ def quantize(
 ) -> None:
     """Write an artifact in a lower precision; exit code 4 if an exit loses more than --max-drop.
 
-    Policy and certificate are not taken over, as confidences move: calibrate the new artifact.
+    The new artifact has no policy and no certificate, because scores change: calibrate it.
 
     Example: sdcompress quantize artifacts/cascade --precision int8 --out artifacts/cascade-int8
     """
@@ -75,14 +76,14 @@ def _show(result: Quantized) -> None:
     rows = [
         [
             change.name,
-            f"{change.score_before:.2%}",
-            f"{change.score_after:.2%}",
-            f"{change.changed} ({change.changed / result.samples:.2%})",
-            f"{change.max_abs:.3g}",
+            f"{change.metric_before:.2%}",
+            f"{change.metric_after:.2%}",
+            f"{change.decision_changes} ({change.decision_changes / result.samples:.2%})",
+            f"{change.max_abs_diff:.3g}",
         ]
         for change in result.exits
     ]
-    table(["exit", "fp32", result.precision, "other answers", "largest difference of an output"], rows)
+    table(["exit", "fp32", result.precision, "other decisions", "largest difference of an output"], rows)
     ranges = f"; ranges from {result.calibration_samples} training samples" if result.calibration_samples else ""
     say(
         f"{result.artifact}: {result.precision}, measured on {result.samples} validation samples (at most "
@@ -90,13 +91,14 @@ def _show(result: Quantized) -> None:
     )
     others = "fp16 or fp32" if result.precision == "fp8" else "fp32"
     say(
-        f"{result.bytes_before / 2**20:.2f} MiB -> {result.bytes_after / 2**20:.2f} MiB; {result.narrow} of "
-        f"{result.narrow + result.wide} convolutions and products in {result.precision}, {result.wide} in {others}"
+        f"{result.bytes_before / 2**20:.2f} MiB -> {result.bytes_after / 2**20:.2f} MiB; {result.low_precision_ops} of "
+        f"{result.low_precision_ops + result.high_precision_ops} convolutions and products in {result.precision}, "
+        f"{result.high_precision_ops} in {others}"
     )
     if result.speed:
         say(_speed(result.speed, result.precision))
     if result.dropped:
-        say(f"not taken over, because confidences have moved: {', '.join(result.dropped)}")
+        say(f"removed, because scores have changed: {', '.join(result.dropped)}")
     if len(result.exits) > 1:
         say(f"next: sdcompress calibrate {result.artifact} --out FOLDER")
 
@@ -105,9 +107,9 @@ def _speed(speed: Speed, precision: str) -> str:
     opening = {
         "faster": "faster here",
         "slower": "slower here",
-        "no difference": "as fast here, as far as can be seen",
+        "no difference": "no measurable difference here",
     }[speed.verdict]
     return (
         f"{opening}: {speed.ms:.3g} ms in {precision}, {speed.source_ms:.3g} ms in fp32, {speed.speedup:.2f}x "
-        f"[{speed.low:.2f}, {speed.high:.2f}] as fast (one image, {speed.threads} thread{'s' * (speed.threads > 1)})"
+        f"[{speed.low:.2f}, {speed.high:.2f}] as fast (one sample, {speed.threads} thread{'s' * (speed.threads > 1)})"
     )

@@ -25,7 +25,7 @@ def report(
     evaluation: Annotated[
         list[Path] | None, typer.Option("--evaluation", help="JSON of 'sdcompress evaluate --json'; repeatable")
     ] = None,
-    title: Annotated[str, typer.Option("--title")] = "report",
+    title: Annotated[str, typer.Option("--title", help="title of the page")] = "report",
     reference: Annotated[str | None, typer.Option("--reference", help="folder name of the reference")] = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -56,12 +56,12 @@ def report(
 
 
 def _by_name(artifacts: list[Path]) -> dict[str, Path]:
-    """Folders by their names, which become the rows of the report."""
+    """Return folders by their names, which become the rows of the report."""
     named = {path.resolve().name: path for path in artifacts}
     if len(named) < len(artifacts):
         raise UsageError(
             f"Two folders have one name: {', '.join(map(str, artifacts))}.",
-            allowed="folders of different names: results go by the name",
+            allowed="folders with different names, which name the rows",
             next_step="rename one, or name each once",
         )
     return named
@@ -72,7 +72,7 @@ def show_report(built: Report) -> None:
     rows = [
         [
             row.name,
-            percent(row.test_score),
+            percent(row.test_metric),
             "-" if row.macs is None else f"{row.macs / 1e6:.2f} M",
             f"{row.parameters / 1e3:.1f} k",
             ms(row.p50_ms),
@@ -83,10 +83,10 @@ def show_report(built: Report) -> None:
         ]
         for row in built.rows
     ]
-    title = built.title + (f": speed-up against {built.reference}" if built.reference else "")
+    title = built.title + (f": speed-up compared with {built.reference}" if built.reference else "")
     columns = [
         "network",
-        f"test {built.metric}",
+        f"test {built.metric_name}",
         "mean MACs",
         "parameters",
         "run p50 ms",

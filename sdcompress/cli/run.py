@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sdcompress.cli.completion import complete_recipe
 from sdcompress.cli.console import bar, command_line, epoch_line, note, say, write_json
-from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, Set, as_settings
+from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, Set, as_settings, complete_recipe
 from sdcompress.cli.report import show_report
 from sdcompress.cli.train import OutFolder, TrainThreads, print_config_of
 
@@ -28,9 +27,9 @@ def run(
     print_config: PrintConfig = False,
     json: Json = False,
 ) -> None:
-    """Do all of a recipe: train it and its controls, export, calibrate, evaluate, bench, report.
+    """Run all steps of a recipe: train it and its controls, export, calibrate, evaluate, bench, report.
 
-    Steps that are finished and still fit are not done again.
+    Finished steps are skipped unless their inputs have changed.
 
     Example: sdcompress run digits
     """
@@ -46,7 +45,7 @@ def run(
         settings=settings,
         command=command_line(),
         overwrite=overwrite,
-        stage=bar,
+        step_progress=bar,
         on_epoch=epoch_line,
         on_start=note,
     )

@@ -18,15 +18,15 @@ def sign(
     artifact: Annotated[Path, typer.Argument(help="folder of an artifact")],
     key: Annotated[Path, typer.Option("--key", help="PEM file of a private key: NIST P-256, P-384 or P-521")],
     certificate: Annotated[
-        Path | None, typer.Option("--certificate", help="PEM file of the key's certificate; default: a key alone")
+        Path | None, typer.Option("--certificate", help="PEM file of the key's certificate; default: no certificate")
     ] = None,
     chain: Annotated[
-        list[Path] | None, typer.Option("--chain", help="PEM file of a certificate above that one; repeatable")
+        list[Path] | None, typer.Option("--chain", help="PEM file of an intermediate certificate; repeatable")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a signature that is there")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing signature")] = False,
     json: Json = False,
 ) -> None:
-    """Sign an artifact, offline: writes model.sig into it (OpenSSF model signing); 'verify --key' checks it.
+    """Sign an artifact, offline: write model.sig into it (OpenSSF model signing); 'verify --key' checks it.
 
     Example: sdcompress sign artifacts/early-exit --key private.pem
     """
@@ -34,4 +34,4 @@ def sign(
     if json:
         write_json(signature.model_dump(mode="json"))
     else:
-        say(f"{artifact}: signed ({signature.signer}); all of it but model.sig, and as it is now")
+        say(f"{artifact}: signed ({signature.signer}): all files but model.sig, as they are now")

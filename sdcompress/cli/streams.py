@@ -1,4 +1,4 @@
-"""Handle the environment of a command: closed or full streams, encodings, working directory, undecodable names."""
+"""Handle closed or full streams, encodings, a missing working directory, and undecodable arguments."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any, TextIO, cast
 
 from sdcompress.errors import SdcompressError, SetupError, StorageError, UsageError, brief
 
-__all__ = ["as_error", "check_arguments", "check_working_directory", "flush", "prepare_streams"]
+__all__ = ["check_arguments", "check_working_directory", "flush", "prepare_streams", "storage_error"]
 
-# of the disk, the file system or a name on it; what else the system refuses may be a bug of ours
-_SURROUNDINGS = {
+# errors of the disk, the file system or a name on it; others may be a bug of this package
+_OF_THE_SYSTEM = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG),
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EILSEQ),
     *(errno.EMFILE, errno.ENFILE),
@@ -23,10 +23,10 @@ _SURROUNDINGS = {
 
 
 def prepare_streams() -> None:
-    """Make the standard streams usable: closed ones lead nowhere, and what an encoding lacks is written as escapes."""
+    """Make the standard streams usable: connect closed ones to /dev/null, escape characters that an encoding lacks."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # takes the lowest free number, which is this stream's: or the next file would be written to by mistake
+            # takes the lowest free number, which is this stream's; otherwise the next opened file would get it
             setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -36,7 +36,7 @@ def prepare_streams() -> None:
 
 
 class _BestEffort:
-    """A stream for messages, whose failure ends no work: a full log must not stop a training."""
+    """A stream that ignores write errors: a full log must not stop a training."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -51,34 +51,34 @@ class _BestEffort:
         try:
             self._stream.flush()
         except OSError:
-            _lead_nowhere(self._stream)
+            _discard(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 def flush() -> None:
-    """Write what is still held back.
+    """Write buffered output.
 
     Raises:
-        OSError: if stdout cannot be written; the interpreter does not try again at its end.
+        OSError: if stdout cannot be written; the interpreter does not try again when it exits.
     """
     sys.stderr.flush()
     try:
         sys.stdout.flush()
     except OSError:
-        _lead_nowhere(sys.stdout)
+        _discard(sys.stdout)
         raise
 
 
-def _lead_nowhere(stream: TextIO) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+def _discard(stream: TextIO) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def check_working_directory() -> None:
-    """Refuse to work where relative names mean nothing.
+    """Refuse a working directory without meaning for relative names.
 
     Raises:
         SetupError: if the working directory was removed or cannot be read.
@@ -87,35 +87,35 @@ def check_working_directory() -> None:
         Path.cwd()
     except OSError as error:
         raise SetupError(
-            "The working directory is not there any more.",
+            "The working directory does not exist any more.",
             allowed="a folder that exists",
-            next_step="cd to another folder, or to the same one again if it was made anew",
+            next_step="cd to another folder, or to the same one again if it was created again",
         ) from error
 
 
 def check_arguments(arguments: Iterable[str]) -> None:
-    """Refuse names that are no text, which no record could hold.
+    """Refuse arguments that are not text, because records are.
 
     Raises:
         UsageError: if an argument was not in the encoding of the locale.
     """
     for argument in arguments:
-        # how Python carries bytes that are no text
+        # how Python represents bytes that are not text
         if any("\ud800" <= letter <= "\udfff" for letter in argument):
             raise UsageError(
                 f"An argument is not text in the encoding '{sys.getfilesystemencoding()}': {brief(argument)!a}.",
-                allowed="names in UTF-8: they stand in records that are",
+                allowed="names in UTF-8, the encoding of all records",
                 next_step="rename the file, or make a link to it with another name",
             )
 
 
-def as_error(error: OSError) -> SdcompressError | None:
-    """Return the message for what the system refused, None where that may be a bug of ours."""
-    if error.errno not in _SURROUNDINGS:
+def storage_error(error: OSError) -> SdcompressError | None:
+    """Return an error of the operating system as a StorageError; None if it may be a bug of this package."""
+    if error.errno not in _OF_THE_SYSTEM:
         return None
     where = ascii(brief(str(error.filename)))[1:-1] if error.filename is not None else "The standard output"
     return StorageError(
         f"{where} cannot be used: {error.strerror}.",
-        allowed="names, folders and files that the system takes, on a disk with free space",
-        next_step="choose another place, or free some space",
+        allowed="valid names, writable folders, and free space on the disk",
+        next_step="choose another folder, or free some space",
     )

@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import sdcompress
-from sdcompress.cli.completion import complete_from, complete_method, complete_model
 from sdcompress.cli.console import bar, epoch_line, note, say, write_json
-from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, RecipeFile, Set, as_settings
+from sdcompress.cli.options import (
+    DataDir,
+    Json,
+    Overwrite,
+    PrintConfig,
+    RecipeFile,
+    Set,
+    as_settings,
+    complete_from,
+    complete_method,
+    complete_model,
+)
 
 if TYPE_CHECKING:
     from sdcompress.checkpoint import Checkpoint
@@ -39,18 +49,18 @@ Epochs = Annotated[int | None, typer.Option("--epochs", help="[train.epochs]")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="[train.batch_size]")]
 Lr = Annotated[float | None, typer.Option("--lr", help="[train.optimizer.lr]")]
 Seed = Annotated[int | None, typer.Option("--seed", help="[seed]")]
-Extends = Annotated[Path | None, typer.Option("--from", help="a run to make longer, with --epochs; -c is its own")]
+Extends = Annotated[Path | None, typer.Option("--from", help="a run to extend, with --epochs; its own recipe is used")]
 TrainThreads = Annotated[
     int | None,
     typer.Option(
         "--threads",
         min=1,
-        help="of the CPU; default: as the run began, or what the quota allows and other work leaves [train.threads]",
+        help="CPU threads; default: as the run began, or those that are free [train.threads]",
     ),
 ]
 TrainDevice = Annotated[
     Literal["auto", "cpu", "cuda", "mps"] | None,
-    typer.Option("--device", help="what trains; default: the best there is [train.device]"),
+    typer.Option("--device", help="default: the best available [train.device]"),
 ]
 OutFolder = Annotated[Path | None, typer.Option("--out", "-o", help="folder of the run")]
 
@@ -74,7 +84,7 @@ def train(
     print_config: PrintConfig = False,
     json: Json = False,
 ) -> None:
-    """Train a network with exits by self-distillation. Stopped and started again, it goes on where it was.
+    """Train a network with exits by self-distillation. A training that was stopped continues where it stopped.
 
     Example: sdcompress train -c digits --epochs 10 --out runs/my-digits
     Longer: sdcompress train --from runs/my-digits --epochs 20
@@ -99,7 +109,7 @@ def train(
         return
 
     begin = partial(sdcompress.train, config, out, settings=settings, extends=extends, overwrite=overwrite)
-    if os.environ.get("RANK", "0") != "0":  # one process of torchrun's speaks for all
+    if os.environ.get("RANK", "0") != "0":  # only one process of torchrun prints
         begin()
         return
     with bar("train") as progress:
@@ -107,7 +117,7 @@ def train(
             progress=progress,
             on_epoch=epoch_line,
             on_start=note,
-            on_check=partial(progress, doing="check the images"),
+            on_check=partial(progress, doing="check the data"),
         )
     _show_checkpoint(checkpoint, as_json=json)
 
@@ -118,15 +128,15 @@ def _show_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
         facts = state.model_dump(mode="json", exclude={"recipe", "optimizer", "scaler"})
         write_json({"checkpoint": str(checkpoint.path), "run": str(run_folder), **facts})
         return
-    say(f"{run_folder}: {state.epoch} epochs, {state.step} steps, {state.samples} training images")
+    say(f"{run_folder}: {state.epoch} epochs, {state.step} steps, {state.samples} training samples")
     for one in state.extensions:
-        say(f"made longer at step {one.step}, up to which its rates were those of {one.epochs} epochs")
+        say(f"extended at step {one.step}; before it, the learning rates were those of {one.epochs} epochs")
     say(f"next: sdcompress evaluate {run_folder}")
     say(f"      sdcompress export {run_folder} --layout cascade --out artifacts/{state.recipe.method.name}-cascade")
 
 
 def print_config_of(source: str | Recipe | None, settings: list[Any], *, as_json: bool) -> None:
-    """The resolved recipe, to stdout."""
+    """Print the resolved recipe."""
     from sdcompress import recipes
 
     recipe = recipes.read(source, settings)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sdcompress.data.samples import Dataset
     from sdcompress.data.source import Source
 
-__all__ = ["ROOM", "Loader", "load"]
+__all__ = ["ROOM", "DatasetCache", "load"]
 
 ROOM = "sdcompress.data.sources"
 
@@ -22,6 +22,7 @@ def load(
     *,
     seed: int,
     task: recipe.Task | None = None,
+    modality: recipe.Modality | None = None,
     fingerprint: str | None = None,
     stored_in: Path | None = None,
     trust_modules: bool = False,
@@ -37,6 +38,7 @@ def load(
             is called with ``spec=`` and returns a ``sdcompress.data.source.Source``.
         seed: the recipe's seed.
         task: the recipe's ``task``, which must be that of the source's targets; default: classification.
+        modality: the recipe's ``modality``; default: the data set's own.
         fingerprint: of the data that a network was trained on. Other data is refused: what is held out in it may have
             been trained on.
         stored_in: the checkpoint or artifact whose recipe this is, perhaps a stranger's: a function that it names is
@@ -47,8 +49,8 @@ def load(
         UsageError: if a stored recipe names a function that is not trusted, see ``sdcompress.user_code``.
         UnknownNameError: if there is no such source.
         MissingExtraError: if it needs a package that is not installed.
-        RecipeError: if the task is another, nothing is left to train on, or the user's function returns something
-            else.
+        RecipeError: if the task or the modality is another, nothing is left to train on, or the user's function
+            returns something else.
         DataError: if files are missing or broken, a target is out of range, or the fingerprint is another.
     """
     # inside: importing a room stays light (no numpy), so that names can be listed quickly
@@ -59,16 +61,16 @@ def load(
     if stored_in is not None and ":" in spec.name:
         check_trusted(stored_in, spec.name, {}, trust=trust_modules)
     source = _users(spec) if ":" in spec.name else registry.load(ROOM, spec.name, extra="train")(spec)
-    dataset = assemble(spec, source, seed=seed, task=task)
+    dataset = assemble(spec, source, seed=seed, task=task, modality=modality)
     _check_same(dataset, fingerprint, spec)
     return dataset
 
 
-class Loader:
-    """Loads data sets as ``load`` does, each once: the next call with the same recipe gets the same object."""
+class DatasetCache:
+    """Loads data sets as ``load`` does, and keeps them: the next call with the same recipe returns the same object."""
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[int, str, str], Dataset] = {}
+        self._loaded: dict[tuple[int, str, str, str], Dataset] = {}
 
     def __call__(
         self,
@@ -76,15 +78,19 @@ class Loader:
         *,
         seed: int,
         task: recipe.Task | None = None,
+        modality: recipe.Modality | None = None,
         fingerprint: str | None = None,
         stored_in: Path | None = None,
         trust_modules: bool = False,
     ) -> Dataset:
         """Load a data set; arguments and errors are those of ``load``."""
-        means = task or recipe.Task()
-        key = (seed, spec.model_dump_json(exclude={"download"}), means.model_dump_json())
+        means, prepared = task or recipe.Task(), modality or recipe.Modality()
+        content = spec.model_dump_json(exclude={"download"})
+        key = (seed, content, means.model_dump_json(), prepared.model_dump_json())
         if key not in self._loaded:
-            self._loaded[key] = load(spec, seed=seed, task=means, stored_in=stored_in, trust_modules=trust_modules)
+            self._loaded[key] = load(
+                spec, seed=seed, task=means, modality=prepared, stored_in=stored_in, trust_modules=trust_modules
+            )
         _check_same(self._loaded[key], fingerprint, spec)
         return self._loaded[key]
 
@@ -118,6 +124,6 @@ def _users(spec: recipe.Data) -> Source:
         raise RecipeError(
             f"'{spec.name}' returned a {type(source).__name__}.",
             allowed="a sdcompress.data.source.Source, as image_source makes one",
-            next_step="return image_source(classes, preprocess, (images, labels)), see docs/adding/dataset.md",
+            next_step="return image_source(outputs, preprocess, (images, targets)), see docs/adding/dataset.md",
         )
     return source

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress import modalities, registry, tasks
-from sdcompress.data.samples import Dataset, Indices, Samples, Subset
+from sdcompress import modalities, tasks
+from sdcompress.data.samples import Dataset, Indices, RawSamples, Samples, Subset
 from sdcompress.data.source import Source
 from sdcompress.data.split import hold_out, sample_order
 from sdcompress.errors import DataError, InputError, RecipeError
+from sdcompress.modalities import Modality
 from sdcompress.schema import recipe
 from sdcompress.tasks import Array, Task
 
@@ -24,32 +25,32 @@ _VALIDATION, _TRAIN_LIMIT, _TEST_LIMIT = 1, 2, 3  # independent streams of one s
 
 
 @dataclass(frozen=True)
-class _Part:
+class _SplitSamples:
     """Some positions of what a source gives, and which of all positions are left out."""
 
     whole: Samples
     task: Task
     indices: Indices
-    gone: Indices
+    excluded: Indices
 
     @property
     def targets(self) -> Array:
         return self.whole.targets[self.indices]
 
-    def hold_out(self, count: int, *seed: int) -> tuple[_Part, _Part]:
+    def hold_out(self, count: int, *seed: int) -> tuple[_SplitSamples, _SplitSamples]:
         stay, held = hold_out(sample_order(self.task, self.targets, seed=seed), count)
         return replace(self, indices=self.indices[stay]), replace(self, indices=self.indices[held])
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
         """Which of the indices are not left out."""
-        return ~np.isin(self.indices, self.gone)
+        return ~np.isin(self.indices, self.excluded)
 
-    def dropped(self) -> _Part:
+    def without_excluded(self) -> _SplitSamples:
         """Return the same without those that are left out."""
         return replace(self, indices=self.indices[self.kept])
 
-    def filled(self) -> _Part:
+    def replaced_within_stratum(self) -> _SplitSamples:
         """Return the same with the next sample of the stratum in the place of each that is left out.
 
         So every other sample keeps its position: orders, memories of samples and the number of steps stay as they are.
@@ -71,46 +72,59 @@ class _Part:
         return replace(self, indices=indices)
 
 
-def assemble(spec: recipe.Data, source: Source, *, seed: int, task: recipe.Task | None = None) -> Dataset:
+def assemble(
+    spec: recipe.Data,
+    source: Source,
+    *,
+    seed: int,
+    task: recipe.Task | None = None,
+    modality: recipe.Modality | None = None,
+) -> Dataset:
     """Split a source as the recipe says; the rules stand at ``sdcompress.data.load``.
 
     Raises:
-        RecipeError: if the recipe's task is not that of the targets, nothing is left to train on, or the source does
-            not do what ``data`` sets.
+        RecipeError: if the recipe's task is not that of the targets, its modality not that of the examples, or nothing
+            is left to train on.
         DataError: if the task cannot have the targets, or the modality the examples.
     """
-    means = _task(spec, source, task or recipe.Task())
-    for split, samples in (("train", source.train), ("val", source.val), ("test", source.test)):
-        if samples is not None:
-            _check(spec.name, split, samples, source, means)
-    _check_obeyed(spec, source)
+    task = _check_task(spec, source, task or recipe.Task())
+    prepared_by = modalities.build(modality or recipe.Modality(), source.modality)
+    derived = tasks.task_class(task.name).parameters_for(prepared_by.tensors)
+    means = tasks.build(task.name, source.outputs, {**derived, **task.parameters})
+    source = _prepared(source, prepared_by)
+    for split in ("train", "val", "test"):
+        _check(spec.name, split, source, means, prepared_by)
     if spec.exclude and not any(source.left_out.values()):
         raise RecipeError(
             f"The examples of '{spec.name}' have no names that data.exclude could name.",
             next_step="leave data.exclude out",
         )
-    parts = _parts(spec, source, seed, means)
-    if len(parts["train"].indices) == 0:
+    splits = _split(spec, source, seed, means)
+    if len(splits["train"].indices) == 0:
         raise RecipeError(
             f"No sample of '{spec.name}' is left to train on: data.validation is {spec.validation:g}.",
             allowed="a share below 1",
             next_step="set data.validation, e.g. to 0.1",
         )
-    used = (parts["train"].filled(), parts["validation"].dropped(), parts["test"].dropped())
-    train, val, test = (Subset(part.whole, part.indices) for part in used)
+    used = (
+        splits["train"].replaced_within_stratum(),
+        splits["validation"].without_excluded(),
+        splits["test"].without_excluded(),
+    )
+    train, val, test = (Subset(samples.whole, samples.indices) for samples in used)
     return Dataset(
         name=spec.name,
         train=train,
         val=val,
         test=test,
         task=means,
-        modality=source.modality,
-        fingerprint=_fingerprint(spec.name, source, source.digest, parts, spec.exclude),
-        layout=_fingerprint(spec.name, source, source.names or source.digest, parts),
+        modality=prepared_by,
+        fingerprint=_fingerprint(prepared_by, source, (spec.name, source.digest), splits, spec.exclude),
+        layout=_fingerprint(prepared_by, source, (spec.name, source.names or source.digest), splits),
     )
 
 
-def _task(spec: recipe.Data, source: Source, task: recipe.Task) -> Task:
+def _check_task(spec: recipe.Data, source: Source, task: recipe.Task) -> recipe.Task:
     if task.name != source.task:
         raise RecipeError(
             f"The recipe's task is '{task.name}', and the targets of the data set '{spec.name}' are those of "
@@ -118,10 +132,20 @@ def _task(spec: recipe.Data, source: Source, task: recipe.Task) -> Task:
             allowed=source.task,
             next_step=f"--set task={source.task}, or choose another data set: sdcompress list data",
         )
-    return tasks.build(task.name, source.outputs, task.parameters)
+    return task
 
 
-def _parts(spec: recipe.Data, source: Source, seed: int, task: Task) -> dict[str, _Part]:
+def _prepared(source: Source, modality: Modality) -> Source:
+    """Return the source with the examples that a modality makes of its raw ones."""
+
+    def made(samples: Samples) -> Samples:
+        return samples.prepared_by(modality) if isinstance(samples, RawSamples) else samples
+
+    val, test = (None if samples is None else made(samples) for samples in (source.val, source.test))
+    return replace(source, train=made(source.train), val=val, test=test)
+
+
+def _split(spec: recipe.Data, source: Source, seed: int, task: Task) -> dict[str, _SplitSamples]:
     train = _all(source.train, source, "train", task)
     if source.test is not None:
         test = _all(source.test, source, "test", task)
@@ -138,23 +162,25 @@ def _parts(spec: recipe.Data, source: Source, seed: int, task: Task) -> dict[str
     return {"train": train, "validation": val, "test": test}
 
 
-def _all(samples: Samples, source: Source, split: str, task: Task) -> _Part:
-    gone = np.array(sorted(source.left_out.get(split, ())), np.int64)
-    return _Part(samples, task, np.arange(len(samples)), gone)
+def _all(samples: Samples, source: Source, split: str, task: Task) -> _SplitSamples:
+    excluded = np.array(sorted(source.left_out.get(split, ())), np.int64)
+    return _SplitSamples(samples, task, np.arange(len(samples)), excluded)
 
 
-def _check(name: str, split: str, samples: Samples, source: Source, task: Task) -> None:
-    shown = "validation" if split == "val" else split
+def _check(name: str, split: str, source: Source, task: Task, modality: Modality) -> None:
+    samples, shown = getattr(source, split), "validation" if split == "val" else split
+    if samples is None:
+        return
     if len(samples) == 0:
         raise DataError(
             f"The {shown} split of '{name}' holds no sample.", next_step="check the folder that the data lie in"
         )
-    gone = source.left_out.get(split, ())
-    first = next((position for position in range(len(samples)) if position not in gone), 0)
+    excluded = source.left_out.get(split, ())
+    first = next((position for position in range(len(samples)) if position not in excluded), 0)
     example = samples.examples(np.array([first]))
     try:
         task.check_targets(samples.targets)
-        source.modality.collate(example)
+        modality.collate(example)
     except (DataError, InputError) as error:
         raise DataError(
             f"The {shown} split of '{name}' cannot be used: {error.problem}",
@@ -163,25 +189,20 @@ def _check(name: str, split: str, samples: Samples, source: Source, task: Task) 
         ) from error
 
 
-def _check_obeyed(spec: recipe.Data, source: Source) -> None:
-    """Refuse a modality that artifacts could not name, and a setting that the source's file passes over."""
-    registry.load_recorded(modalities.ROOM, source.modality.record.name)
-    if passed_over := [f"data.{name}" for name in source.modality.unused_settings(spec)]:
-        raise RecipeError(
-            f"The data set '{spec.name}' passes over {', '.join(passed_over)}: its modality is {source.modality!r}.",
-            allowed="settings that the data set's file obeys",
-            next_step="leave them out, or let its file make its modality of them",
-        )
-
-
 def _fingerprint(
-    name: str, source: Source, content: str, parts: dict[str, _Part], without: tuple[str, ...] = ()
+    modality: Modality,
+    source: Source,
+    named: tuple[str, str],
+    splits: dict[str, _SplitSamples],
+    without: tuple[str, ...] = (),
 ) -> str:
-    digest = hashlib.sha256()
-    for text in (name, *source.outputs, source.modality.fingerprint_text, content, *sorted(without)):
+    digest, (name, content) = hashlib.sha256(), named
+    for text in (name, *source.outputs, modality.fingerprint_text, content, *sorted(without)):
         digest.update(text.encode() + b"\0")
-    for split, part in parts.items():
-        targets = part.targets
+    for split, samples in splits.items():
+        targets = samples.targets
         digest.update(split.encode() + b"\0")
-        digest.update(part.indices.astype("<i8").tobytes() + targets.astype(targets.dtype.newbyteorder("<")).tobytes())
+        digest.update(
+            samples.indices.astype("<i8").tobytes() + targets.astype(targets.dtype.newbyteorder("<")).tobytes()
+        )
     return digest.hexdigest()

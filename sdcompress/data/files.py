@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ class FileSamples(ABC):
     def examples(self, indices: Indices) -> Array:
         """Return the examples at these positions, [b, ...]."""
         return np.stack([self._example(int(index)) for index in indices])
+
+    def prepared_by(self, modality: Modality) -> FileSamples:
+        """Return the same samples, whose examples another modality makes."""
+        other = copy(self)
+        other._modality = modality  # noqa: SLF001 - of the copy
+        return other
 
     @abstractmethod
     def name(self, position: int) -> str:

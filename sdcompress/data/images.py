@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.data.samples import ArraySamples, Indices, Samples
+from sdcompress.data.samples import ArraySamples, Indices
 from sdcompress.data.source import Source, content_digest
-from sdcompress.errors import DataError, RecipeError
+from sdcompress.errors import DataError
+from sdcompress.modalities import Modality, as_image
 from sdcompress.modalities._geometry import geometry
 from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
-from sdcompress.schema import recipe
 from sdcompress.tasks import Array
 
-__all__ = ["Images", "image_source", "preprocessing"]
+__all__ = ["ImageSamples", "Images", "Preprocess", "image_source"]
 
 Images = npt.NDArray[np.uint8]
 _IN_MEMORY = 2**30  # bytes; a larger resized set is resized batch by batch
@@ -32,7 +34,7 @@ def image_source(
 
     Args:
         outputs: names of what a network's outputs stand for, such as those of K classes.
-        preprocess: its geometry is applied here.
+        preprocess: the data set's own; a recipe may change it.
         train: images uint8 [N, H, W, C], C 1 or 3, and targets [N, ...].
         test: the same, if the set has a test split.
         task: of the targets.
@@ -50,96 +52,61 @@ def image_source(
     return Source(
         outputs=outputs,
         modality=Image.of(preprocess, train[0].shape[1:3]),
-        train=_fitted(*train, preprocess),
-        test=_fitted(*test, preprocess) if test is not None else None,
+        train=ImageSamples(*train, preprocess),
+        test=None if test is None else ImageSamples(*test, preprocess),
         digest=content_digest(train, test),
         task=task,
     )
 
 
-def preprocessing(
-    spec: recipe.Data,
-    *,
-    side: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    crop: float | None = None,
-) -> Preprocess:
-    """Return the preprocessing of a data set: its own, except for what the recipe sets.
+class ImageSamples:
+    """Images in memory at their own size, brought to the network's.
+
+    Where all of them fit into memory once more they are resized at the first request, else batch by batch.
 
     Args:
-        spec: the recipe's ``data``.
-        side: in pixels, of the square that the network sees.
-        mean: of each channel over the training images, in [0, 1].
-        std: likewise.
-        crop: the centre's side as a share of the resized shorter side; None: the whole image becomes the square.
-
-    Raises:
-        RecipeError: if ``data.mean`` or ``data.std`` has another number of channels.
+        images: uint8 [N, H, W, C].
+        targets: [N, ...].
+        preprocess: its geometry is applied.
     """
-    for name, given in (("mean", spec.mean), ("std", spec.std)):
-        if given is not None and len(given) != len(mean):
-            raise RecipeError(
-                f"data.{name} has {len(given)} values.",
-                allowed=f"one for each channel; the images of '{spec.name}' have {len(mean)}",
-                next_step=f"--set 'data.{name}=[{', '.join(['0.5'] * len(mean))}]', with your numbers",
-            )
-    side = spec.image_size or side
-    share = crop if spec.crop is None else None if spec.crop == "none" else spec.crop
-    return Preprocess(
-        channels=3 if len(mean) == 3 else 1,
-        resize=round(side / share) if share else (side, side),
-        crop=(side, side) if share else None,
-        interpolation=spec.interpolation or "bilinear",
-        mean=spec.mean or mean,
-        std=spec.std or std,
-        white_level=spec.white_level,
-    )
 
+    def __init__(self, images: Images, targets: Array, preprocess: Preprocess) -> None:
+        self._raw, self._images, self._preprocess = ArraySamples(images, targets), images, preprocess
+        first = geometry(images[0], preprocess) if len(images) else images
+        self._unchanged = len(images) == 0 or np.array_equal(first, images[0])
+        self._in_memory = self._unchanged or first.nbytes * len(images) <= _IN_MEMORY
 
-class _Resized:
-    """Samples whose geometry is applied when they are asked for."""
-
-    def __init__(self, samples: ArraySamples, preprocess: Preprocess) -> None:
-        self._samples, self._preprocess = samples, preprocess
+    def prepared_by(self, modality: Modality) -> ImageSamples:
+        """Return the same images, brought to the size of another modality."""
+        preprocess = as_image(modality).preprocess
+        return self if preprocess == self._preprocess else ImageSamples(self._images, self.targets, preprocess)
 
     @property
     def targets(self) -> Array:
-        return self._samples.targets
+        """Return all targets, [N, ...]."""
+        return self._raw.targets
 
     @property
     def in_memory(self) -> bool:
-        return False
+        """Return whether all images of the network's size lie in memory."""
+        return self._in_memory
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._raw)
 
     def examples(self, indices: Indices) -> Images:
-        return np.stack([geometry(image, self._preprocess) for image in self._samples.examples(indices)])
+        """Return the images at these positions, uint8 [b, H, W, C] of the network's size."""
+        return self._resized.examples(indices) if self._in_memory else self._resize(self._raw.examples(indices))
 
-    def originals(self, indices: Indices) -> list[Images]:
-        return list(self._samples.examples(indices))
+    def originals(self, indices: Indices) -> list[Images] | None:
+        """Return the images at these positions at their own size; None where that is the network's."""
+        return None if self._unchanged else list(self._raw.examples(indices))
 
+    @cached_property
+    def _resized(self) -> ArraySamples:
+        if self._unchanged:
+            return self._raw
+        return ArraySamples(self._resize(self._images), self.targets)
 
-class _ResizedAtOnce(ArraySamples):
-    """Samples whose geometry was applied when they were made."""
-
-    def __init__(self, resized: _Resized) -> None:
-        super().__init__(resized.examples(np.arange(len(resized))), resized.targets)
-        self._resized = resized
-
-    def originals(self, indices: Indices) -> list[Images]:
-        return self._resized.originals(indices)
-
-
-def _fitted(images: Images, targets: Array, preprocess: Preprocess) -> Samples:
-    samples = ArraySamples(images, targets)
-    if len(images) == 0:
-        return samples
-    first = geometry(images[0], preprocess)
-    if np.array_equal(first, images[0]):
-        return samples
-    resized = _Resized(samples, preprocess)
-    if first.nbytes * len(images) > _IN_MEMORY:
-        return resized
-    return _ResizedAtOnce(resized)
+    def _resize(self, images: Images) -> Images:
+        return np.stack([geometry(image, self._preprocess) for image in images])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from sdcompress.data.files import FolderSamples
 from sdcompress.data.sources._listing import Skipped, files_below, folders_in
 from sdcompress.errors import DataError, UsageError, nearest
@@ -27,14 +25,12 @@ def labelled_folder(folder: Path, task: Task, modality: Modality) -> FolderSampl
         UsageError: if the targets of the task are no numbers of classes.
         DataError: if a folder is named as no class, there is no example, or something cannot be read.
     """
-    try:
-        task.check_targets(np.arange(len(task.outputs)))
-    except DataError as error:
+    if not task.single_label:
         raise UsageError(
             f"A folder for each class gives the numbers of classes, and the network's task is '{task.record.name}'.",
             allowed="a network whose targets are classes",
             next_step="measure on the data set: leave the folder out",
-        ) from error
+        )
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", next_step="name the folder that holds the class folders")
     skipped = Skipped(modality.suffixes)

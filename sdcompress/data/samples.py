@@ -16,7 +16,7 @@ from sdcompress.modalities import Modality
 from sdcompress.progress import Progress
 from sdcompress.tasks import Array, Task
 
-__all__ = ["ArraySamples", "Dataset", "Indices", "Samples", "Subset", "originals", "without_setting"]
+__all__ = ["ArraySamples", "Dataset", "Indices", "RawSamples", "Samples", "Subset", "originals", "without_setting"]
 
 Indices = npt.NDArray[np.int64]
 _NAMED = 10  # broken examples that an error names
@@ -128,6 +128,14 @@ class Subset:
 def without_setting(names: Iterable[str]) -> str:
     """What to type so that examples are left out, of whatever letters their names are."""
     return "--set " + shlex.quote(f"data.exclude={json.dumps(list(names), ensure_ascii=False)}")
+
+
+@runtime_checkable
+class RawSamples(Protocol):
+    """Samples that keep raw examples, from which the data set's modality makes examples."""
+
+    def prepared_by(self, modality: Modality) -> Samples:
+        """Return the same samples with the examples that a modality makes."""
 
 
 @runtime_checkable

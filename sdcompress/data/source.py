@@ -24,8 +24,9 @@ class Source:
 
     Attributes:
         outputs: names of what a network's outputs stand for, such as those of K classes, in the order of the targets.
-        modality: what the examples are, and how they become inputs.
-        train: training samples.
+        modality: what the examples are, and how they become inputs, as far as the data set says: a recipe may change
+            it. Where the recipe has to say something of it, it is given by its name and the data set's parameters.
+        train: training samples; those with raw examples are ``RawSamples``, and follow the recipe's modality.
         digest: SHA-256 of what the samples are made of (arrays, or paths and sizes of files).
         val: validation samples, if the set has such a split.
         test: test samples, if the set has such a split.
@@ -36,7 +37,7 @@ class Source:
     """
 
     outputs: tuple[str, ...]
-    modality: Modality
+    modality: Modality | recipe.Modality
     train: Samples
     digest: str
     val: Samples | None = None

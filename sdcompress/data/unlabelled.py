@@ -54,7 +54,7 @@ class UnlabelledFolder(FileSamples):
                 f"{folder} {'holds no file that can be read' if folder.is_dir() else 'is not a folder'}.",
                 allowed=f"a folder with files that end in {', '.join(sorted(modality.suffixes))}, also in folders of "
                 "their own",
-                next_step="name the folder that holds the examples: --images FOLDER",
+                next_step="name the folder that holds the examples: --samples FOLDER",
             )
         skipped.warn(folder)
         self._targets = np.full(len(self._paths), -1, np.int64)

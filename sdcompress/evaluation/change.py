@@ -94,10 +94,10 @@ class PolicyComparison:
         """The change, once a batch was taken in."""
         exits_before, exits_after, loss_before, loss_after, changed = np.concatenate(self._batches, axis=1)
         return PolicyChange(
-            score_before=metric_of(loss_before),
-            score_after=metric_of(loss_after),
-            moved=int((exits_before != exits_after).sum()),
-            changed=int(changed.sum()),
+            metric_before=metric_of(loss_before),
+            metric_after=metric_of(loss_after),
+            exit_changes=int((exits_before != exits_after).sum()),
+            decision_changes=int(changed.sum()),
             shares_before=self._shares(exits_before),
             shares_after=self._shares(exits_after),
         )
@@ -138,10 +138,10 @@ def _quality(task: Task, name: str, row: _Compared) -> Quality:
     known = np.nan_to_num(difference, nan=np.inf)
     change = ExitChange(
         name=name,
-        score_before=metric_of(before),
-        score_after=metric_of(after),
-        changed=int(changed.sum()),
-        max_abs=float(min(known.max(), np.finfo(np.float32).max)),
+        metric_before=metric_of(before),
+        metric_after=metric_of(after),
+        decision_changes=int(changed.sum()),
+        max_abs_diff=float(min(known.max(), np.finfo(np.float32).max)),
     )
     return Quality(
         change,

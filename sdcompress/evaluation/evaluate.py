@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,39 +12,21 @@ import numpy.typing as npt
 
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, VerificationError
+from sdcompress.evaluation.measured import Measured
 from sdcompress.evaluation.paired import digest_of_targets, pack
-from sdcompress.evaluation.strata import balanced_score, confusion, means, stratum_scores
+from sdcompress.evaluation.pictures import side_by_side
+from sdcompress.evaluation.strata import balanced_metric, confusion, means, stratum_scores
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float, Signals
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
-from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitScore, PolicyScore
+from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitEvaluation, PolicyEvaluation
 from sdcompress.tasks import Array, Task, metric_of, standard_error
 
 __all__ = ["ENSEMBLE", "batches", "evaluate", "exit_outputs", "exit_signals"]
 
 
 Exits = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """What is kept of N samples at one exit, or of the exits' ensemble.
-
-    Attributes:
-        loss: float32 [N].
-        measures: [N, ...] each, of which the task sums up its further scores.
-    """
-
-    loss: Float
-    measures: dict[str, Array]
-
-    @classmethod
-    def joined(cls, parts: Sequence[_Row]) -> _Row:
-        """Return the samples of several batches, one after the other."""
-        names = parts[0].measures
-        measures = {name: np.concatenate([part.measures[name] for part in parts]) for name in names}
-        return cls(np.concatenate([part.loss for part in parts]), measures)
 
 
 @dataclass(frozen=True)
@@ -144,19 +127,20 @@ def evaluate(
         VerificationError: if an output is not finite.
     """
     task = engine.task
-    parts: list[list[_Row]] = []
+    parts: list[list[Measured]] = []
     decided: list[_Decided] = []
     for inputs, targets in batches(engine, samples, batch, progress):
         outputs = _finite(engine.exits(inputs))
         parts.append(_rows(task, outputs, targets))
         decided.append(_decided(engine, inputs, outputs[-1], targets))
-    rows = [_Row.joined(row) for row in zip(*parts, strict=True)]
+    rows = [Measured.joined(row) for row in zip(*parts, strict=True)]
     loss = np.concatenate([part.loss for part in decided])
     exit_index = _joined([part.exit_index for part in decided])
     strata, names = task.strata(samples.targets), task.strata_names
     decided_strata = _joined([part.strata for part in decided])
     exit_loss = [row.loss for row in rows[: len(engine.exit_names)]]
     scores = () if strata is None else stratum_scores(names, strata, loss, exit_loss, exit_index)
+    pictures = side_by_side(engine, samples)
     return Evaluation(
         kind=kind,
         name=name,
@@ -165,23 +149,24 @@ def evaluate(
         data=data,
         split=split,
         samples=len(samples),
-        metric=task.metric,
+        metric_name=task.metric,
         exits=_exit_scores(engine, rows, strata),
         policy=None if exit_index is None else _policy_score(engine, exit_index, loss),
         stratum=None if strata is None else task.stratum,
-        balanced_score=balanced_score(scores),
+        balanced_metric=balanced_metric(scores),
         strata=scores,
         confusion=() if strata is None or decided_strata is None else confusion(strata, decided_strata, len(names)),
         losses=pack(loss),
         targets_sha256=digest_of_targets(samples.targets),
+        pictures=None if pictures is None else base64.b64encode(pictures).decode("ascii"),
     )
 
 
-def _rows(task: Task, outputs: Float, targets: Array) -> list[_Row]:
+def _rows(task: Task, outputs: Float, targets: Array) -> list[Measured]:
     """The exits' rows of a batch, then that of their ensemble where there are several exits and the task has one."""
     ensemble = task.ensemble(outputs) if len(outputs) > 1 else None
     scored = [*outputs, *([] if ensemble is None else [ensemble])]
-    return [_Row(task.loss(task.decide(each), targets), task.measures(each, targets)) for each in scored]
+    return [Measured.of(task, each, targets) for each in scored]
 
 
 def _decided(engine: Engine, inputs: Inputs, last_outputs: Float, targets: Array) -> _Decided:
@@ -198,15 +183,15 @@ def _joined(parts: Sequence[Exits | None]) -> Exits | None:
     return np.concatenate(present) if present else None
 
 
-def _exit_scores(engine: Engine, rows: Sequence[_Row], strata: Exits | None) -> tuple[ExitScore, ...]:
+def _exit_scores(engine: Engine, rows: Sequence[Measured], strata: Exits | None) -> tuple[ExitEvaluation, ...]:
     count = len(engine.task.strata_names)
     costs = (*engine.exit_costs, None)  # the ensemble needs every head: no exit's cost is its cost
     return tuple(
-        ExitScore(
+        ExitEvaluation(
             name=name,
-            score=metric_of(row.loss),
+            metric=metric_of(row.loss),
             standard_error=standard_error(row.loss),
-            balanced_score=None if strata is None else float(np.nanmean(means(strata, row.loss, count))),
+            balanced_metric=None if strata is None else float(np.nanmean(means(strata, row.loss, count))),
             further=engine.task.summary(row.measures),
             macs=cost.macs if cost else None,
             parameters=cost.parameters if cost else None,
@@ -215,13 +200,13 @@ def _exit_scores(engine: Engine, rows: Sequence[_Row], strata: Exits | None) -> 
     )
 
 
-def _policy_score(engine: Engine, exit_index: Exits, loss: Float) -> PolicyScore:
+def _policy_score(engine: Engine, exit_index: Exits, loss: Float) -> PolicyEvaluation:
     leaving = [exit_index == position for position in range(len(engine.exit_names))]
-    return PolicyScore(
-        score=metric_of(loss),
+    return PolicyEvaluation(
+        metric=metric_of(loss),
         standard_error=standard_error(loss),
         shares=tuple(float(mask.mean()) for mask in leaving),
-        exit_scores=tuple(metric_of(loss[mask]) if mask.any() else None for mask in leaving),
+        metric_by_exit=tuple(metric_of(loss[mask]) if mask.any() else None for mask in leaving),
     )
 
 
@@ -233,13 +218,14 @@ def batches(
     Args:
         engine: that will be run on them.
         samples: N of them.
-        batch: samples at a time.
+        batch: samples at a time; fewer where each has many outputs.
         progress: called with (samples done, all samples).
         labelled: whether the targets must be of this network's task; they are not looked at otherwise.
 
     Raises:
         DataError: if there are no samples, or they do not fit the network.
     """
+    batch = engine.task.batch_size(batch, len(engine.exit_names))
     if len(samples) == 0:
         raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
     if labelled:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from sdcompress.data.sources._listing import Skipped, files_below
-from sdcompress.errors import DataError, InputError
+from sdcompress.errors import DataError, InputError, UsageError
 from sdcompress.modalities import Modality
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
-from sdcompress.schema.prediction import FilePrediction, OutputValue
+from sdcompress.schema.report import FilePrediction, OutputValue
+from sdcompress.storage import storage_errors
 
 __all__ = ["example_files", "predict"]
 
@@ -50,7 +52,12 @@ def example_files(paths: Iterable[Path | str], modality: Modality) -> tuple[Path
 
 
 def predict(
-    engine: Engine, files: Iterable[Path], *, top: int = 1, progress: Progress | None = None
+    engine: Engine,
+    files: Iterable[Path],
+    *,
+    top: int = 1,
+    pictures: Path | None = None,
+    progress: Progress | None = None,
 ) -> tuple[FilePrediction, ...]:
     """Predict each file in a batch of one; a file that cannot be read gets its error and stops nothing.
 
@@ -58,16 +65,28 @@ def predict(
         engine: what predicts.
         files: raw examples, one in each.
         top: how many outputs each prediction names, where the task decides for one.
+        pictures: folder for PNG files of what is decided, by the files' names; None: nothing is drawn.
         progress: called with (files done, all files).
+
+    Raises:
+        UsageError: if pictures are asked for, and the task decides nothing that can be drawn.
+        StorageError: if they cannot be written.
     """
     listed = tuple(files)
     # the first calls load codecs and prepare buffers, which is no file's time
-    engine(engine.modality.collate(np.stack([next(iter(engine.modality.edge_cases().values()))])))
+    first = engine(engine.modality.collate(np.stack([next(iter(engine.modality.edge_cases().values()))])))
+    if pictures is not None and first.picture(0) is None:
+        raise UsageError(
+            f"Pictures are asked for, and the task '{engine.task.record.name}' decides nothing that can be drawn.",
+            allowed="a task with masks, such as segmentation",
+            next_step="leave --pictures out",
+        )
+    names = _picture_names(listed, pictures)
     with contextlib.suppress(InputError):
         engine.preprocess(listed[:1])
     predictions = []
-    for done, file in enumerate(listed, start=1):
-        predictions.append(_predicted(engine, file, top))
+    for done, (file, picture) in enumerate(zip(listed, names, strict=True), start=1):
+        predictions.append(_predicted(engine, file, top, picture))
         if progress:
             progress(done, len(listed))
     if broken := sum(prediction.error is not None for prediction in predictions):
@@ -75,7 +94,19 @@ def predict(
     return tuple(predictions)
 
 
-def _predicted(engine: Engine, file: Path, top: int) -> FilePrediction:
+def _picture_names(files: Sequence[Path], folder: Path | None) -> list[Path | None]:
+    """Return a file for the picture of each prediction: the file's name, with a number where others have it too."""
+    if folder is None:
+        return [None] * len(files)
+    seen: Counter[str] = Counter()
+    names: list[Path | None] = []
+    for file in files:
+        seen[file.stem] += 1
+        names.append(folder / (file.stem + (f"-{seen[file.stem]}" if seen[file.stem] > 1 else "") + ".png"))
+    return names
+
+
+def _predicted(engine: Engine, file: Path, top: int, picture: Path | None) -> FilePrediction:
     began = perf_counter()
     try:
         inputs = engine.preprocess([file])
@@ -87,8 +118,15 @@ def _predicted(engine: Engine, file: Path, top: int) -> FilePrediction:
     ended = perf_counter()
     if not np.isfinite(prediction.outputs).all():
         return FilePrediction(file=str(file), error="The network's outputs are not finite.")
+    if picture is not None:
+        drawn = prediction.picture(0)
+        assert drawn is not None, "asked before"
+        with storage_errors(picture.parent):
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            picture.write_bytes(drawn)
     return FilePrediction(
         file=str(file),
+        picture=None if picture is None else str(picture),
         stated=tuple(OutputValue(name=name, value=value) for name, value in prediction.stated(top)[0]),
         kind=prediction.kind,
         unit=prediction.unit,

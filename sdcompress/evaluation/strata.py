@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.evaluation.early_exit import shares_by_stratum
-from sdcompress.schema.report import StratumScore
+from sdcompress.schema.report import StratumEvaluation
 
-__all__ = ["balanced_score", "confusion", "means", "stratum_scores"]
+__all__ = ["balanced_metric", "confusion", "means", "stratum_scores"]
 
 Strata = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.floating]
@@ -22,7 +22,7 @@ def stratum_scores(
     loss: Losses,
     exit_loss: Sequence[Losses] = (),
     exit_index: npt.NDArray[np.int64] | None = None,
-) -> tuple[StratumScore, ...]:
+) -> tuple[StratumEvaluation, ...]:
     """Return the metric on the samples of each stratum, in their order.
 
     Args:
@@ -37,16 +37,16 @@ def stratum_scores(
     score, exit_scores = means(strata, loss, count), [means(strata, one, count) for one in exit_loss]
     shares = None if exit_index is None else shares_by_stratum(exit_index, strata, len(exit_loss), count)
     return tuple(
-        StratumScore(
+        StratumEvaluation(
             name=name,
             samples=int(counts[k]),
-            score=float(score[k]),
-            last_score=None if shares is None else float(exit_scores[-1][k]),
-            exit_scores=tuple(float(one[k]) for one in exit_scores),
+            metric=float(score[k]),
+            last_exit_metric=None if shares is None else float(exit_scores[-1][k]),
+            metric_by_exit=tuple(float(one[k]) for one in exit_scores),
             shares=() if shares is None else tuple(shares[k].tolist()),
         )
         if counts[k]
-        else StratumScore(name=name, samples=0, score=None)
+        else StratumEvaluation(name=name, samples=0, metric=None)
         for k, name in enumerate(names)
     )
 
@@ -64,9 +64,9 @@ def means(strata: Strata, loss: Losses, count: int) -> npt.NDArray[np.float64]:
         return np.asarray(sums / counts)
 
 
-def balanced_score(scores: Sequence[StratumScore]) -> float | None:
+def balanced_metric(scores: Sequence[StratumEvaluation]) -> float | None:
     """The mean of the scores of the strata that have samples: every stratum weighs the same; None without any."""
-    values = [score.score for score in scores if score.score is not None]
+    values = [score.metric for score in scores if score.metric is not None]
     return float(np.mean(values)) if values else None
 
 

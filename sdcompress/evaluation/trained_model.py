@@ -135,10 +135,11 @@ class TrainedModel:
             DataError: if it is not there or is not the same: its validation images may have been trained on.
         """
         options = self.options
-        return options.loader(
+        return options.datasets(
             self.recipe.data.at(options.data_dir, download=options.download),
             seed=self.recipe.seed,
             task=self.recipe.task,
+            modality=self.recipe.modality,
             fingerprint=self.data_fingerprint,
             stored_in=self.opened.path,
             trust_modules=options.trust_modules,

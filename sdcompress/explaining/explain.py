@@ -21,7 +21,7 @@ from sdcompress.machine import machine
 from sdcompress.options import Options
 from sdcompress.policies import restore, usual
 from sdcompress.policies._base import ExitPolicy
-from sdcompress.progress import part
+from sdcompress.progress import subprogress
 from sdcompress.reporting.write import check_ready, write
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.explain import Explanation, Risk, Split
@@ -83,10 +83,10 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
     path_samples = _validation(dataset) if has_curve and split == "test" else None
     total = len(samples) + len(path_samples or ())
     chosen = manifest.policy
-    policy = restore(chosen.kind, chosen.parameters, engine.task) if chosen else usual(engine.task)
-    outcomes = collect(engine, samples, policy, part(progress, 0, total))
+    policy = restore(chosen.name, chosen.parameters, engine.task) if chosen else usual(engine.task)
+    outcomes = collect(engine, samples, policy, subprogress(progress, 0, total))
     path_outcomes = (
-        collect(engine, path_samples, policy, part(progress, len(samples), total)) if path_samples else outcomes
+        collect(engine, path_samples, policy, subprogress(progress, len(samples), total)) if path_samples else outcomes
     )
     analysis = _analysis(
         manifest, engine, policy, outcomes, measure(engine, samples) if manifest.layout != "all" else None
@@ -100,7 +100,7 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
         data=dataset.name,
         split=split,
         samples=len(samples),
-        metric=engine.task.metric,
+        metric_name=engine.task.metric,
         stratum=None if outcomes.strata is None else engine.task.stratum,
         machine=machine(),
         threads=threads,
@@ -137,7 +137,7 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
     return {
         "digest": manifest.digest,
         "layout": manifest.layout,
-        "kind": policy.kind if policy else None,
+        "policy_name": policy.name if policy else None,
         "guarantee": guarantee(policy, manifest.certificate, task_of(manifest)) if policy else None,
     }
 

@@ -17,9 +17,9 @@ from sdcompress.explaining.outcomes import Outcomes
 from sdcompress.explaining.timing import Timing
 from sdcompress.policies import leave
 from sdcompress.schema.explain import (
+    BreakEven,
     ExitFigures,
     Interval,
-    Margin,
     OperatingPoint,
     Overthinking,
     PolicyFigures,
@@ -73,7 +73,7 @@ class ExitAnalysis:
         left_here = None if exit_index is None else exit_index == k
         return ExitFigures(
             name=self.names[k],
-            score=metric_of(loss),
+            metric=metric_of(loss),
             standard_error=standard_error(loss),
             ece=None if confidences is None else calibration_error(confidences, 1 - loss),
             reliability=tuple(ReliabilityBin(**bin_._asdict()) for bin_ in bins),
@@ -82,7 +82,7 @@ class ExitAnalysis:
             macs=int(self.macs[k]),
             ms=self.timing.until(k) if self.timing else None,
             share=None if left_here is None else float(left_here.mean()),
-            left_score=metric_of(loss[left_here]) if left_here is not None and left_here.any() else None,
+            exited_metric=metric_of(loss[left_here]) if left_here is not None and left_here.any() else None,
         )
 
     def curve(self, path_outcomes: Outcomes) -> tuple[OperatingPoint, ...]:
@@ -104,7 +104,7 @@ class ExitAnalysis:
         ms = None if timing is None else timing.reach_ms if thresholds is None else timing.reach_ms_with_decisions
         return OperatingPoint(
             thresholds=None if thresholds is None else tuple(thresholds),
-            score=early_exit.score_at(exit_index, self.outcomes.loss),
+            metric=early_exit.score_at(exit_index, self.outcomes.loss),
             standard_error=standard_error(self.outcomes.loss[exit_index, np.arange(len(exit_index))]),
             shares=tuple(shares.tolist()),
             mean_ms=None if ms is None else float(shares @ ms),
@@ -120,20 +120,20 @@ class ExitAnalysis:
         if self.timing is None:
             return PolicyFigures(point=point, mean_ms=None)
         truncations = tuple(self._truncation(k, exit_index, point.shares, self.timing) for k in range(len(self.names)))
-        rival = next((truncation for truncation in truncations if truncation.score >= point.score), None)
+        rival = next((truncation for truncation in truncations if truncation.metric >= point.metric), None)
         return PolicyFigures(
             point=point,
             mean_ms=self.timing.mean(point.shares),
             truncations=truncations,
             rival=rival and rival.exit,
             verdict=_verdict(rival or truncations[-1]),
-            margins=self._margins(exit_index, point.shares, self.timing),
+            break_even=self._margins(exit_index, point.shares, self.timing),
         )
 
-    def _margins(self, exit_index: Exits, shares: Sequence[float], timing: Timing) -> tuple[Margin, ...]:
+    def _margins(self, exit_index: Exits, shares: Sequence[float], timing: Timing) -> tuple[BreakEven, ...]:
         reached = [float((exit_index >= k).mean()) for k in range(len(self.names) - 1)]
         return tuple(
-            Margin(exit=self.names[k], reached=share, ms=timing.margin(shares, k))
+            BreakEven(exit=self.names[k], reached=share, ms=timing.margin(shares, k))
             for k, share in enumerate(reached)
             if share
         )
@@ -143,7 +143,7 @@ class ExitAnalysis:
         value, low, high = early_exit.paired_difference(loss[exit_index, np.arange(len(exit_index))], loss[k])
         return Truncation(
             exit=self.names[k],
-            score=metric_of(loss[k]),
+            metric=metric_of(loss[k]),
             ms=float(timing.reach_ms[k]),
             saving_ms=timing.mean(shares, against=k),
             difference=Interval(value=value, low=low, high=high),
@@ -158,7 +158,7 @@ class ExitAnalysis:
         exit_index, strata, loss = self.exit_index, self.outcomes.strata, self.outcomes.loss
         if exit_index is None or strata is None:
             return ()
-        scores = stratum_scores(names, strata, loss[exit_index, np.arange(len(exit_index))], loss, exit_index)
+        scores = stratum_scores(names, strata, loss[exit_index, np.arange(len(exit_index))], [*loss], exit_index)
         fields = set(Stratum.model_fields)
         return tuple(Stratum(**score.model_dump(include=fields)) for score in scores if score.samples)
 

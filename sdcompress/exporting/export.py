@@ -18,15 +18,15 @@ from sdcompress.data.samples import Dataset
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.exporting.ensemble import GeometricEnsemble
-from sdcompress.exporting.exit_selection import Target, kept_exits
+from sdcompress.exporting.export_spec import ExportSpec, kept_exits
 from sdcompress.exporting.graph import export_all_exits
-from sdcompress.exporting.layout import ExportFacts, Layout, cut_layout, write_layout
+from sdcompress.exporting.layout import ExportFacts, LayoutGraphs, cut_layout, write_layout
 from sdcompress.exporting.provenance import provenance
-from sdcompress.exporting.reference import Reference, edge_case_outputs, held_out, reference
+from sdcompress.exporting.reference import Reference, edge_case_outputs, gate_samples, reference
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unsupported_by_8_5
 from sdcompress.options import Options
-from sdcompress.progress import count
+from sdcompress.progress import progress_counter
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Manifest
 from sdcompress.verification import parity
@@ -37,7 +37,7 @@ __all__ = ["export_all"]
 
 def export_all(
     source: TrainedModel | Path | str,
-    targets: Sequence[Target],
+    targets: Sequence[ExportSpec],
     settings: recipe.Export,
     options: Options | None = None,
     *,
@@ -78,11 +78,11 @@ def export_all(
         folders = [stack.enter_context(staged(target.out, overwrite=overwrite)) for target in targets]
         dataset = model.dataset()
         distinct = tuple(dict.fromkeys(choices))
-        proving = min(settings.parity_samples, held_out(dataset))
+        proving = gate_samples(dataset, settings.parity_samples, len(net.exit_names))
         if weaker := parity.weaker(proving, settings.parity_samples):
             warnings.warn(weaker, stacklevel=2)
         images = len(distinct) * (len(dataset.val) + proving) + len(targets) * proving
-        tick = count(options.progress, images)
+        tick = progress_counter(options.progress, images)
         exported = {
             choice: _export(
                 checkpoint, net, choice, dataset, settings=settings, count=tick, out=targets[choices.index(choice)].out
@@ -103,7 +103,7 @@ def export_all(
     return tuple(manifests)
 
 
-def _warn_unsupported(layouts: Mapping[str, Layout]) -> None:
+def _warn_unsupported(layouts: Mapping[str, LayoutGraphs]) -> None:
     """Warn of operators that TensorRT 8.5 cannot parse, for which these opsets are mostly used.
 
     It is no error, because other runtimes support them, and only the parser decides when engines are built. But that
@@ -120,7 +120,7 @@ def _warn_unsupported(layouts: Mapping[str, Layout]) -> None:
         )
 
 
-def _exits_of_target(exit_names: tuple[str, ...], target: Target) -> tuple[str, ...]:
+def _exits_of_target(exit_names: tuple[str, ...], target: ExportSpec) -> tuple[str, ...]:
     if target.layout == "single":
         if target.exits:
             raise UsageError(
@@ -164,7 +164,8 @@ def _export(
     outputs_of = (
         GeometricEnsemble(net.logits_only(), source.task, positions) if settings.ensemble else net.logits_only()
     )
-    truth = reference(outputs_of, dataset, samples=settings.parity_samples, advance=count)
+    samples = gate_samples(dataset, settings.parity_samples, len(net.exit_names))
+    truth = reference(outputs_of, dataset, samples=samples, advance=count)
     facts = _facts(source, settings, exits, truth)
     outputs = dict(zip(exits, truth.outputs, strict=True))
     gate = ParityGate(
@@ -187,7 +188,7 @@ def _facts(source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], 
     return ExportFacts(
         task=source.task,
         modality=source.modality,
-        scores=dict(zip(exits, truth.scores, strict=True)),
+        metrics=dict(zip(exits, truth.metrics, strict=True)),
         golden=Golden(truth.examples, truth.targets, truth.outputs).capped(source.modality),
         provenance=provenance(source, settings),
     )

@@ -28,7 +28,7 @@ BATCH = "batch"
 
 
 def output_name(exit_name: str) -> str:
-    """The name of the tensor that holds an exit's outputs."""
+    """Return the name of the tensor that holds an exit's outputs."""
     return f"{exit_name}_outputs"
 
 
@@ -71,7 +71,7 @@ def export_all_exits(
 
 
 def axis_sizes(modality: Modality) -> dict[str, int]:
-    """Sizes of the named axes of the inputs for one sample: 1 of the batch, others as edge cases have them."""
+    """Return sizes of the named axes of the inputs for one sample: 1 of the batch, others as edge cases have them."""
     example = _example(modality)
     sizes = {
         axis: size

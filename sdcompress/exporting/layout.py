@@ -20,13 +20,13 @@ from sdcompress.onnx_graph.partition import cut_segments, prune_heads, serialize
 from sdcompress.schema.manifest import Exit, ExitSignals, Manifest, ParityRecord, Provenance, Segment
 from sdcompress.tasks import Task
 
-__all__ = ["ExportFacts", "Layout", "LayoutName", "cut_layout", "write_layout"]
+__all__ = ["ExportFacts", "LayoutGraphs", "LayoutName", "cut_layout", "write_layout"]
 
 LayoutName = Literal["single", "cascade", "all"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class LayoutGraphs:
     """The graphs of a layout, before the parity gate.
 
     Attributes:
@@ -65,19 +65,19 @@ class ExportFacts:
     Attributes:
         task: what the outputs mean.
         modality: what the network is given.
-        scores: of each exit of the network on the validation split, by its name; empty where that is empty.
-        golden: samples with the outputs of all exits of the network, in the order of ``scores``.
+        metrics: of each exit of the network on the validation split, by its name; empty where that is empty.
+        golden: samples with the outputs of all exits of the network, in the order of ``metrics``.
         provenance: of the artifacts.
     """
 
     task: Task
     modality: Modality
-    scores: Mapping[str, Mapping[str, float]]
+    metrics: Mapping[str, Mapping[str, float]]
     golden: Golden
     provenance: Provenance
 
 
-def cut_layout(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...], task: Task) -> Layout:
+def cut_layout(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...], task: Task) -> LayoutGraphs:
     """Cut an all-exits graph for a layout with these exits; the heads of all others are pruned.
 
     Raises:
@@ -86,24 +86,26 @@ def cut_layout(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...],
     logits = [output_name(exit_) for exit_ in exits]
     if name == "all":
         complete = [output.name for output in model.graph.output] == logits
-        return Layout(name, exits, {"model.onnx": model if complete else prune_heads(model, logits)})
+        return LayoutGraphs(name, exits, {"model.onnx": model if complete else prune_heads(model, logits)})
     graphs = cut_segments(model, logits, batch=BATCH)
     if name == "single":
-        return Layout(name, exits, {"model.onnx": graphs[0]})
+        return LayoutGraphs(name, exits, {"model.onnx": graphs[0]})
     return _cascade(exits, graphs, task)
 
 
-def _cascade(exits: tuple[str, ...], graphs: Sequence[onnx.ModelProto], task: Task) -> Layout:
+def _cascade(exits: tuple[str, ...], graphs: Sequence[onnx.ModelProto], task: Task) -> LayoutGraphs:
     """One segment for each exit; all but the last compute signals."""
     models, signals = [], {}
     for exit_, graph in zip(exits[:-1], graphs[:-1], strict=True):
         model, signals[exit_] = add_signals(graph, exit_, output_name(exit_), task, batch=BATCH)
         models.append(model)
     models.append(graphs[-1])
-    return Layout("cascade", exits, {f"segment-{index}.onnx": model for index, model in enumerate(models)}, signals)
+    return LayoutGraphs(
+        "cascade", exits, {f"segment-{index}.onnx": model for index, model in enumerate(models)}, signals
+    )
 
 
-def write_layout(layout: Layout, facts: ExportFacts, records: tuple[ParityRecord, ...], folder: Path) -> Manifest:
+def write_layout(layout: LayoutGraphs, facts: ExportFacts, records: tuple[ParityRecord, ...], folder: Path) -> Manifest:
     """Write an artifact's files and seal it.
 
     Args:
@@ -114,7 +116,7 @@ def write_layout(layout: Layout, facts: ExportFacts, records: tuple[ParityRecord
     """
     for name, data in layout.graphs.items():
         (folder / name).write_bytes(data)
-    order = list(facts.scores)
+    order = list(facts.metrics)
     outputs = facts.golden.outputs[[order.index(exit_) for exit_ in layout.exits]]
     Golden(facts.golden.examples, facts.golden.targets, outputs).save(folder / "golden.npz", facts.modality)
     exits = [
@@ -123,7 +125,7 @@ def write_layout(layout: Layout, facts: ExportFacts, records: tuple[ParityRecord
             segment=index if layout.name == "cascade" else 0,
             outputs=output_name(exit_),
             signals=layout.signals.get(exit_),
-            scores=dict(facts.scores[exit_]),
+            metrics=dict(facts.metrics[exit_]),
         )
         for index, exit_ in enumerate(layout.exits)
     ]

@@ -107,8 +107,8 @@ def export_one_graph(
             kind=kind,
             samples=len(inputs),
             batches=graph_batches(kind, _LARGEST_BATCH),
-            max_abs=comparison.max_abs,
-            undecided=comparison.undecided,
+            max_abs_diff=comparison.max_abs_diff,
+            near_threshold=comparison.near_threshold,
             machine=host.cpu,
             busy_cores=host.busy_cores,
             times=times,
@@ -154,7 +154,7 @@ def _inputs(opened: Artifact, trained: TrainedModel) -> Inputs:
 
 def _check_parity(opened: Artifact, graph: bytes, inputs: Inputs, kind: Kind, out: Path) -> OneGraphParity:
     findings: Sequence[parity.Finding]
-    allowed = [record.allowed for record in opened.manifest.parity]
+    allowed = [record.tolerance for record in opened.manifest.parity]
     engine = open_engine(opened, threads=1)
     try:
         run, batches = one_graph_session(graph).run, graph_batches(kind, _LARGEST_BATCH)

@@ -36,7 +36,7 @@ def provenance(checkpoint: Checkpoint, settings: Export) -> Provenance:
 
 
 def git_commit() -> str | None:
-    """The commit of the working directory, with "-dirty" if files differ; None outside a repository."""
+    """Return the commit of the working directory, with "-dirty" if files differ; None outside a repository."""
     git = shutil.which("git")
     if git is None:
         return None

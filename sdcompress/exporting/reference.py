@@ -1,4 +1,4 @@
-"""Run the checkpoint on real images, for the parity gate, the golden samples and its scores."""
+"""Run the checkpoint on real images, for the parity gate, the golden samples and its metrics."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from torch import nn
 
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import DataError
+from sdcompress.evaluation.measured import Measured
 from sdcompress.modalities import Modality
-from sdcompress.tasks import metric_of
 from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs, perturbed
 
-__all__ = ["Reference", "edge_case_outputs", "held_out", "reference"]
+__all__ = ["Reference", "edge_case_outputs", "gate_samples", "held_out", "reference"]
 
-_BATCH = 64
+_BATCH, _EXITS = 64, 4  # samples at a time, of a network with so many exits
+_BATCHES, _FEWEST = 4, 8  # of outputs that a gate holds, see Task.batch_size; and samples, however large they are
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The checkpoint's outputs for the examples of the gate, and its scores on the validation split.
+    """The checkpoint's outputs for the examples of the gate, and its metrics on the validation split.
 
     Attributes:
         examples: [N, ...].
         targets: [N, ...].
         outputs: float32 [E, N, ...].
-        scores: of each exit on the whole validation split, by name; empty where that is empty.
+        metrics: of each exit on the whole validation split, by name; empty where that is empty.
     """
 
     examples: np.ndarray
     targets: np.ndarray
     outputs: np.ndarray
-    scores: tuple[dict[str, float], ...]
+    metrics: tuple[dict[str, float], ...]
 
 
 def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callable[[int], None]) -> Reference:
@@ -50,33 +51,28 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callab
     Raises:
         DataError: if neither validation nor test has a sample.
     """
-    samples, task, modality = min(samples, held_out(dataset)), dataset.task, dataset.modality
-    sources: list[tuple[Samples, np.ndarray]] = []
-    scores: list[dict[str, float]] = []
+    samples = min(samples, held_out(dataset))
+    parts: list[tuple[Samples, np.ndarray]] = []
+    metrics: tuple[dict[str, float], ...] = ()
     if from_val := min(samples, len(dataset.val)):
-        val_outputs = _outputs(net, dataset.val, modality, advance)
-        targets = dataset.val.targets
-        losses = [task.loss(task.decide(each), targets) for each in val_outputs]
-        scores = [
-            {task.metric: metric_of(loss), **task.summary(task.measures(each, targets))}
-            for loss, each in zip(losses, val_outputs, strict=True)
-        ]
         chosen = _spread(len(dataset.val), from_val)
-        sources.append((Subset(dataset.val, chosen), val_outputs[:, chosen]))
+        outputs, metrics = _run_split(net, dataset.val, chosen, dataset, advance)
+        parts.append((Subset(dataset.val, chosen), outputs))
     if from_val < samples:
         test = Subset(dataset.test, _spread(len(dataset.test), samples - from_val))
-        sources.append((test, _outputs(net, test, modality, advance)))
-    outputs = np.concatenate([source for _, source in sources], axis=1)
+        outputs, _ = _run_split(net, test, np.arange(len(test)), dataset, advance)
+        parts.append((test, outputs))
+    outputs = np.concatenate([each for _, each in parts], axis=1)
     return Reference(
-        examples=np.concatenate([source.examples(np.arange(len(source))) for source, _ in sources]),
-        targets=np.concatenate([source.targets for source, _ in sources]),
+        examples=np.concatenate([source.examples(np.arange(len(source))) for source, _ in parts]),
+        targets=np.concatenate([source.targets for source, _ in parts]),
         outputs=outputs,
-        scores=tuple(scores) or ({},) * len(outputs),
+        metrics=metrics or ({},) * len(outputs),
     )
 
 
 def edge_case_outputs(net: nn.Module, exits: Sequence[str], modality: Modality) -> EdgeCases:
-    """The checkpoint's outputs for the modality's edge cases.
+    """Return the checkpoint's outputs for the modality's edge cases.
 
     Args:
         net: the inputs, in the order of the modality -> E tensors [B, ...], in evaluation mode, on the CPU.
@@ -91,8 +87,22 @@ def edge_case_outputs(net: nn.Module, exits: Sequence[str], modality: Modality) 
     return EdgeCases(kinds, inputs, outputs, shifted)
 
 
+def gate_samples(dataset: Dataset, requested: int, exits: int) -> int:
+    """The number of samples that an export is compared on: as many as requested, are held out, and fit into memory.
+
+    Args:
+        dataset: of the network.
+        requested: by the recipe.
+        exits: of the network.
+
+    Raises:
+        DataError: if there is none.
+    """
+    return min(requested, held_out(dataset), max(_FEWEST, dataset.task.batch_size(requested, exits) * _BATCHES))
+
+
 def held_out(dataset: Dataset) -> int:
-    """The number of held-out images that an export can be compared on.
+    """Return the number of held-out images that an export can be compared on.
 
     Raises:
         DataError: if there is none.
@@ -107,14 +117,24 @@ def held_out(dataset: Dataset) -> int:
     return count
 
 
-def _outputs(net: nn.Module, samples: Samples, modality: Modality, advance: Callable[[int], None]) -> np.ndarray:
-    """The network's outputs for all samples, float32 [E, N, ...]."""
-    batches = []
-    for start in range(0, len(samples), _BATCH):
-        examples = samples.examples(np.arange(start, min(start + _BATCH, len(samples))))
-        batches.append(torch.stack(_run(net, modality.ordered(modality.collate(examples)))).float())
-        advance(len(examples))
-    return np.asarray(torch.cat(batches, dim=1))
+def _run_split(
+    net: nn.Module, samples: Samples, chosen: npt.NDArray[np.int64], dataset: Dataset, advance: Callable[[int], None]
+) -> tuple[np.ndarray, tuple[dict[str, float], ...]]:
+    """Run all samples; return the outputs of the chosen ones, float32 [E, n, ...], and the metrics of each exit on all.
+
+    No other outputs are held for more than one batch.
+    """
+    task, modality, kept, measured = dataset.task, dataset.modality, [], []
+    batch = task.batch_size(_BATCH, _EXITS)
+    for start in range(0, len(samples), batch):
+        rows = np.arange(start, min(start + batch, len(samples)))
+        arrays = modality.ordered(modality.collate(samples.examples(rows)))
+        outputs = np.asarray(torch.stack(_run(net, arrays)).float())
+        kept.append(outputs[:, np.isin(rows, chosen)])
+        measured.append([Measured.of(task, each, samples.targets[rows]) for each in outputs])
+        advance(len(rows))
+    metrics = tuple(Measured.joined(parts).metrics(task) for parts in zip(*measured, strict=True))
+    return np.concatenate(kept, axis=1), metrics
 
 
 def _run(net: nn.Module, inputs: Sequence[np.ndarray]) -> tuple[torch.Tensor, ...]:

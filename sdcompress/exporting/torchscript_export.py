@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.modalities import Inputs
 from sdcompress.onnx_graph.dataflow import names_read
-from sdcompress.onnx_graph.probe import every_tensor
+from sdcompress.onnx_graph.tensor_values import every_tensor
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, decompose_instance_norm
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.schema.graphs import Tensor as Spec
@@ -41,7 +41,7 @@ _BATCHES = (2, 3)  # not multiples of each other, and not 1, which would look li
 def torchscript_export(
     net: nn.Module, tensors: Sequence[Spec], example: Inputs, outputs: Sequence[str], *, opset: int
 ) -> onnx.ModelProto:
-    """The exported model, with the axes of all its tensors.
+    """Return the exported model, with the axes of all its tensors.
 
     Args:
         net: the inputs -> E tensors [B, ...], in evaluation mode; the newer exporter accepts it.

@@ -21,7 +21,7 @@ ROOM = "sdcompress.methods"
 
 
 def build(spec: recipe.Method) -> Method:
-    """The method that a recipe names, with the recipe's parameters.
+    """Return the method that a recipe names, with the recipe's parameters.
 
     Args:
         spec: a name of the room; a name of the user's own with its file (``spec.file``); or two names with a plus, the

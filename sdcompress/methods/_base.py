@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
 from sdcompress.tasks import Task
 
-__all__ = ["Context", "LabelMethod", "Method", "Needs", "Phase"]
+__all__ = [
+    "Context",
+    "Count",
+    "Decay",
+    "Factor",
+    "LabelMethod",
+    "Method",
+    "Needs",
+    "Part",
+    "Phase",
+    "Positive",
+    "Several",
+    "Share",
+    "Weight",
+]
 
 
 @dataclass(frozen=True)
@@ -87,12 +101,12 @@ class Method(ABC):
 
     @property
     def needs(self) -> Needs:
-        """What it needs with these parameters."""
+        """Return what it needs with these parameters."""
         return self.default_needs
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The parts of the training, whose shares add up to 1."""
+        """Return the parts of the training, whose shares add up to 1."""
         return (Phase(),)
 
     def state(self, context: Context) -> nn.Module:  # noqa: ARG002 - most methods need none
@@ -121,7 +135,7 @@ class LabelMethod(Method):
 
     @abstractmethod
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:
-        """The encoded target of the last exit, [B, ...], through which no gradient flows.
+        """Return the encoded target of the last exit, [B, ...], through which no gradient flows.
 
         Args:
             logits: of the last exit, [B, ...].
@@ -133,3 +147,13 @@ class LabelMethod(Method):
         """The term ``ce``: the task's supervised loss of the only exit with that label."""
         (z,) = outputs.logits
         return {"ce": batch.task.supervised_loss(z, self.label(z, batch, state))}
+
+
+Count = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
+Factor = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
+Part = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Several = Annotated[int, Field(ge=2)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]

@@ -27,7 +27,7 @@ class Labelled(Method):
 
     @property
     def needs(self) -> Needs:
-        """What the method needs; tasks and mixing also as the labels need them."""
+        """Return what the method needs; tasks and mixing also as the labels need them."""
         needs, labels = self.method.needs, self.labels.needs
         tasks = needs.tasks
         if labels.tasks is not None:
@@ -36,11 +36,11 @@ class Labelled(Method):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """Those of the method."""
+        """Return those of the method."""
         return self.method.phases
 
     def state(self, context: Context) -> nn.Module:
-        """What both keep."""
+        """Return what both keep."""
         return nn.ModuleDict({"method": self.method.state(context), "labels": self.labels.state(context)})
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:

@@ -28,12 +28,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method, Needs, Phase
-from sdcompress.methods._fields import Positive, Several, Share
+from sdcompress.methods._base import Method, Needs, Phase, Positive, Several, Share
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
+from sdcompress.objectives.exits import deepest
 from sdcompress.objectives.labels import label_loss
-from sdcompress.objectives.teachers import deepest
 
 __all__ = ["BornAgain"]
 
@@ -56,7 +55,7 @@ class BornAgain(Method):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """One for each generation."""
+        """Return one for each generation."""
         share = 1 / self.generations
         return Phase(share), *(Phase(share, restart=True) for _ in range(self.generations - 1))
 

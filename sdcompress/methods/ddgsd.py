@@ -27,8 +27,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method, Needs
-from sdcompress.methods._fields import Positive, Weight
+from sdcompress.methods._base import Method, Needs, Positive, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
 from sdcompress.objectives.features import l2

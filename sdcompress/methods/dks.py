@@ -24,8 +24,7 @@ from itertools import permutations
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method
-from sdcompress.methods._fields import Weight
+from sdcompress.methods._base import Method, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import total

@@ -26,8 +26,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Method, Needs
-from sdcompress.methods._fields import Positive, Weight
+from sdcompress.methods._base import Context, Method, Needs, Positive, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
 from sdcompress.objectives.labels import label_loss
@@ -51,7 +50,7 @@ class Dlb(Method):
     temperature: Positive = 3.0
 
     def state(self, context: Context) -> nn.Module:
-        """The predictions for the last batch."""
+        """Return the predictions for the last batch."""
         return LastBatch(context.batch, context.task.output_shape)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:

@@ -26,15 +26,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Method
-from sdcompress.methods._fields import Weight
+from sdcompress.methods._base import Context, Method, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import logits_mse
-from sdcompress.objectives.exits import total
+from sdcompress.objectives.exits import ensemble, total
 from sdcompress.objectives.features import Adapters, masked_l2
 from sdcompress.objectives.labels import label_losses
-from sdcompress.objectives.teachers import ensemble
 
 __all__ = ["Eed"]
 
@@ -52,7 +50,7 @@ class Eed(Method):
     feature_weight: Weight = 1.0
 
     def state(self, context: Context) -> nn.Module:
-        """The adapters of the features, if they are compared."""
+        """Return the adapters of the features, if they are compared."""
         return Adapters(context.features) if self.feature_weight else nn.Module()
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:

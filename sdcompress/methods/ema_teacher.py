@@ -30,14 +30,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method, Needs
-from sdcompress.methods._fields import Decay, Positive, Weight
+from sdcompress.methods._base import Decay, Method, Needs, Positive, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import dkd
-from sdcompress.objectives.exits import total
+from sdcompress.objectives.exits import deepest, total
 from sdcompress.objectives.labels import label_losses
-from sdcompress.objectives.teachers import deepest
 
 __all__ = ["EmaTeacher"]
 
@@ -64,7 +62,7 @@ class EmaTeacher(Method):
 
     @property
     def needs(self) -> Needs:
-        """The average; and whole images, which have one label to decouple."""
+        """Return the average; and whole images, which have one label to decouple."""
         return replace(self.default_needs, average=self.decay)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002

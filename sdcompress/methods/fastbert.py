@@ -25,13 +25,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method, Phase
-from sdcompress.methods._fields import Part, Positive
+from sdcompress.methods._base import Method, Part, Phase, Positive
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.exits import total
+from sdcompress.objectives.exits import deepest, total
 from sdcompress.objectives.labels import label_losses
-from sdcompress.objectives.teachers import deepest
 
 __all__ = ["FastBert"]
 

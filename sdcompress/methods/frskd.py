@@ -28,8 +28,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Method, Needs
-from sdcompress.methods._fields import Count, Positive, Weight
+from sdcompress.methods._base import Context, Count, Method, Needs, Positive, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import total

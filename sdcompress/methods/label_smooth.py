@@ -19,8 +19,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import LabelMethod
-from sdcompress.methods._fields import Share
+from sdcompress.methods._base import LabelMethod, Share
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.labels import encoded_targets
 

@@ -26,14 +26,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from sdcompress.errors import RecipeError
-from sdcompress.methods._base import Context, Method, Needs
-from sdcompress.methods._fields import Factor, Share
+from sdcompress.methods._base import Context, Factor, Method, Needs, Share
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.exits import total
+from sdcompress.objectives.exits import deepest, total
 from sdcompress.objectives.labels import label_losses
 from sdcompress.objectives.memory import RisingTemperature
-from sdcompress.objectives.teachers import deepest
 
 __all__ = ["Med"]
 
@@ -55,7 +53,7 @@ class Med(Method):
     confidence: Share = 0.5
 
     def state(self, context: Context) -> nn.Module:
-        """The temperature.
+        """Return the temperature.
 
         Raises:
             RecipeError: if the teacher would always be sure, so that the temperature never stopped rising.

@@ -28,8 +28,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method, Needs
-from sdcompress.methods._fields import Positive, Weight
+from sdcompress.methods._base import Method, Needs, Positive, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
 from sdcompress.objectives.exits import total
@@ -54,7 +53,7 @@ class MixSkd(Method):
 
     @property
     def needs(self) -> Needs:
-        """The very images of the step again, mixed."""
+        """Return the very images of the step again, mixed."""
         return Needs(mixing=False, view=View(augmented=False, mixed=self.alpha))
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002

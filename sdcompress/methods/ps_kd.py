@@ -27,8 +27,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, LabelMethod, Needs
-from sdcompress.methods._fields import Share
+from sdcompress.methods._base import Context, LabelMethod, Needs, Share
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.labels import encoded_targets, unweighted, weighted
 from sdcompress.objectives.memory import SampleMemory
@@ -49,7 +48,7 @@ class PsKd(LabelMethod):
     alpha: Share = 0.8
 
     def state(self, context: Context) -> nn.Module:
-        """The last prediction for every training sample."""
+        """Return the last prediction for every training sample."""
         return SampleMemory(context.samples, len(context.task.outputs))
 
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:

@@ -24,8 +24,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method, Needs
-from sdcompress.methods._fields import Weight
+from sdcompress.methods._base import Method, Needs, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
 from sdcompress.objectives.labels import label_loss

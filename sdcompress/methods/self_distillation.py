@@ -29,15 +29,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Method
-from sdcompress.methods._fields import Positive, Share, Weight
+from sdcompress.methods._base import Context, Method, Positive, Share, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import soft_cross_entropy
-from sdcompress.objectives.exits import total
+from sdcompress.objectives.exits import deepest, total
 from sdcompress.objectives.features import Adapters, l2
 from sdcompress.objectives.labels import label_losses
-from sdcompress.objectives.teachers import deepest
 
 __all__ = ["SelfDistillation"]
 
@@ -57,7 +55,7 @@ class SelfDistillation(Method):
     feature_weight: Weight = 0.0
 
     def state(self, context: Context) -> nn.Module:
-        """The adapters of the features, if they are compared."""
+        """Return the adapters of the features, if they are compared."""
         return Adapters(context.features) if self.feature_weight else nn.Module()
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:

@@ -31,15 +31,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Method, Needs
-from sdcompress.methods._fields import Count, Positive, Share, Weight
+from sdcompress.methods._base import Context, Count, Method, Needs, Positive, Share, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.exits import total
+from sdcompress.objectives.exits import deepest, total
 from sdcompress.objectives.features import cells, pool
 from sdcompress.objectives.labels import encoded_targets, last_target, weighted
 from sdcompress.objectives.memory import ClassMemory
-from sdcompress.objectives.teachers import deepest
 from sdcompress.objectives.transport import transport
 
 __all__ = ["Sfr"]

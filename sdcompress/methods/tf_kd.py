@@ -34,8 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdcompress.methods._base import LabelMethod, Needs
-from sdcompress.methods._fields import Positive, Share
+from sdcompress.methods._base import LabelMethod, Needs, Positive, Share
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.labels import encoded_targets
 

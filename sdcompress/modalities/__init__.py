@@ -9,19 +9,58 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
-from sdcompress.errors import ArtifactError, UsageError, brief
-from sdcompress.modalities._base import Array, Augment, Inputs, Modality
+from sdcompress.errors import ArtifactError, RecipeError, UsageError, brief
+from sdcompress.modalities._base import Array, Augment, AugmentationSettings, Inputs, Modality, check_names
+from sdcompress.schema import recipe
 from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
 
 if TYPE_CHECKING:
     from sdcompress.modalities.image import Image
 
-__all__ = ["ROOM", "Array", "Augment", "Inputs", "Modality", "as_image", "modality_of", "restore"]
+__all__ = [
+    "ROOM",
+    "Array",
+    "Augment",
+    "AugmentationSettings",
+    "Inputs",
+    "Modality",
+    "as_image",
+    "build",
+    "modality_of",
+    "restore",
+]
 
 ROOM = "sdcompress.modalities"
 
 _NEXT_STEP = "install the version of sdcompress (or the package) that made it"
+
+
+def build(section: recipe.Modality, own: Modality | recipe.Modality) -> Modality:
+    """Return the modality of a recipe: that of the data set, with what the recipe sets in the place of its own.
+
+    Args:
+        section: the recipe's ``modality``.
+        own: that of the data set: as it is, or by name and parameters, of which the recipe may have to set others.
+
+    Raises:
+        RecipeError: if the data set's is another, it has no such parameter, or a value cannot be used.
+        UsageError: if artifacts could not name it.
+    """
+    name = own.record.name if isinstance(own, Modality) else str(own.name)
+    if section.name not in {None, name}:
+        raise RecipeError(
+            f"The recipe's modality is '{section.name}', and the examples of the data set are those of '{name}'.",
+            allowed=name,
+            next_step=f"--set modality.name={name}, or choose another data set: sdcompress list data",
+        )
+    kind: type[Modality] = registry.load_recorded(ROOM, name)
+    check_names(section.parameters, kind.setting_names(), "modality", name)
+    return (
+        own.with_settings(section.parameters)
+        if isinstance(own, Modality)
+        else kind.build({**own.parameters, **section.parameters})
+    )
 
 
 def restore(name: str, parameters: Mapping[str, Any]) -> Modality:

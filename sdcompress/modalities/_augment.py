@@ -19,9 +19,9 @@ import torch
 from torch import Generator, Tensor
 
 from sdcompress.errors import RecipeError, requires_extra
+from sdcompress.modalities._image_settings import ImageAugmentation
 from sdcompress.modalities._mixing import Mixing, beta, integers, mixup, permutation, sent
 from sdcompress.modalities._preprocess import Preprocess
-from sdcompress.schema.recipe import Augmentation
 
 __all__ = ["ImageAugment"]
 
@@ -35,6 +35,7 @@ class ImageAugment:
 
     Args:
         settings: what to do.
+        mixup: alpha of the Beta distribution of mixup; 0 = off.
         preprocess: holds mean and std.
         rank: this process.
         world: number of processes.
@@ -43,8 +44,10 @@ class ImageAugment:
         MissingExtraError: if ``auto_augment`` is on and torchvision is not installed.
     """
 
-    def __init__(self, settings: Augmentation, preprocess: Preprocess, *, rank: int = 0, world: int = 1) -> None:
-        self._settings, self._share = settings, (rank, world)
+    def __init__(
+        self, settings: ImageAugmentation, mixup: float, preprocess: Preprocess, *, rank: int = 0, world: int = 1
+    ) -> None:
+        self._settings, self._mixup, self._share = settings, mixup, (rank, world)
         # on the scale of 0..255 normalising takes two passes over the batch instead of three, and rounds less
         self._mean = torch.tensor([255 * mean for mean in preprocess.mean]).view(1, -1, 1, 1)
         self._scale = torch.tensor([1 / (255 * std) for std in preprocess.std]).view(1, -1, 1, 1)
@@ -92,11 +95,11 @@ class ImageAugment:
         inputs = self.normalise(images)
         if settings.cutout:
             inputs, masks = _cutout(inputs, masks, settings.cutout, self._draw(images, generator), fill)
-        if not settings.mixup and not settings.cutmix:
+        if not self._mixup and not settings.cutmix:
             return (inputs,), masks, None
-        both = settings.mixup > 0 and settings.cutmix > 0
-        if settings.mixup and not (both and float(torch.rand((), generator=generator, device=generator.device)) < 0.5):
-            mixed, mixing = self.mixup((inputs,), settings.mixup, generator)
+        both = self._mixup > 0 and settings.cutmix > 0
+        if self._mixup and not (both and float(torch.rand((), generator=generator, device=generator.device)) < 0.5):
+            mixed, mixing = self.mixup((inputs,), self._mixup, generator)
             return mixed, masks, mixing
         pasted, masks, share = _cutmix(inputs, masks, settings.cutmix, generator)
         return (pasted,), masks, share
@@ -128,7 +131,7 @@ class ImageAugment:
         return inputs.sub_(sent(self._mean, images.device)).mul_(sent(self._scale, images.device))
 
 
-def _check_sizes(settings: Augmentation, images: Tensor) -> None:
+def _check_sizes(settings: ImageAugmentation, images: Tensor) -> None:
     side = min(images.shape[2:])
     for name, value, most in (("crop", settings.crop, side - 1), ("cutout", settings.cutout, side)):
         if value > most:
@@ -139,7 +142,7 @@ def _check_sizes(settings: Augmentation, images: Tensor) -> None:
             )
 
 
-def _check_policy(settings: Augmentation, masks: Tensor | None) -> None:
+def _check_policy(settings: ImageAugmentation, masks: Tensor | None) -> None:
     if masks is not None:
         raise RecipeError(
             f"train.augment.auto_augment is {settings.auto_augment}, whose rotations would leave the masks behind.",

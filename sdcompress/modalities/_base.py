@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from sdcompress.errors import InputError
+from sdcompress.errors import InputError, RecipeError, brief, nearest
 from sdcompress.schema import recipe
+from sdcompress.schema.base import Frozen, explain
 from sdcompress.schema.graphs import Tensor
-from sdcompress.schema.manifest import Named
+from sdcompress.schema.manifest import RegistryEntry
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 
     from sdcompress.modalities._mixing import Mixing
 
-__all__ = ["Array", "Augment", "Inputs", "Modality"]
+__all__ = ["Array", "Augment", "AugmentationSettings", "Inputs", "Modality", "check_names", "checked"]
 
 Array = npt.NDArray[Any]
-_OF_IMAGES = ("image_size", "mean", "std", "interpolation", "crop", "white_level")
+Checked = TypeVar("Checked")
 
 
 class Inputs:
@@ -58,6 +59,13 @@ class Inputs:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         (array,) = self.arrays.values()
         return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
+
+
+class AugmentationSettings(Frozen):
+    """The parameters of ``train.augment`` of a modality, beside mixup; every default means that nothing is done."""
+
+    mixing: ClassVar[tuple[str, ...]] = ()
+    """Those that mix samples, which some methods do not allow."""
 
 
 class Augment(Protocol):
@@ -120,6 +128,35 @@ class Modality(ABC):
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)  # of fields, wherever they are from
     suffixes: ClassVar[frozenset[str]] = frozenset()
     """Endings of files, in lower case with the dot, that are raw examples; none: it has no files."""
+    augmentation: ClassVar[type[AugmentationSettings]] = AugmentationSettings
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """Return the parameters that a recipe may set beside the modality's name, here all fields."""
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def build(cls, parameters: Mapping[str, Any]) -> Modality:
+        """Make the modality of a recipe's parameters alone, for data sets that have none of their own.
+
+        Args:
+            parameters: names of ``setting_names`` only, their values unchecked.
+
+        Raises:
+            RecipeError: if one is missing, or a value cannot be used.
+        """
+        return checked(TypeAdapter(cls), parameters, "modality")
+
+    def with_settings(self, parameters: Mapping[str, Any]) -> Modality:
+        """Return the modality with what a recipe sets in the place of the data set's own.
+
+        Args:
+            parameters: names of ``setting_names`` only, their values unchecked.
+
+        Raises:
+            RecipeError: if a value cannot be used.
+        """
+        return self.build({**self.parameters, **parameters}) if parameters else self
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -128,9 +165,9 @@ class Modality(ABC):
         return written
 
     @property
-    def record(self) -> Named:
+    def record(self) -> RegistryEntry:
         """What a manifest writes of it; the name is that of its module."""
-        return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
+        return RegistryEntry(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
     @property
     def fingerprint_text(self) -> str:
@@ -227,8 +264,17 @@ class Modality(ABC):
         """The arrays in the order of ``tensors``, in which networks take them."""
         return tuple(inputs.arrays[tensor.name] for tensor in self.tensors)
 
+    def augmentation_settings(self, settings: recipe.Augmentation) -> AugmentationSettings:
+        """Return what a recipe's ``train.augment`` sets beside mixup, checked.
+
+        Raises:
+            RecipeError: if the modality has no such parameter, or a value cannot be used; names what is allowed.
+        """
+        check_names(settings.parameters, self.augmentation.model_fields, "train.augment", self.record.name, "mixup")
+        return checked(TypeAdapter(self.augmentation), settings.parameters, "train.augment")
+
     def augment(self, settings: recipe.Augmentation, *, rank: int = 0, world: int = 1) -> Augment:  # noqa: ARG002 - for those that draw
-        """What makes inputs of training examples. It needs torch.
+        """Return what makes inputs of training examples. It needs torch.
 
         Args:
             settings: of the recipe.
@@ -239,9 +285,10 @@ class Modality(ABC):
             RecipeError: if a setting is for examples of another modality.
             MissingExtraError: if a setting needs a package that is not installed.
         """
-        from sdcompress.modalities._unaugmented import Unaugmented
+        from sdcompress.modalities._mixing import Unaugmented
 
-        return Unaugmented(settings, self)
+        self.augmentation_settings(settings)
+        return Unaugmented(settings.mixup, self)
 
     @abstractmethod
     def edge_cases(self) -> Mapping[str, Any]:
@@ -264,6 +311,11 @@ class Modality(ABC):
         """The inverse of ``pack``."""
         return arrays["examples"]
 
+    def drawn(self, examples: Any) -> npt.NDArray[np.uint8] | None:
+        """Examples [N, ...] as pictures, uint8 [N, H, W, 3]; None: they are none."""
+        del examples
+        return None
+
     def card_text(self) -> str:
         """How a raw example becomes the inputs, in words, for the artifact's card."""
         return f"prepared as the modality {self.record.name} of sdcompress does"
@@ -274,10 +326,6 @@ class Modality(ABC):
         ``inputs_of`` takes a file's path and returns the inputs by name, each [1, ...]. Empty: the card has no program.
         """
         return ""
-
-    def unused_settings(self, settings: recipe.Data) -> list[str]:
-        """The keys of a recipe's ``data`` that are set and that examples of this modality are not made by."""
-        return [name for name in _OF_IMAGES if getattr(settings, name) is not None]
 
     def _one_of_batch(self, raw: Any, at: int) -> Array:
         """One raw example of a batch; an error says which."""
@@ -290,6 +338,40 @@ class Modality(ABC):
                 allowed=error.allowed,
                 next_step=error.next_step,
             ) from error
+
+
+def check_names(given: Iterable[str], known: Iterable[str], section: str, modality: str, *general: str) -> None:
+    """Refuse parameters that a section of the recipe does not have for a modality.
+
+    Raises:
+        RecipeError: names the first, and all that are allowed.
+    """
+    allowed = (*general, *known)
+    for name in given:
+        if name not in allowed:
+            guess = nearest(name, allowed)
+            raise RecipeError(
+                f"{section}.{brief(name)} is set, and the modality '{modality}' has no such parameter."
+                + (f" Did you mean '{guess}'?" if guess else ""),
+                allowed=", ".join(allowed) or "none",
+                next_step=f"leave {section}.{brief(name)} out, or correct it; see 'sdcompress list modalities'",
+            )
+
+
+def checked(kind: TypeAdapter[Checked], parameters: Mapping[str, Any], section: str) -> Checked:
+    """Return parameters of a section of the recipe as their type.
+
+    Raises:
+        RecipeError: if one is missing, or a value cannot be used.
+    """
+    try:
+        return kind.validate_python(dict(parameters))
+    except ValidationError as error:
+        raise explain(error, object, f"the recipe's {section}", _refused) from error
+
+
+def _refused(problem: str, *, allowed: str, next_step: str) -> RecipeError:  # noqa: ARG001 - explain's is for closed sections
+    return RecipeError(problem, allowed=allowed, next_step="correct it; see 'sdcompress list modalities'")
 
 
 def _checked(array: Any, tensor: Tensor) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdcompress.modalities._pictures import FORMATS
+from sdcompress.modalities._image_files import FORMATS
 from sdcompress.modalities._preprocess import Preprocess
 
 __all__ = ["card_code", "card_text"]
@@ -76,7 +76,7 @@ def card_code(spec: Preprocess, name: str) -> str:
 
 
 def card_text(spec: Preprocess) -> str:
-    """The same in words."""
+    """Return the same in words."""
     steps = []
     if isinstance(spec.resize, int):
         steps = [f"the shorter side resized to {spec.resize} pixels ({spec.interpolation}), the aspect ratio kept"]

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sdcompress.errors import InputError
-from sdcompress.modalities._pictures import MODES, load_pixels
+from sdcompress.modalities._image_files import MODES, load_pixels
 from sdcompress.modalities._preprocess import Preprocess
 
 __all__ = ["RawImage", "geometry", "normalise"]
@@ -93,13 +93,13 @@ def normalise(images: npt.NDArray[np.uint8], p: Preprocess) -> npt.NDArray[np.fl
 
 @lru_cache(maxsize=16)
 def _values(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[npt.NDArray[np.float32], ...]:
-    """What each of the 256 levels becomes, float32 [256] for each channel."""
+    """Return what each of the 256 levels becomes, float32 [256] for each channel."""
     levels = np.arange(256) / 255.0
     return tuple(((levels - m) / s).astype(np.float32) for m, s in zip(mean, std, strict=True))
 
 
 def _picture(image: RawImage, white: int) -> Image.Image:
-    """The image as Pillow has it, 8 bits a channel, its pixels read."""
+    """Return the image as Pillow has it, 8 bits a channel, its pixels read."""
     if isinstance(image, Image.Image):
         return _loaded(image, white)
     if not isinstance(image, np.ndarray):
@@ -140,7 +140,7 @@ def _loaded(image: Image.Image, white: int) -> Image.Image:
 
 
 def _scaled(values: npt.NDArray[np.integer], white: int) -> npt.NDArray[np.uint8]:
-    """Grey of 16 bits in 8: ``white`` and what is brighter become 255, between them the nearest level."""
+    """Return grey of 16 bits in 8: ``white`` and what is brighter become 255, between them the nearest level."""
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > _WHITE:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Mixing the samples of a batch (mixup), and the numbers that are drawn for it."""
+"""Collate a batch without other augmentation, mix its samples (mixup), and draw the numbers for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["Mixing", "beta", "integers", "mixup", "permutation", "sent"]
+from sdcompress.modalities._base import Modality
+
+__all__ = ["Mixing", "Unaugmented", "beta", "integers", "mixup", "permutation", "sent"]
 
 
 class Mixing(NamedTuple):
@@ -49,11 +51,43 @@ def integers(below: int, count: int, generator: Generator, device: torch.device)
 
 
 def permutation(rows: Tensor, generator: Generator) -> Tensor:
-    """A permutation of the rows of a tensor, on its device."""
+    """Return a permutation of the rows of a tensor, on its device."""
     return sent(torch.randperm(len(rows), generator=generator, device=generator.device), rows.device)
 
 
 def beta(alpha: float, generator: Generator) -> float:
-    """A number of the distribution Beta(alpha, alpha)."""
+    """Return a number of the distribution Beta(alpha, alpha)."""
     # torch's Beta distribution takes no generator
     return float(np.random.default_rng(int(integers(2**62, 1, generator, generator.device))).beta(alpha, alpha))
+
+
+class Unaugmented:
+    """Collates examples on the CPU; mixup alone may be on. See ``Augment``.
+
+    Args:
+        mixup: alpha of the Beta distribution; 0 = off.
+        modality: of the examples.
+    """
+
+    def __init__(self, mixup: float, modality: Modality) -> None:
+        self._mixup, self._modality = mixup, modality
+
+    def __call__(self, examples: Tensor, generator: Generator) -> tuple[tuple[Tensor, ...], Mixing | None]:
+        """Collate one batch, and mix it where the recipe says so."""
+        arrays = self._modality.ordered(self._modality.collate(examples.cpu().numpy()))
+        inputs = tuple(torch.from_numpy(np.ascontiguousarray(array)).to(examples.device) for array in arrays)
+        return self.mixup(inputs, self._mixup, generator) if self._mixup else (inputs, None)
+
+    def joint(
+        self, examples: Tensor, targets: Tensor, generator: Generator, *, fill: int
+    ) -> tuple[tuple[Tensor, ...], Tensor, Mixing | None]:
+        """Return the same: nothing is moved, so that targets stay as they are."""
+        del fill
+        inputs, mixing = self(examples, generator)
+        return inputs, targets, mixing
+
+    def mixup(
+        self, inputs: tuple[Tensor, ...], alpha: float, generator: Generator
+    ) -> tuple[tuple[Tensor, ...], Mixing]:
+        """Mix inputs among themselves; see ``Augment``."""
+        return mixup(inputs, alpha, generator)

@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
+from pydantic import TypeAdapter
 
-from sdcompress.errors import DataError, InputError
-from sdcompress.modalities._base import Augment, Inputs, Modality
+from sdcompress.errors import DataError, InputError, RecipeError
+from sdcompress.modalities._base import Augment, AugmentationSettings, Inputs, Modality, checked
 from sdcompress.modalities._card import card_code, card_text
 from sdcompress.modalities._geometry import geometry, normalise
-from sdcompress.modalities._pictures import check_picture, open_picture
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._image_files import check_picture, open_picture
+from sdcompress.modalities._image_settings import ImageAugmentation, ImageSettings
+from sdcompress.modalities._preprocess import Preprocess, sized_geometry
 from sdcompress.schema import recipe
 from sdcompress.schema.graphs import Tensor
 
@@ -39,6 +41,7 @@ class Image(Modality):
     shape: tuple[int, int, int]
 
     INPUT: ClassVar[str] = "input"
+    augmentation: ClassVar[type[AugmentationSettings]] = ImageAugmentation
     suffixes = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
     @classmethod
@@ -52,6 +55,43 @@ class Image(Modality):
         resized = preprocess.resize if isinstance(preprocess.resize, tuple) else size
         height, width = map(int, preprocess.crop or resized)
         return cls(preprocess, (preprocess.channels, height, width))
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """The keys of ``ImageSettings``, from which the preprocessing is made."""
+        return tuple(ImageSettings.model_fields)
+
+    @classmethod
+    def build(cls, parameters: Mapping[str, Any]) -> Image:
+        """Make it of ``image_size``, ``mean`` and ``std`` at least; see ``Modality``."""
+        settings = checked(TypeAdapter(ImageSettings), parameters, "modality")
+        if settings.image_size is None or settings.mean is None or settings.std is None:
+            raise RecipeError(
+                "The data set says neither the size nor the mean and std of its images.",
+                allowed="modality.image_size, modality.mean and modality.std",
+                next_step="set all three",
+            )
+        size, mean, std = settings.image_size, settings.mean, settings.std
+        channels = 3 if len(mean) == 3 else 1
+        return cls.of(Preprocess(channels=channels, mean=mean, std=std, **sized_geometry(size, None))).with_settings(
+            parameters
+        )
+
+    def with_settings(self, parameters: Mapping[str, Any]) -> Image:
+        """Change the preprocessing; one number as size, or a crop, makes the input a square. See ``Modality``."""
+        settings, own = checked(TypeAdapter(ImageSettings), parameters, "modality"), self.preprocess
+        for name, values in (("mean", settings.mean), ("std", settings.std)):
+            if values is not None and len(values) != own.channels:
+                raise RecipeError(
+                    f"modality.{name} has {len(values)} values.",
+                    allowed=f"one for each channel; the images of the data set have {own.channels}",
+                    next_step=f"--set 'modality.{name}=[{', '.join(['0.5'] * own.channels)}]', with your numbers",
+                )
+        changed = settings.model_dump(include={"mean", "std", "interpolation", "white_level"}, exclude_none=True)
+        if settings.image_size is not None or settings.crop is not None:
+            share = own.share if settings.crop is None else None if settings.crop == "none" else settings.crop
+            changed |= sized_geometry(settings.image_size or min(self.shape[1:]), share)
+        return Image.of(own.model_copy(update=changed), self.shape[1:])
 
     @property
     def fingerprint_text(self) -> str:
@@ -98,7 +138,7 @@ class Image(Modality):
             raise DataError(
                 f"The images are {examples.dtype} {'x'.join(map(str, examples.shape[1:]))} (height, width, channels).",
                 allowed=f"{height}x{width}x{channels}, uint8, the size that the network was trained at",
-                next_step="load the data set with the recipe of the network (data.image_size)",
+                next_step="load the data set with the recipe of the network (modality.image_size)",
             )
         return Inputs({self.INPUT: normalise(examples, self.preprocess)})
 
@@ -165,7 +205,13 @@ class Image(Modality):
         """See ``Modality`` and ``ImageAugment``."""
         from sdcompress.modalities._augment import ImageAugment
 
-        return ImageAugment(settings, self.preprocess, rank=rank, world=world)
+        chosen = self.augmentation_settings(settings)
+        assert isinstance(chosen, ImageAugmentation), chosen
+        return ImageAugment(chosen, settings.mixup, self.preprocess, rank=rank, world=world)
+
+    def drawn(self, examples: Any) -> npt.NDArray[np.uint8]:
+        """The images themselves; see ``Modality``."""
+        return np.asarray(np.broadcast_to(examples, (*examples.shape[:3], 3)))
 
     def card_text(self) -> str:
         """Resizing, cropping and normalisation."""
@@ -174,19 +220,6 @@ class Image(Modality):
     def card_code(self) -> str:
         """With numpy and Pillow; see ``Modality``."""
         return card_code(self.preprocess, self.INPUT)
-
-    def unused_settings(self, settings: recipe.Data) -> list[str]:
-        """What of the preprocessing is another than the recipe says; see ``Modality``."""
-        done, crop = self.preprocess, settings.crop
-        obeyed = {
-            name: getattr(settings, name) in {None, getattr(done, name)}
-            for name in ("mean", "std", "interpolation", "white_level")
-        }
-        if isinstance(crop, float):
-            obeyed["crop"] = done.crop is not None and done.resize == round(min(done.crop) / crop)
-        else:
-            obeyed["crop"] = crop is None or done.crop is None
-        return [name for name, ok in obeyed.items() if not ok]
 
 
 def _sized(raw: Any, preprocess: Preprocess) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""A backbone's computation as a list of nodes in order of execution, with a marker at every module's output."""
+"""Record a backbone as nodes in order of execution, with a marker at every module's output, and count its MACs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from sdcompress.errors import RecipeError
-from sdcompress.models.macs import MacCounter
 
-__all__ = ["Trace", "evaluating", "trace"]
+__all__ = ["MacCounter", "Trace", "evaluating", "trace"]
 
 # What tracing raises for code that it cannot follow; anything else is a bug of ours and keeps its traceback.
 _TRACING_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, KeyError)
@@ -181,3 +181,31 @@ def _overwritten(node: fx.Node) -> bool:
                 if given is node and alias is not None and (alias.is_write or _overwritten(user)):
                     return True
     return False
+
+
+class MacCounter:
+    """Counts the MACs of convolutions, matrix products and attention that run inside its context.
+
+    A MAC is two of torch's floating-point operations. Norms, activations and poolings count as nothing, as in the
+    figures that papers print.
+    """
+
+    def __init__(self) -> None:
+        kernels = (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,)  # noqa: SLF001 - an operator's name
+        self._flops = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(kernels, _attention_flops))
+
+    def __enter__(self) -> MacCounter:
+        self._flops.__enter__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._flops.__exit__(*raised)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    @property
+    def total(self) -> int:
+        """MACs so far."""
+        return int(self._flops.get_total_flops()) // 2
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_args: Any, out_shape: Any = None, **_kwargs: Any) -> int:  # noqa: ARG001
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]  # torch leaves it untyped

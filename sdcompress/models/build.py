@@ -10,9 +10,9 @@ from torch import nn
 
 from sdcompress import registry
 from sdcompress.errors import RecipeError, UnknownNameError
-from sdcompress.models import _layout
+from sdcompress.models import _feature_layout
 from sdcompress.models.backbones import ROOM as BACKBONES
-from sdcompress.models.cutpoints import choose, cut_points, deepest, named
+from sdcompress.models.cutpoints import before, choose, cut_points, deepest, named
 from sdcompress.models.heads import ROOM as HEADS
 from sdcompress.models.heads._base import Head
 from sdcompress.models.inputs import example_inputs, picture_size
@@ -54,7 +54,9 @@ def build(
     last_layer = output_layer(backbone, example, outputs)
     if not (heads or maps):
         return MultiExit(backbone, output_layer=last_layer)
-    points = [point for point in cut_points(backbone, example) if _layout.is_map(point, image)]
+    points = [point for point in cut_points(backbone, example) if _feature_layout.is_map(point, image)]
+    if len(outputs) > 1:
+        points = before(points, last_layer)
     if not points:
         raise RecipeError(
             "This backbone can be cut only where its outputs are no map of the input: exits cannot look at them.",
@@ -62,8 +64,8 @@ def build(
             next_step="train without exits (a method such as 'baseline'), or choose another backbone in model.name",
         )
     chosen = named(points, exits.modules) if exits.modules else choose(points, exits.count)
-    taps = [_layout.tap(point, backbone, image) for point in chosen]
-    last = _layout.tap(deepest(points), backbone, image)
+    taps = [_feature_layout.tap(point, backbone, image) for point in chosen]
+    last = _feature_layout.tap(deepest(points), backbone, image)
     tapped = [_head(exits, tap, last, outputs, backbone) for tap in taps] if heads else []
     equilibrium = exits.gradient_scaling == "equilibrium"
     return MultiExit(backbone, output_layer=last_layer, taps=taps, heads=tapped, deepest=last, equilibrium=equilibrium)
@@ -94,7 +96,7 @@ def pretrained_config(
 
 def _head(exits: recipe.Exits, tap: Tap, last: Tap, outputs: tuple[int, ...], backbone: nn.Module) -> Head:
     kind = registry.load(HEADS, exits.head, extra="train")
-    pool = _layout.pooling(tap, backbone) if exits.pool == "auto" else exits.pool
+    pool = _feature_layout.pooling(tap, backbone) if exits.pool == "auto" else exits.pool
     head: Head = kind(tap.shape, outputs, width=exits.width_cap, final_shape=last.shape, pool=pool)
     return head
 

@@ -1,4 +1,4 @@
-"""Compute the cost of each exit: MACs and parameters of the network truncated at it."""
+"""Compute the cost of each exit, MACs and parameters of the network truncated at it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdcompress.models._trace import evaluating
+from sdcompress.models._trace import MacCounter, evaluating
 from sdcompress.models.inputs import example_inputs
-from sdcompress.models.macs import MacCounter
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import graphs
 

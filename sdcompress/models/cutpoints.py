@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sdcompress.errors import RecipeError, UnknownNameError
 from sdcompress.models._trace import trace
 
-__all__ = ["CutPoint", "choose", "cut_points", "deepest", "named"]
+__all__ = ["CutPoint", "before", "choose", "cut_points", "deepest", "named"]
 
 _LATEST = 0.93  # an exit after this share of the MACs saves nothing
 _Way = tuple[tuple[int, ...], tuple["CutPoint", ...]]  # cost, and the exits placed so far
@@ -134,6 +134,17 @@ def named(points: Sequence[CutPoint], names: Sequence[str]) -> tuple[CutPoint, .
             next_step=f"write exits.modules: [{', '.join(points[i].name for i in chosen)}]",
         )
     return tuple(points[i] for i in chosen)
+
+
+def before(points: Sequence[CutPoint], module: str) -> list[CutPoint]:
+    """Return the cut points before the module whose outputs are the network's: dense outputs are maps too.
+
+    Args:
+        points: of ``cut_points``.
+        module: its name; what ends with it, such as the part that holds it, is left out as well.
+    """
+    ends = [any(name == module for name in (point.name, *point.aliases)) for point in points]
+    return list(points[: ends.index(True)] if True in ends else points)
 
 
 def deepest(points: Sequence[CutPoint]) -> CutPoint:

@@ -92,11 +92,11 @@ def _cannot_take(backbone: nn.Module, inputs: tuple[Tensor, ...], error: Excepti
         return RecipeError(
             f"This backbone cannot take inputs of {sizes}: {reason}",
             allowed=f"images of {made_for[1]} x {made_for[2]}, the only size that it is built for",
-            next_step=f"--set data.image_size={made_for[1]}, or choose another backbone in model.name",
+            next_step=f"--set modality.image_size={made_for[1]}, or choose another backbone in model.name",
         )
     return RecipeError(
         f"This backbone cannot take inputs of {sizes}: {reason}",
-        next_step="set data.image_size to a size that it takes, or choose another backbone in model.name; one that "
+        next_step="set modality.image_size to a size that it takes, or choose another backbone in model.name; one that "
         "takes flat vectors must begin with torch.nn.Flatten",
     )
 

@@ -56,7 +56,7 @@ class View:
     """Which samples the network sees in a step besides the step's own; as many as those.
 
     Attributes:
-        samples: ``own``, the step's samples; ``same_stratum``, for each sample another one of its stratum, such as its
+        samples: ``same``, the step's samples; ``same_stratum``, for each sample another one of its stratum, such as its
             class; ``previous``, the samples of the step before (in the first step its own).
         augmented: drawn anew; False: the very inputs of the step again, which only dropout tells apart.
         mixed: alpha of the Beta distribution with which they are mixed among themselves (mixup), 0 = off.
@@ -64,7 +64,7 @@ class View:
             they are a batch of their own, which still moves the running statistics of batch norms.
     """
 
-    samples: Literal["own", "same_stratum", "previous"] = "own"
+    samples: Literal["same", "same_stratum", "previous"] = "same"
     augmented: bool = True
     mixed: float = 0.0
     gradient: bool = True
@@ -109,16 +109,16 @@ class Batch:
 
     @property
     def second_view(self) -> SecondView:
-        """The further view, for a method that needs one."""
+        """Return the further view, for a method that needs one."""
         assert self.second is not None
         return self.second
 
     @property
     def teacher_outputs(self) -> Outputs:
-        """Outputs of the teacher network, for a method that needs one."""
+        """Return outputs of the teacher network, for a method that needs one."""
         assert self.teacher is not None
         return self.teacher
 
     def with_samples(self, samples: Minibatch) -> Batch:
-        """The same step with other samples, such as those of the further view."""
+        """Return the same step with other samples, such as those of the further view."""
         return replace(self, samples=samples, last_target=None)

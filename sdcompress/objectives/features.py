@@ -65,7 +65,7 @@ class Adapters(nn.Module):
 
 
 def attention(feature_map: Tensor) -> Tensor:
-    """Where a map is active: the mean of squares over its channels, each sample's scaled to length 1.
+    """Return where a map is active: the mean of squares over its channels, each sample's scaled to length 1.
 
     Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv 1612.03928, section 3.1.
 
@@ -79,7 +79,7 @@ def attention(feature_map: Tensor) -> Tensor:
 
 
 def cells(feature_map: Tensor, side: int = 7) -> Tensor:
-    """The local features of a map, averaged to at most ``side * side`` of them.
+    """Return the local features of a map, averaged to at most ``side * side`` of them.
 
     Args:
         feature_map: [B, C, H, W], or [B, N, C] of a token model, whose tokens are cells already.

@@ -159,7 +159,7 @@ class RisingTemperature(nn.Module):
 
     @torch.no_grad()
     def forward(self, teacher: Tensor, step: int) -> Tensor:
-        """The temperature of this step, a scalar; then look at how sure the teacher is at it.
+        """Return the temperature of this step, a scalar; then look at how sure the teacher is at it.
 
         Args:
             teacher: [B, K] logits.
@@ -176,7 +176,7 @@ class RisingTemperature(nn.Module):
 
 
 def _from_all(tensor: Tensor) -> Tensor:
-    """The tensors of all processes, joined along the batch; the tensor itself in a single process."""
+    """Return the tensors of all processes, joined along the batch; the tensor itself in a single process."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]

@@ -32,7 +32,7 @@ def transport(student: Tensor, teacher: Tensor, *, epsilon: float = 0.05, iterat
 
 @torch.no_grad()
 def plan(cost: Tensor, *, epsilon: float, iterations: int) -> Tensor:
-    """The entropic transport plan between uniform weights, by Sinkhorn's iteration.
+    """Return the entropic transport plan between uniform weights, by Sinkhorn's iteration.
 
     The scalings are plain numbers, so that an iteration is two products of matrix and vector; every few of them they
     are absorbed into the logarithm of the kernel, where nothing overflows (Schmitzer, arXiv 1610.06519, section 3.1).

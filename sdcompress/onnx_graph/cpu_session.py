@@ -8,7 +8,7 @@ __all__ = ["cpu_session"]
 
 
 def cpu_session(graph: bytes, *, threads: int = 0, optimise: bool = True) -> onnxruntime.InferenceSession:
-    """A session of ONNX Runtime on the CPU that logs nothing: what fails is raised.
+    """Return a session of ONNX Runtime on the CPU that logs nothing: what fails is raised.
 
     Args:
         graph: the serialised model.

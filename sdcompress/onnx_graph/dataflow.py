@@ -7,10 +7,10 @@ from enum import Enum
 
 import onnx
 
-__all__ = ["Dataflow", "Kind", "names_read"]
+__all__ = ["Dataflow", "Dependence", "names_read"]
 
 
-class Kind(Enum):
+class Dependence(Enum):
     """What a node's outputs depend on."""
 
     CONSTANT = "weights and constants only"
@@ -41,12 +41,12 @@ class Dataflow:
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
         self.values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
-        self.kinds: list[Kind] = []
+        self.kinds: list[Dependence] = []
         for node, uses in zip(self.nodes, self.uses, strict=True):
             self.kinds.append(self._kind(node, uses))
 
     def ancestors(self, tensors: Iterable[str]) -> set[int]:
-        """Indices of all nodes that the tensors depend on, their own producers included."""
+        """Return indices of all nodes that the tensors depend on, their own producers included."""
         nodes: set[int] = set()
         pending = list(tensors)
         while pending:
@@ -57,26 +57,26 @@ class Dataflow:
         return nodes
 
     def axes(self, tensor: str) -> list[int | str] | None:
-        """The axes of a tensor, a dynamic one by its name; None where the graph does not say."""
+        """Return the axes of a tensor, a dynamic one by its name; None where the graph does not say."""
         value = self.values.get(tensor)
         if value is None or not value.type.tensor_type.HasField("shape"):
             return None
         return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
 
-    def _kind(self, node: onnx.NodeProto, uses: list[str]) -> Kind:
+    def _kind(self, node: onnx.NodeProto, uses: list[str]) -> Dependence:
         kinds = {
-            self.kinds[self.producer[name]] if name in self.producer else Kind.DATA
+            self.kinds[self.producer[name]] if name in self.producer else Dependence.DATA
             for name in uses
             if name not in self.initializers
         }
-        if not kinds - {Kind.CONSTANT}:
-            return Kind.CONSTANT
-        shape_only = node.op_type in {"Shape", "Size"} or Kind.DATA not in kinds
-        return Kind.SHAPE if shape_only else Kind.DATA
+        if not kinds - {Dependence.CONSTANT}:
+            return Dependence.CONSTANT
+        shape_only = node.op_type in {"Shape", "Size"} or Dependence.DATA not in kinds
+        return Dependence.SHAPE if shape_only else Dependence.DATA
 
 
 def names_read(node: onnx.NodeProto) -> Iterator[str]:
-    """The names that a node reads, those captured by its subgraphs included."""
+    """Return the names that a node reads, those captured by its subgraphs included."""
     yield from filter(None, node.input)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):

@@ -24,18 +24,18 @@ class Renaming:
         self._prefix, self._input_names = prefix, input_names
 
     def name(self, old: str) -> str:
-        """The new name; an empty name (an optional input that is left out) stays empty."""
+        """Return the new name; an empty name (an optional input that is left out) stays empty."""
         return self._input_names.get(old, f"{self._prefix}/{old}" if old else old)
 
     def tensor(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
-        """A copy of a stored tensor under its new name."""
+        """Return a copy of a stored tensor under its new name."""
         renamed = onnx.TensorProto()
         renamed.CopyFrom(tensor)
         renamed.name = self.name(tensor.name)
         return renamed
 
     def node(self, node: onnx.NodeProto) -> onnx.NodeProto:
-        """A copy of a node with new names, those in its subgraphs included."""
+        """Return a copy of a node with new names, those in its subgraphs included."""
         renamed = onnx.NodeProto()
         renamed.CopyFrom(node)
         renamed.name = self.name(node.name)
@@ -49,7 +49,7 @@ class Renaming:
 
 
 def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A deep copy of a model."""
+    """Return a deep copy of a model."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
@@ -87,7 +87,7 @@ def drop_unused_initializers(graph: onnx.GraphProto) -> None:
 
 
 def strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without metadata, doc strings and operator sets that no node uses.
+    """Return a copy without metadata, doc strings and operator sets that no node uses.
 
     The exporter writes source lines and paths of the network into every node. They would show the user's folders to
     every reader of the model, and make its bytes depend on where the export ran.

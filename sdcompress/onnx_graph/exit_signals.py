@@ -19,7 +19,7 @@ __all__ = ["add_signals"]
 def add_signals(
     model: onnx.ModelProto, exit_: str, outputs: str, task: Task, *, batch: str
 ) -> tuple[onnx.ModelProto, ExitSignals]:
-    """A copy of a segment with an exit's signals as further outputs; see ``ExitSignals``.
+    """Return a copy of a segment with an exit's signals as further outputs; see ``ExitSignals``.
 
     Args:
         model: the segment.

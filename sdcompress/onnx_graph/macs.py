@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 import onnx
 
 from sdcompress.errors import UsageError
-from sdcompress.onnx_graph.dataflow import Dataflow, Kind
+from sdcompress.onnx_graph.dataflow import Dataflow, Dependence
 from sdcompress.onnx_graph.edit import copy_model
 
 __all__ = ["macs", "parameters"]
 
 
 def macs(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
-    """Multiply-accumulates for one sample, of convolutions, matrix products and attention only.
+    """Return multiply-accumulates for one sample, of convolutions, matrix products and attention only.
 
     Args:
         model: its axes are numbers, or sums, products and quotients of named axes (``64*batch``, ``tokens + 1``).
@@ -32,7 +32,9 @@ def macs(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
             if axis.dim_param and (size := _axis_size(axis.dim_param, sizes)):
                 axis.dim_value = size
     flow = Dataflow(onnx.shape_inference.infer_shapes(single, data_prop=True))
-    return sum(_node_macs(flow, node) for node, kind in zip(flow.nodes, flow.kinds, strict=True) if kind is Kind.DATA)
+    return sum(
+        _node_macs(flow, node) for node, kind in zip(flow.nodes, flow.kinds, strict=True) if kind is Dependence.DATA
+    )
 
 
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
@@ -62,7 +64,7 @@ def _axis_size(axis: str, sizes: Mapping[str, int]) -> int | None:
 
 
 def parameters(model: onnx.ModelProto) -> int:
-    """The number of elements of all stored weight tensors of two or more elements.
+    """Return the number of elements of all stored weight tensors of two or more elements.
 
     Weights that the exporter merged (batch norm into convolution) are counted as stored. Scalars are left out: they
     are constants of formulas, such as the 3 and 6 of a hard swish. Quantised weights count as the floats that they

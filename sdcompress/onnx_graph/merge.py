@@ -30,7 +30,7 @@ __all__ = ["merge"]
 def merge(
     manifest: Manifest, segments: Sequence[onnx.ModelProto], thresholds: Sequence[float | None], *, batch_of_one: bool
 ) -> onnx.ModelProto:
-    """One checked graph from inputs to the outputs, the decision and the exit of each sample.
+    """Return one checked graph from inputs to the outputs, the decision and the exit of each sample.
 
     Args:
         manifest: of a cascade with a policy.
@@ -109,7 +109,7 @@ class _Scope:
         self.constants += constants
 
     def graph(self, name: str, outputs: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
-        """The graph of all that was added, with these outputs."""
+        """Return the graph of all that was added, with these outputs."""
         return helper.make_graph(self.nodes, name, [], outputs, self.constants)
 
 
@@ -125,7 +125,7 @@ class _Merger:
         assert manifest.policy is not None
         self._manifest, self._segments, self._task = manifest, segments, task_of(manifest)
         policy, exits = manifest.policy, len(manifest.exits)
-        self._policy: ExitPolicy = restore(policy.kind, policy.parameters, self._task, exits)
+        self._policy: ExitPolicy = restore(policy.name, policy.parameters, self._task, exits)
         self._thresholds, self._alone = thresholds, batch_of_one
 
     def level(
@@ -193,7 +193,7 @@ class _Merger:
         index = self._filled(scope, logits, position)
         all_exit = _Scope(f"exit-{position}/all-leave")
         all_exit_branch = self._branch(all_exit, all_exit.node("Identity", logits), all_exit.node("Identity", index))
-        carried = {tensor.name: tensors[tensor.name] for tensor in self._manifest.border(position)}
+        carried = {tensor.name: tensors[tensor.name] for tensor in self._manifest.live_tensors(position)}
         if self._alone:
             deeper, deeper_index, continuation = self.level(position + 1, carried, history)
             branches = {"then_branch": all_exit_branch, "else_branch": self._branch(continuation, deeper, deeper_index)}

@@ -14,14 +14,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from sdcompress.errors import UsageError
-from sdcompress.onnx_graph.dataflow import Dataflow, Kind, names_read
+from sdcompress.onnx_graph.dataflow import Dataflow, Dependence, names_read
 from sdcompress.schema.manifest import Tensor
 
 __all__ = ["cut_segments", "prune_heads", "serialize", "tensor_specs"]
 
 
 def cut_segments(model: onnx.ModelProto, exits: Sequence[str], *, batch: str = "batch") -> tuple[onnx.ModelProto, ...]:
-    """One checked model for each exit; chained by tensor names they compute what ``model`` computes.
+    """Return one checked model for each exit; chained by tensor names they compute what ``model`` computes.
 
     With one exit the result is the network truncated at it. Heads of exits that are not named are pruned, and all
     stages between two named exits are one segment.
@@ -48,19 +48,19 @@ def cut_segments(model: onnx.ModelProto, exits: Sequence[str], *, batch: str = "
 
 
 def prune_heads(model: onnx.ModelProto, exits: Sequence[str]) -> onnx.ModelProto:
-    """One checked model with these exits as its outputs, without the heads of all others.
+    """Return one checked model with these exits as its outputs, without the heads of all others.
 
     Args:
         model: the all-exits graph.
         exits: names of the outputs, in the order of the outputs.
     """
     flow = Dataflow(model)
-    data_nodes = {index for index in flow.ancestors(exits) if flow.kinds[index] is Kind.DATA}
+    data_nodes = {index for index in flow.ancestors(exits) if flow.kinds[index] is Dependence.DATA}
     return _assemble(model, flow, _SegmentNodes(flow, data_nodes), "model", exits)
 
 
 def tensor_specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
-    """The inputs or outputs of a graph as the manifest lists them."""
+    """Return the inputs or outputs of a graph as the manifest lists them."""
     return tuple(
         Tensor.model_validate(
             {
@@ -74,7 +74,7 @@ def tensor_specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
 
 
 def serialize(model: onnx.ModelProto) -> bytes:
-    """The bytes of a model, the same for equal models."""
+    """Return the bytes of a model, the same for equal models."""
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -101,7 +101,7 @@ class _SegmentNodes:
                 continue
             visited.add(name)
             index = flow.producer.get(name)
-            if index is None or flow.kinds[index] is Kind.DATA:
+            if index is None or flow.kinds[index] is Dependence.DATA:
                 self.inputs.append(name)
                 continue
             self.copied.add(index)
@@ -113,7 +113,7 @@ def _nodes_of_exits(flow: Dataflow, exits: Sequence[str]) -> list[set[int]]:
     assigned: set[int] = set()
     by_exit = []
     for exit_ in exits:
-        nodes = {index for index in flow.ancestors([exit_]) - assigned if flow.kinds[index] is Kind.DATA}
+        nodes = {index for index in flow.ancestors([exit_]) - assigned if flow.kinds[index] is Dependence.DATA}
         if flow.producer[exit_] not in nodes:
             raise UsageError(
                 f"'{exit_}' is a constant or the same tensor as the outputs of an earlier exit.",
@@ -126,7 +126,7 @@ def _nodes_of_exits(flow: Dataflow, exits: Sequence[str]) -> list[set[int]]:
 
 
 def _reads_shape(flow: Dataflow, index: int) -> bool:
-    return flow.nodes[index].op_type in {"Shape", "Size"} and flow.kinds[index] is Kind.SHAPE
+    return flow.nodes[index].op_type in {"Shape", "Size"} and flow.kinds[index] is Dependence.SHAPE
 
 
 def _check_border(flow: Dataflow, name: str, batch: str) -> None:

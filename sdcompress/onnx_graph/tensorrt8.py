@@ -48,7 +48,7 @@ TENSORRT_8_5 = frozenset(_SUPPORTED.split())
 
 
 def unsupported_by_8_5(models: Mapping[str, onnx.ModelProto]) -> str:
-    """The operators that TensorRT 8.5 cannot parse, each with its first node, as text; empty if there is none.
+    """Return the operators that TensorRT 8.5 cannot parse, each with its first node, as text; empty if there is none.
 
     Args:
         models: file name -> graph.

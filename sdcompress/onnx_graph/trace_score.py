@@ -47,7 +47,7 @@ _BOOL, _INT64 = np.dtype(np.bool_), np.dtype(np.int64)
 def trace_score(
     policy: ExitPolicy, exit_: int, signals: Sequence[ExitSignals], task: Task, prefix: str
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto], str]:
-    """The nodes that compute an exit's score, their constants, and the name of the score, float32 [batch].
+    """Return the nodes that compute an exit's score, their constants, and the name of the score, float32 [batch].
 
     Args:
         policy: with its fitted parameters.
@@ -94,7 +94,7 @@ class _Trace:
         self._policy, self._task, self._prefix = policy, task, prefix
 
     def columns(self, names: ExitSignals) -> Signals:
-        """An exit's signals as symbols."""
+        """Return an exit's signals as symbols."""
         columns: dict[str, Any] = {
             name: _Symbol(
                 self, self._node("Gather", names.values, self._constant(np.int64(at)), axis=1), np.dtype("f4")
@@ -112,7 +112,7 @@ class _Trace:
         return _Symbol(self, self._node("Cast", least, to=TensorProto.BOOL), _BOOL)
 
     def apply(self, ufunc: np.ufunc, inputs: Sequence[Any]) -> _Symbol:
-        """The result of a ufunc, as numpy would have it."""
+        """Return the result of a ufunc, as numpy would have it."""
         if ufunc not in _OPERATORS:
             raise self.refused(f"it uses numpy's {ufunc.__name__}")
         kinds = [_kind(value) for value in inputs]
@@ -129,7 +129,7 @@ class _Trace:
         return _Symbol(self, self._node(_OPERATORS[ufunc], *map(self.cast, inputs, input_dtypes)), result, *ranks)
 
     def cast(self, value: Any, dtype: np.dtype[Any]) -> str:
-        """The name of a symbol or a constant, converted to a type."""
+        """Return the name of a symbol or a constant, converted to a type."""
         if not isinstance(value, _Symbol):
             return self._constant(np.asarray(value).astype(dtype))
         if value.dtype == dtype:
@@ -137,7 +137,7 @@ class _Trace:
         return self._node("Cast", value.name, to=helper.np_dtype_to_tensor_dtype(dtype))
 
     def refused(self, reason: str) -> UsageError:
-        """The error for a policy that cannot be recorded."""
+        """Return the error for a policy that cannot be recorded."""
         return UsageError(
             f"The score of the exit policy {self._policy} cannot be put into a graph: {reason}.",
             allowed=f"numpy's {', '.join(ufunc.__name__ for ufunc in _OPERATORS)} of signals and numbers",

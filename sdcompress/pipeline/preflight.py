@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sdcompress import methods
 from sdcompress.calibration.calibrate import check_policy, least_samples
-from sdcompress.data import Loader
+from sdcompress.data import DatasetCache
 from sdcompress.errors import RecipeError, SetupError, UnknownNameError, UsageError, requires_extra
-from sdcompress.exporting.exit_selection import kept_exits
+from sdcompress.exporting.export_spec import kept_exits
 from sdcompress.exporting.preflight import check_export
 from sdcompress.machine import check_threads
 from sdcompress.progress import Progress
@@ -21,14 +21,14 @@ def check_recipe(recipe: Recipe) -> None:
     """Check the recipe, without its data.
 
     Raises:
-        RecipeError: if the method is its own control, one of them cannot train by this recipe, the artifacts are to be
-            measured on a backend that they are not made for, or a precision cannot be made or run here.
-        UnknownNameError: if there will be no such exit, or there is no such method, exit policy or precision.
-        UsageError: if bench.threads is more than this machine runs at once, the exit policy is of no use with so few
-            exits or for this task, or the exits to keep are the last alone.
+        RecipeError: if the method is its own control, one of them cannot train by this recipe, bench.backend is not
+            that of the artifacts, or a precision cannot be written or run on this machine.
+        UnknownNameError: if there is no such exit, method, exit policy or precision.
+        UsageError: if bench.threads is more than this machine runs at once, the exit policy does not serve this number
+            of exits or this task, or only the last exit is kept.
     """
     with requires_extra("train"):
-        from sdcompress.training.validate_recipe import check_recipe as check_training  # torch
+        from sdcompress.training.check_recipe import check_recipe as check_training  # torch
 
     _check_backend(recipe.bench.backend)
     check_threads(recipe.bench.threads, "bench.threads")
@@ -39,7 +39,7 @@ def check_recipe(recipe: Recipe) -> None:
         if control.name == recipe.method.name and control != recipe.method:
             raise RecipeError(
                 f"The method '{control.name}' is its own control, with other parameters.",
-                allowed="controls of other names than the method: results go by the name",
+                allowed="controls with other names than the method, because names identify results",
                 next_step="remove it from controls, and run it as a recipe of its own, with its own name",
             )
     if not methods.build(recipe.method).needs.exits:
@@ -84,26 +84,26 @@ def _check_backend(backend: str) -> None:
         )
 
 
-def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -> None:
-    """Check that enough images are held out and can be read, that every method trains on them, and all networks export.
+def check_data(recipe: Recipe, load: DatasetCache, progress: Progress | None = None) -> None:
+    """Check that enough samples are held out and readable, and that all methods can train and all networks export.
 
     Loads the data set.
 
     Args:
         recipe: the method and its controls.
-        load: loads the data, once for all who need it.
-        progress: called with (image files checked, all of them).
+        load: loads the data.
+        progress: called with (files checked, all files).
 
     Raises:
-        RecipeError: if no image is held out to prove an export, or too few to choose thresholds, or the network cannot
-            give what a method needs, or cannot be trained on batches of this size.
+        RecipeError: if no sample is held out to check an export, or too few to choose thresholds, or the network does
+            not meet the needs of a method, or cannot be trained with this batch size.
         UsageError, ParityError: if a network cannot be exported.
-        DataError: if the data is not there or broken.
+        DataError: if the data is missing or broken.
     """
     with requires_extra("train"):
         from sdcompress.training.preflight import check_with_data  # torch
 
-    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
+    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
     for spec in (recipe.method, *recipe.controls):
         check_with_data(recipe.model_copy(update={"method": spec}), dataset)
     validation, test = len(dataset.val), len(dataset.test)
@@ -119,12 +119,13 @@ def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -
         for spec in (recipe.method, *recipe.controls):
             check_export(recipe.model_copy(update={"method": spec}), dataset)
         return
-    reasons = ["choose the thresholds of the layout 'cascade'"] * calibrates + ["say what a precision costs"] * judges
+    reasons = ["choose the thresholds of the layout 'cascade'"] * calibrates
+    reasons += ["measure the cost of a precision"] * judges
     ways = ["take 'cascade' out of export.layouts"] * calibrates + ["leave quantize.precisions out"] * judges
     raise RecipeError(
-        f"'{recipe.data.name}' holds out {validation} images for validation and {test} for test.",
-        allowed="at least 1 of them, which proves the export"
+        f"'{recipe.data.name}' holds out {validation} samples for validation and {test} for test.",
+        allowed="at least 1 of them, to check the export"
         + (f", and {least} for validation, which {' and '.join(reasons)}" if reasons else "")
-        + (" (calibrate.confidence asks for so many)" if calibrates and recipe.calibrate.confidence else ""),
+        + (" (because of calibrate.confidence)" if calibrates and recipe.calibrate.confidence else ""),
         next_step=f"raise data.validation or data.test_limit{', or ' if ways else ''}{' and '.join(ways)}",
     )

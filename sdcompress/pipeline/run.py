@@ -2,11 +2,11 @@
 
 runs/NAME/recipe.yaml           the resolved recipe
           train/<method>/       checkpoints, metrics.jsonl, TensorBoard
-          artifacts/<method>-…  exported, cut, quantised, calibrated
+          artifacts/<method>-…  exported, partitioned, quantised, calibrated
           evaluations/….json    every checkpoint and artifact, on validation and test
-          bench.json            latency of all artifacts in turn
+          bench.json            latency of all artifacts
           report/               report.json, report.md, report.html
-          steps.json            what went into each finished step
+          steps.json            hashes of the inputs of each finished step
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from sdcompress import methods, recipes
 from sdcompress.checkpoint import newest, read_metrics
 from sdcompress.errors import requires_extra
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
-from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export_spec import ExportSpec
 from sdcompress.options import Options
 from sdcompress.pipeline.preflight import check_data, check_recipe
-from sdcompress.pipeline.steps import Record, Stage, Step
-from sdcompress.progress import Progress, silent
+from sdcompress.pipeline.steps import Record, Step, StepProgress
+from sdcompress.progress import Progress, no_progress
 from sdcompress.reporting.read import read_result
 from sdcompress.schema import recipe as schema
 from sdcompress.schema.report import BenchRecord, BenchReport, Evaluation, Report
@@ -37,7 +37,7 @@ from sdcompress.verbs.export import export_all
 
 __all__ = ["run"]
 
-_AGAIN = "remove that file and run again: it is measured again"
+_MEASURE_AGAIN = "remove that file and run again: it is measured again"
 
 SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
@@ -49,21 +49,21 @@ def run(
     settings: Iterable[recipes.Setting] = (),
     command: str = "",
     overwrite: bool = False,
-    stage: Stage | None = None,
+    step_progress: StepProgress | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     on_start: Callable[[str], None] | None = None,
 ) -> Report:
     """Run all steps of a recipe: train it and its controls, export, calibrate, evaluate, bench, report.
 
-    Started again, it goes on where it stopped.
+    A run that was stopped continues where it stopped.
 
     Args:
         recipe: a YAML file, a shipped recipe's name, a mapping or a ``Recipe``.
         out: folder of the run; default ``runs/<name>``.
         settings: ``section.key=value``, or pairs of key and value, on top of the recipe.
-        command: what the user typed, for the records.
-        overwrite: throw away training runs of other recipes that are there.
-        stage: shows what goes on.
+        command: the command that the user typed, for the records.
+        overwrite: replace training runs of other recipes.
+        step_progress: shows the progress of each step.
         on_epoch: called with the metrics of each epoch.
         on_start: called with a sentence about threads and device before a training's first step.
 
@@ -73,25 +73,26 @@ def run(
     Raises:
         RecipeError: if the recipe is not valid, or the method is its own control, with other parameters.
         UsageError: if another process runs in the folder.
-        SdcompressError: what each verb raises; all finished steps are kept.
+        SdcompressError: the errors of the verbs; all finished steps are kept.
     """
     checked = recipes.read(recipe, settings)
-    folder, stage = Path(out) if out is not None else Path("runs") / checked.name, stage or _no_progress
+    folder = Path(out) if out is not None else Path("runs") / checked.name
+    step_progress = step_progress or _no_progress_bar
     check_recipe(checked)
     options = Options(data_dir=checked.data.dir, download=checked.data.download, command=command)
     if newest(folder / "train" / checked.method.name) is None:
-        with stage("check the data") as progress:
-            check_data(checked, options.loader, progress)
-    job, record = _Job(checked, folder, options, overwrite, on_epoch, on_start), Record(folder / "steps.json")
+        with step_progress("check the data") as progress:
+            check_data(checked, options.datasets, progress)
+    state, record = _Run(checked, folder, options, overwrite, on_epoch, on_start), Record(folder / "steps.json")
     with locked_folder(folder):
-        for step in job.steps():
-            record.do(step, stage)
-    return job.result
+        for step in state.steps():
+            record.run(step, step_progress)
+    return state.result
 
 
 @dataclass
-class _Job:
-    """What the steps of a run do, and what they have made so far."""
+class _Run:
+    """The steps of a run, and their results so far."""
 
     recipe: schema.Recipe
     out: Path
@@ -109,10 +110,10 @@ class _Job:
         return self._reports[-1]
 
     def steps(self) -> Iterator[Step]:
-        """All steps in their order; each is described when those before it are done, as their results decide it."""
+        """Yield all steps in order; a step is defined when those before it are finished, because it depends on them."""
         for spec in self._methods():
             yield Step(f"train {spec.name}", partial(self._train, spec))
-        # only now: training refuses a folder that holds a run of another recipe
+        # only now, because training refuses a folder that holds a run of another recipe
         write_text(self.out / "recipe.yaml", recipes.dump(self.recipe))
         for spec in self._methods():
             yield from self._make_artifacts(spec)
@@ -128,7 +129,7 @@ class _Job:
         return (*(control for control in self.recipe.controls if control != self.recipe.method), self.recipe.method)
 
     def _train(self, spec: schema.Method, progress: Progress) -> None:
-        """Train one method, or go on; training keeps its own record of what it was given."""
+        """Train one method, or resume its training, which keeps its own record of its inputs."""
         with requires_extra("train"):
             from sdcompress.training.run import holds_another  # torch
 
@@ -141,7 +142,7 @@ class _Job:
             on_epoch=self.on_epoch,
             on_start=self.on_start,
             checked=True,
-            load=self.options.loader,
+            load=self.options.datasets,
         )
         self.checkpoints[spec.name] = open_trained_model(checkpoint, self.options)
 
@@ -158,26 +159,26 @@ class _Job:
                     model = self._open(out)
                 if target.layout == "cascade":
                     out = target.out.with_name(f"{spec.name}-early-exit{f'-{precision}' if precision else ''}")
-                    # where there is a certificate, what the precision costs counts as lost too
+                    # with a certificate, the drop includes what the precision costs
                     reference = exported if precision and self.recipe.calibrate.confidence is not None else None
                     yield self._calibrate(model, out, reference)
                     model = self._open(out)
                 self.artifacts[model.path.name] = model
 
-    def _targets(self, spec: schema.Method) -> list[Target]:
+    def _targets(self, spec: schema.Method) -> list[ExportSpec]:
         """Return the artifacts to make of one method's network: truncated ones, then the other layouts."""
         folder, settings = self.out / "artifacts", self.recipe.export
         exits = spec == self.recipe.method and methods.build(spec).needs.exits
-        # a control is there to be compared with: its whole network is enough
+        # a control serves for comparison: its whole network is enough
         singles = (settings.truncate_at if "single" in settings.layouts else ()) if exits else ("final",)
-        targets = [Target(folder / f"{spec.name}-{name}", "single", name) for name in singles]
+        targets = [ExportSpec(folder / f"{spec.name}-{name}", "single", name) for name in singles]
         return targets + [
-            Target(folder / f"{spec.name}-{layout}", layout, exits=settings.keep_exits)
+            ExportSpec(folder / f"{spec.name}-{layout}", layout, exits=settings.keep_exits)
             for layout in settings.layouts
             if exits and layout != "single"
         ]
 
-    def _export(self, spec: schema.Method, targets: list[Target]) -> Step:
+    def _export(self, spec: schema.Method, targets: list[ExportSpec]) -> Step:
         checkpoint, settings = self.checkpoints[spec.name], self.recipe.export
 
         def work(progress: Progress) -> None:
@@ -209,7 +210,7 @@ class _Job:
         return Step(f"calibrate {model.path.name}", work, inputs, (out,))
 
     def _evaluate(self, name: str, model: TrainedModel) -> Iterator[Step]:
-        """Score one on both splits; an empty validation split is passed over."""
+        """Evaluate a model on both splits; an empty validation split is skipped."""
         for split in SPLITS:
             path = self._evaluation_file(name, split)
             if split == "validation" and not path.exists() and len(model.dataset().val) == 0:
@@ -219,14 +220,14 @@ class _Job:
                 scores = sdcompress.evaluate(model, self._measuring(progress), split=split, name=name)
                 write_text(path, scores.model_dump_json(indent=1))
 
-            # an earlier version's record holds less
+            # an earlier version recorded fewer fields
             yield Step(f"evaluate {name} on {split}", work, [model.digest, sorted(Evaluation.model_fields)], (path,))
 
     def _evaluation_file(self, name: str, split: str) -> Path:
         return self.out / "evaluations" / f"{name}-{split}.json"
 
     def _bench(self) -> Step:
-        """Measure all artifacts in interleaved rounds on test images."""
+        """Measure all artifacts in interleaved rounds on test samples."""
         path, settings = self.out / "bench.json", self.recipe.bench
 
         def work(progress: Progress) -> None:
@@ -237,28 +238,30 @@ class _Job:
             write_text(path, measured.model_dump_json(indent=1))
 
         digests = {name: model.digest for name, model in self.artifacts.items()}
-        # an earlier version's record holds less
+        # an earlier version recorded fewer fields
         inputs = [digests, settings.model_dump(mode="json"), self._reference(), sorted(BenchRecord.model_fields)]
         return Step("bench", work, inputs, (path,))
 
-    def _report(self, evaluations: list[Path], _progress: Progress) -> None:
-        """Draw the report, every time."""
+    def _report(self, evaluations: list[Path], progress: Progress) -> None:
+        """Write the report, every time."""
+        progress(0, 1)
         report = sdcompress.report(
             {name: model.artifact() for name, model in self.artifacts.items()},
             self.out / "report",
             self.options,
-            evaluations=[read_result(path, Evaluation, _AGAIN) for path in evaluations],
-            benches=[read_result(self.out / "bench.json", BenchReport, _AGAIN)],
+            evaluations=[read_result(path, Evaluation, _MEASURE_AGAIN) for path in evaluations],
+            benches=[read_result(self.out / "bench.json", BenchReport, _MEASURE_AGAIN)],
             title=self.recipe.name,
             reference=self._reference(),
             recipe=self.recipe,
             training={spec.name: read_metrics(self.out / "train" / spec.name) for spec in self._methods()},
             overwrite=True,
         )
+        progress(1, 1)
         self._reports.append(report)
 
     def _reference(self) -> str | None:
-        """Return the network that the others are compared with: the first control's."""
+        """Return the reference of all comparisons: the network of the first control."""
         first, *others = self._methods()
         return f"{first.name}-final" if others else None
 
@@ -270,5 +273,5 @@ class _Job:
 
 
 @contextmanager
-def _no_progress(_what: str) -> Iterator[Progress]:
-    yield silent
+def _no_progress_bar(_what: str) -> Iterator[Progress]:
+    yield no_progress

@@ -1,4 +1,4 @@
-"""The steps of a run, and the record of those that are done: with the same inputs, none is done again."""
+"""Run steps whose inputs have changed, and record those that are finished."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sdcompress.progress import Progress
 from sdcompress.storage import digest_of, write_text
 from sdcompress.untrusted import Refused, read_bytes
 
-__all__ = ["Record", "Stage", "Step"]
+__all__ = ["Record", "Step", "StepProgress"]
 
 _LIMIT = 2**24  # bytes
 _RECORD = TypeAdapter(dict[str, str])
 
 
-Stage = Callable[[str], AbstractContextManager[Progress]]
-"""Called with the name of what begins; gives the progress that is told (done, total) while it lasts."""
+StepProgress = Callable[[str], AbstractContextManager[Progress]]
+"""Called with the name of a step; a context manager that gives the function of (done, total) for its duration."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Step:
     """A step of a run.
 
     Attributes:
-        name: as it is shown, and in the record.
-        work: does it; is given where to tell how far it is.
-        inputs: JSON of what decides the result; None: done every time, as it keeps a record of its own.
-        outputs: the files or folders that it writes.
+        name: shown, and in the record.
+        work: does the step; called with a function of (done, total).
+        inputs: JSON that determines the result; None: the step is run every time, and keeps its own record.
+        outputs: files or folders that it writes.
     """
 
     name: str
@@ -46,20 +46,21 @@ class Step:
 
 @dataclass(frozen=True)
 class Record:
-    """Which steps are done, by a hash of what went into them.
+    """The finished steps of a run with hashes of their inputs, in a file.
 
-    Every call raises a VerificationError where the record is damaged.
+    Raises:
+        VerificationError: by every call, if the file is damaged.
     """
 
     path: Path
 
-    def do(self, step: Step, stage: Stage) -> None:
-        """Do a step, unless it was finished with these very inputs and its outputs are still there."""
+    def run(self, step: Step, step_progress: StepProgress) -> None:
+        """Run a step, unless it was finished with the same inputs and its outputs exist."""
         key = digest_of({"inputs": step.inputs, "version": version("sdcompress")})
-        there = step.inputs is not None and all(path.exists() for path in step.outputs)
-        if there and self._done().get(step.name) == key:
+        complete = step.inputs is not None and all(path.exists() for path in step.outputs)
+        if complete and self._done().get(step.name) == key:
             return
-        with stage(step.name) as progress:
+        with step_progress(step.name) as progress:
             step.work(progress)
         if step.inputs is not None:
             write_text(self.path, json.dumps({**self._done(), step.name: key}, indent=1))

@@ -25,7 +25,7 @@ _SEED = (512, 0)  # no setting: redrawing until a precision looks good would sel
 
 
 def calibration_samples(training: Samples, task: Task, count: int | None) -> Subset:
-    """A random subset of the training samples, stratified by the task's strata, the same for the same data.
+    """Return a random subset of the training samples, stratified by the task's strata, the same for the same data.
 
     Every prefix of it is stratified too, so that each batch holds a mix of strata.
 
@@ -86,7 +86,7 @@ class CalibrationData:
         self.used = 0
 
     def feeds(self, position: int) -> Iterator[Feed]:
-        """The inputs of the segment at a position, batch by batch."""
+        """Return the inputs of the segment at a position, batch by batch."""
         samples = calibration_samples(self._training, task_of(self._manifest), self._count)
         self.used, done = len(samples), position * len(samples)
         modality = modality_of(self._manifest)

@@ -32,7 +32,7 @@ _SOFTMAX = "softmax_precision"  # of Attention: one node since opset 23
 
 
 def cast_floats(model: onnx.ModelProto, low_type: int, keep: Collection[str]) -> onnx.ModelProto:
-    """A copy that computes in a lower float type; its inputs and outputs stay float32.
+    """Return a copy that computes in a lower float type; its inputs and outputs stay float32.
 
     A node whose operator lacks that type in ONNX (Celu, or IsInf before opset 20) computes in float32.
 
@@ -55,7 +55,7 @@ def cast_floats(model: onnx.ModelProto, low_type: int, keep: Collection[str]) ->
 
 
 def low_precision_tensors(model: onnx.ModelProto, low_type: int) -> frozenset[str]:
-    """The float32 names of the node outputs that a model computes in a lower type.
+    """Return the float32 names of the node outputs that a model computes in a lower type.
 
     Args:
         model: made by ``cast_floats``; of any other model there are none.
@@ -85,7 +85,7 @@ class _FloatCast:
         self._cast: set[str] = set()  # names that a Cast computes
 
     def node(self, old: onnx.NodeProto, keep: Collection[str]) -> Iterator[onnx.NodeProto]:
-        """The node in its new type, after the casts that it needs."""
+        """Return the node in its new type, after the casts that it needs."""
         node = onnx.NodeProto()
         node.CopyFrom(old)
         floats = [name for name in (*old.input, *old.output) if name in self._floats]
@@ -110,7 +110,7 @@ class _FloatCast:
         yield node
 
     def outputs(self) -> Iterator[onnx.NodeProto]:
-        """The casts that return the graph's outputs to float32."""
+        """Return the casts that return the graph's outputs to float32."""
         for name in self._outputs:
             if name in self._floats:
                 yield from self._as(name, float32=True)

@@ -11,7 +11,7 @@ __all__ = ["upgrade_opset"]
 
 
 def upgrade_opset(model: onnx.ModelProto, opset: int, *, ir: int) -> onnx.ModelProto:
-    """The model itself if its opset is high enough, else a converted copy.
+    """Return the model itself if its opset is high enough, else a converted copy.
 
     Args:
         model: of ONNX's own operators.

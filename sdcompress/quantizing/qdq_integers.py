@@ -18,8 +18,7 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
 from sdcompress.onnx_graph.edit import copy_model
-from sdcompress.quantizing.clips import clip_bounds, split_clips
-from sdcompress.quantizing.pools import extract_padding
+from sdcompress.quantizing.integer_rewrites import clip_bounds, extract_padding, split_clips
 from sdcompress.quantizing.precisions._base import PRODUCTS, FloatSegment
 from sdcompress.quantizing.ranges import Ranges, measure_ranges
 
@@ -42,7 +41,7 @@ _OPTIONS = {
 
 
 def quantize_integers(segment: FloatSegment, activations: QuantType, options: dict[str, Any]) -> onnx.ModelProto:
-    """A copy with pairs of QuantizeLinear and DequantizeLinear around all nodes that compute in integers.
+    """Return a copy with pairs of QuantizeLinear and DequantizeLinear around all nodes that compute in integers.
 
     A weight's code q, -64..64, means scale * q, where scale is an output channel's largest weight over 64. Weights use
     7 bits because x86 processors without VNNI add two products in 16 bits, which 127 * 255 + 127 * 255 overflows.

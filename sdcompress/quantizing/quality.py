@@ -31,22 +31,22 @@ class ExitLoss:
     Attributes:
         exit: its name.
         samples: of the validation split.
-        score_before: the metric in float32.
-        score_after: in the new precision.
-        max_drop: how much smaller ``score_after`` may be.
-        changed: samples with another decision.
-        max_abs: largest absolute difference of an output; None where one is not finite.
+        metric_before: the metric in float32.
+        metric_after: in the new precision.
+        max_drop: how much smaller ``metric_after`` may be.
+        decision_changes: samples with another decision.
+        max_abs_diff: largest absolute difference of an output; None where one is not finite.
         worst: positions of up to 8 samples with the largest differences, largest first.
         problem: what is wrong, as a sentence; empty if the exit passed.
     """
 
     exit: str
     samples: int
-    score_before: float
-    score_after: float
+    metric_before: float
+    metric_after: float
     max_drop: float
-    changed: int
-    max_abs: float | None
+    decision_changes: int
+    max_abs_diff: float | None
     worst: tuple[int, ...]
     problem: str
 
@@ -60,7 +60,7 @@ def compare_exits(
     threads: int,
     progress: Progress | None,
 ) -> tuple[Quality, ...]:
-    """The quality of every exit before and after, on all samples; holds the outputs of one batch at a time.
+    """Return the quality of every exit before and after, on all samples; holds the outputs of one batch at a time.
 
     Args:
         manifest: of the artifact in float32.
@@ -72,9 +72,10 @@ def compare_exits(
     """
     sessions = [open_sessions(manifest, graphs, threads=threads) for graphs in (before, after)]
     modality = modality_of(manifest)
-    comparison = ExitComparison(task_of(manifest), [exit_.name for exit_ in manifest.exits])
-    for start in range(0, len(samples), _BATCH):
-        rows = np.arange(start, min(start + _BATCH, len(samples)))
+    task, exits = task_of(manifest), [exit_.name for exit_ in manifest.exits]
+    comparison, batch = ExitComparison(task, exits), task.batch_size(_BATCH, 2 * len(exits))
+    for start in range(0, len(samples), batch):
+        rows = np.arange(start, min(start + batch, len(samples)))
         inputs = modality.collate(samples.examples(rows))
         reference, quantised = (run(inputs) for run in sessions)
         comparison.add(reference, quantised, samples.targets[rows])
@@ -111,8 +112,8 @@ def golden_records(
                 exit=exit_.name,
                 samples=len(reference),
                 batches=(len(reference),),
-                max_abs=distance,
-                allowed=_MARGIN * distance + before.allowed,
+                max_abs_diff=distance,
+                tolerance=_MARGIN * distance + before.tolerance,
                 flips=count_flips(task, [runs[0][row]], reference),
             )
         )

@@ -23,10 +23,8 @@ from sdcompress.onnx_graph.macs import parameters
 from sdcompress.onnx_graph.partition import serialize, tensor_specs
 from sdcompress.progress import Progress
 from sdcompress.quantizing.calibration_data import CalibrationData
-from sdcompress.quantizing.finite import check_finite
-from sdcompress.quantizing.optimised import OptimisedExit, compare_optimised
-from sdcompress.quantizing.overflow import check_overflow
-from sdcompress.quantizing.precisions._base import FloatSegment, Precision
+from sdcompress.quantizing.checks import OptimisedExit, check_finite, check_overflow, compare_optimised
+from sdcompress.quantizing.precisions._base import FloatSegment, Rewriter
 from sdcompress.quantizing.quality import ExitLoss, compare_exits, golden_records
 from sdcompress.quantizing.segments import (
     count_products,
@@ -38,9 +36,9 @@ from sdcompress.quantizing.segments import (
 from sdcompress.quantizing.speed import speed_beside
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.schema import graphs as schema
+from sdcompress.schema.change import Quantized
 from sdcompress.schema.graphs import Segment
 from sdcompress.schema.manifest import Manifest, ParityRecord
-from sdcompress.schema.quantized import Quantized
 from sdcompress.tasks import task_of
 from sdcompress.verification.gate import save_failed
 from sdcompress.verification.verify import verify
@@ -132,8 +130,8 @@ def quantize(
         exits=tuple(quality.change for quality in qualities),
         bytes_before=sum(map(len, before)),
         bytes_after=sum(map(len, graphs.values())),
-        narrow=products[0],
-        wide=products[1],
+        low_precision_ops=products[0],
+        high_precision_ops=products[1],
         dropped=_dropped(manifest),
         speed=speed,
     )
@@ -145,8 +143,8 @@ def _describe_all(models: Mapping[str, onnx.ModelProto], opened: Artifact) -> No
         describe(model, task=opened.task, modality=opened.modality, exits=exits)
 
 
-def precision_of(name: str) -> Precision:
-    """The precision of that name.
+def precision_of(name: str) -> Rewriter:
+    """Return the precision of that name.
 
     Raises:
         UnknownNameError: with the nearest.
@@ -161,12 +159,15 @@ def precision_of(name: str) -> Precision:
             allowed=", ".join(get_args(schema.Precision)),
             next_step="add it to Precision in sdcompress/schema/graphs.py: docs/adding/precision.md",
         )
-    precision: Precision = registry.load(ROOM, name, extra="quantize")
+    precision: Rewriter = registry.load(ROOM, name, extra="quantize")
     return precision
 
 
 def _models(
-    manifest: Manifest, float32: Mapping[str, onnx.ModelProto], precision: Precision, calibration: CalibrationData
+    manifest: Manifest,
+    float32: Mapping[str, onnx.ModelProto],
+    precision: Rewriter,
+    calibration: CalibrationData,
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, onnx.ModelProto]]:
     """All segments by file name: in float32 without signals, and in the new precision."""
     bare_models, models = {}, {}
@@ -277,11 +278,11 @@ def _exit_loss(quality: Quality, max_drop: float) -> ExitLoss:
     return ExitLoss(
         exit=quality.change.name,
         samples=quality.samples,
-        score_before=quality.change.score_before,
-        score_after=quality.change.score_after,
+        metric_before=quality.change.metric_before,
+        metric_after=quality.change.metric_after,
         max_drop=max_drop,
-        changed=quality.change.changed,
-        max_abs=quality.change.max_abs if quality.finite else None,
+        decision_changes=quality.change.decision_changes,
+        max_abs_diff=quality.change.max_abs_diff if quality.finite else None,
         worst=quality.worst,
         problem=_change_text(quality) if quality.loses_more_than(max_drop) or not quality.finite else "",
     )
@@ -292,8 +293,8 @@ def _change_text(quality: Quality) -> str:
     broken = "" if quality.finite else ", logits are not finite"
     lost = quality.lost / quality.samples
     return (
-        f"{change.score_before:.2%} before, {change.score_after:.2%} after ({lost:+.2%} lost, {change.changed} "
-        f"answers differ{broken})"
+        f"{change.metric_before:.2%} before, {change.metric_after:.2%} after ({lost:+.2%} lost, "
+        f"{change.decision_changes} answers differ{broken})"
     )
 
 
@@ -322,7 +323,7 @@ def _write(
     metric = opened.task.metric
     exits = tuple(
         exit_.model_copy(
-            update={"temperature": 1.0, "scores": {metric: quality.change.score_after, **quality.further}},
+            update={"temperature": 1.0, "metrics": {metric: quality.change.metric_after, **quality.further}},
         )
         for exit_, quality in zip(opened.manifest.exits, qualities, strict=True)
     )

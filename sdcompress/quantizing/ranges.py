@@ -1,7 +1,4 @@
-"""Measure the range of every activation on the calibration images, image by image.
-
-So neither the order of the images nor the size of a batch changes a range.
-"""
+"""Measure the ranges of activations, and put the largest absolute value of a tensor into a graph."""
 
 from __future__ import annotations
 
@@ -17,7 +14,51 @@ from sdcompress.onnx_graph.cpu_session import cpu_session
 from sdcompress.onnx_graph.edit import copy_model
 from sdcompress.quantizing.precisions._base import Feed
 
-__all__ = ["GROUP", "Range", "Ranges", "expected_maximum", "measure_ranges"]
+__all__ = ["GROUP", "Range", "Ranges", "abs_max", "abs_max_name", "expected_maximum", "measure_ranges", "with_abs_max"]
+
+_ZERO = "largest/nothing"
+
+
+def abs_max(
+    model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed], *, threads: int = 1
+) -> dict[str, float]:
+    """Return the largest finite absolute value of each tensor over all batches.
+
+    Args:
+        model: float32; it runs with ONNX Runtime's optimisations.
+        names: of tensors in it.
+        feeds: its inputs, batch by batch; at least one.
+        threads: of ONNX Runtime; 0 leaves the choice to it.
+    """
+    session = cpu_session(with_abs_max(model, names).SerializeToString(), threads=threads)
+    sorted_names = sorted(names)
+    outputs = [abs_max_name(name) for name in sorted_names]
+    batches = [[float(value) for value in session.run(outputs, feed)] for feed in feeds]
+    return dict(zip(sorted_names, map(max, zip(*batches, strict=True)), strict=True))
+
+
+def abs_max_name(name: str) -> str:
+    """Return the output of ``with_abs_max`` that belongs to a tensor."""
+    return f"{name}/largest"
+
+
+def with_abs_max(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """Return a copy with the largest finite absolute value of each of these tensors as further outputs, float32 []."""
+    extended = copy_model(model)
+    extended.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), _ZERO))
+    for name in sorted(names):
+        absolute, infinite, finite = (f"{name}/{suffix}" for suffix in ("absolute", "infinite", "finite"))
+        extended.graph.node.extend(
+            [
+                helper.make_node("Abs", [name], [absolute]),
+                helper.make_node("IsInf", [absolute], [infinite]),
+                helper.make_node("Where", [infinite, _ZERO, absolute], [finite]),
+                helper.make_node("ReduceMax", [finite], [abs_max_name(name)], keepdims=0),
+            ]
+        )
+        extended.graph.output.append(helper.make_tensor_value_info(abs_max_name(name), TensorProto.FLOAT, []))
+    return extended
+
 
 GROUP = 32
 
@@ -44,7 +85,7 @@ class Ranges:
 
 
 def measure_ranges(model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed], *, threads: int) -> Ranges:
-    """The ranges of tensors over all images.
+    """Return the ranges of tensors over all images.
 
     Args:
         model: float32, with named nodes; it runs on one image at a time.
@@ -75,7 +116,7 @@ def measure_ranges(model: onnx.ModelProto, names: Collection[str], feeds: Iterab
 
 
 def expected_maximum(values: npt.NDArray[np.float64], group: int) -> float:
-    """The expected maximum of ``group`` values that are drawn without replacement.
+    """Return the expected maximum of ``group`` values that are drawn without replacement.
 
     The k-th smallest of N values is the largest of C(k-1, group-1) of the C(N, group) groups.
 

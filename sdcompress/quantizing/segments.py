@@ -25,7 +25,7 @@ _TYPED = {"fp16", "bf16"}
 
 
 def load_segment(artifact: Artifact, segment: Segment) -> onnx.ModelProto:
-    """The graph of a segment.
+    """Return the graph of a segment.
 
     Raises:
         UsageError: if it is in a lower precision already, or holds more than operators of ONNX.
@@ -51,7 +51,7 @@ def load_segment(artifact: Artifact, segment: Segment) -> onnx.ModelProto:
 
 
 def without_signals(model: onnx.ModelProto, signals: Collection[ExitSignals]) -> onnx.ModelProto:
-    """A copy without the signals of exits, with batch norm folded into convolutions and all shapes inferred.
+    """Return a copy without the signals of exits, with batch norm folded into convolutions and all shapes inferred.
 
     Args:
         model: the segment.
@@ -71,7 +71,7 @@ def without_signals(model: onnx.ModelProto, signals: Collection[ExitSignals]) ->
 
 
 def output_layers(model: onnx.ModelProto, logits: Collection[str]) -> frozenset[str]:
-    """The tensors from the last products with stored weights to the logits; see ``FloatSegment``."""
+    """Return the tensors from the last products with stored weights to the logits; see ``FloatSegment``."""
     producers = {name: node for node in model.graph.node for name in node.output}
     stored = {tensor.name for tensor in model.graph.initializer}
     tensors: set[str] = set()
@@ -94,7 +94,7 @@ def with_signals(
     *,
     batch: str,
 ) -> onnx.ModelProto:
-    """The rewritten segment as it is stored: with signals in float32, outputs in their order, without metadata.
+    """Return the rewritten segment as it is stored: with signals in float32, outputs in their order, without metadata.
 
     Args:
         model: what a precision returned for ``without_signals``.
@@ -118,7 +118,7 @@ def with_signals(
 
 
 def count_products(model: onnx.ModelProto, precision: str) -> tuple[int, int]:
-    """How many convolutions and products compute in a precision, and how many do not.
+    """Return how many convolutions and products compute in a precision, and how many do not.
 
     Args:
         model: what a precision returned.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from sdcompress.artifact.read import Artifact
+from sdcompress.benchmarking.clock import time_interleaved
 from sdcompress.benchmarking.stats import ratio_of_medians, verdict
-from sdcompress.benchmarking.turns import take_turns
 from sdcompress.data.samples import Samples
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.quantized import Speed
+from sdcompress.schema.change import Speed
 
 __all__ = ["speed_beside"]
 
@@ -30,7 +30,7 @@ def speed_beside(source: Artifact, quantised: Artifact, samples: Samples, *, thr
     engines = [open_engine(path, threads=threads, allow_uncertified=True) for path in (quantised, source)]
     chosen = np.linspace(0, len(samples) - 1, _EXAMPLES).round().astype(np.int64)
     inputs = engines[0].modality.collate(samples.examples(chosen))
-    new, old = take_turns(engines, inputs, 1, rounds=_ROUNDS, seconds=_SECONDS, warm_up_ms=_WARM_UP_MS)
+    new, old = time_interleaved(engines, inputs, 1, rounds=_ROUNDS, seconds=_SECONDS, warm_up_ms=_WARM_UP_MS)
     ratio = ratio_of_medians(old.rounds, new.rounds)
     return Speed(
         threads=threads,

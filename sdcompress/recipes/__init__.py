@@ -56,7 +56,7 @@ def read(source: str | Path | Mapping[str, Any] | Recipe | None, settings: Itera
 
 
 def override(section: Section, given: Section | Mapping[str, Any] | None) -> Section:
-    """A section of a recipe with what was given for it.
+    """Return a section of a recipe with what was given for it.
 
     Args:
         section: such as ``recipe.calibrate``.

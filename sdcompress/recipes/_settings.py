@@ -14,7 +14,7 @@ __all__ = ["Setting", "apply", "check_effect"]
 Keys = tuple[str, ...]
 Setting = str | tuple[str, Any]  # "train.epochs=10" or ("train.epochs", 10)
 _MAX_DEPTH = 20
-_ENTRIES = {("method",), ("task",)}  # sections whose bare string is a name
+_ENTRIES = {("method",), ("modality",), ("task",)}  # sections whose bare string is a name
 
 # keys that only some recipes read: their condition, as a function and as text
 _READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {

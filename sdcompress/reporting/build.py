@@ -58,7 +58,7 @@ def build(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=command,
         recipe=None if recipe is None else dict(recipe),
-        metric=_metric(manifests, evaluations),
+        metric_name=_metric(manifests, evaluations),
         reference=reference,
         rows=tuple(_bare_row(name, manifest) for name, manifest in manifests.items()),
         evaluations=tuple(evaluations),
@@ -76,7 +76,7 @@ def _metric(manifests: Mapping[str, Manifest], evaluations: Sequence[Evaluation]
     Raises:
         UsageError: if they have several: their scores cannot be compared.
     """
-    metrics = {task_of(manifest).metric for manifest in manifests.values()} | {one.metric for one in evaluations}
+    metrics = {task_of(manifest).metric for manifest in manifests.values()} | {one.metric_name for one in evaluations}
     if len(metrics) > 1:
         raise UsageError(
             f"The networks of this report are scored by {' and '.join(sorted(metrics))}.",
@@ -97,8 +97,8 @@ def _bare_row(name: str, manifest: Manifest) -> ReportRow:
         layout=manifest.layout,
         digest=manifest.digest,
         guarantee=_guarantee(manifest),
-        test_score=None,
-        validation_score=None,
+        test_metric=None,
+        validation_metric=None,
         macs=None,
         parameters=sum(segment.parameters for segment in manifest.segments),
         bytes=sum(segment.bytes for segment in manifest.segments),
@@ -131,8 +131,8 @@ def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:
     )
     return row.model_copy(
         update={
-            "test_score": score_of(test),
-            "validation_score": score_of(validation),
+            "test_metric": score_of(test),
+            "validation_metric": score_of(validation),
             "macs": _mean_macs(manifest, shares),
             "p50_ms": _percentile(record, 50.0),
             "p99_ms": _percentile(record, 99.0),

@@ -25,7 +25,7 @@ _ADVICE = (
 def cautions(report: Report) -> list[str]:
     """Return one or two sentences for each kind of warning that applies."""
     sentences = list(report.notes)
-    if report.rows and all(row.test_score is None for row in report.rows):
+    if report.rows and all(row.test_metric is None for row in report.rows):
         sentences.append("Nothing was evaluated on the test split. The thresholds were chosen on the validation split.")
     for bench in report.benches:
         if bench.threads > 1:
@@ -87,7 +87,7 @@ def _unpaired(report: Report) -> list[str]:
     names = [row.name for row in compared if difference_of(report, row) is None]
     if not names:
         return []
-    without = f"{_first_names(names)}: the difference in {report.metric} from {reference.name} has no interval"
+    without = f"{_first_names(names)}: the difference in {report.metric_name} from {reference.name} has no interval"
     return [f"{without}. Evaluate both on the same images with this version."]
 
 

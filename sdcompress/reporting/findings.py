@@ -30,7 +30,7 @@ def headline(report: Report) -> str:
     if unknown := [row.name for row in fast if losses[row.name] is None]:
         names = f"{enumeration([*unknown, reference.name])} was not compared"
         advice = "'sdcompress evaluate' on each of them gives it."
-        return f"No trade-off can be named: the {report.metric} of {names}. {advice}"
+        return f"No trade-off can be named: the {report.metric_name} of {names}. {advice}"
     return f"Nothing was found that is faster than {reference.name} and at most one point less accurate."
 
 
@@ -42,8 +42,8 @@ def _trade(report: Report, best: ReportRow, reference: ReportRow) -> str:
     if paired_ is not None and paired_.low <= 0 <= paired_.high:
         return f"{faster} and as accurate within sampling error ({difference(paired_.value)})."
     if lost == 0:
-        return f"{faster} at the same {report.metric}."
-    return f"{faster} and {'loses' if lost > 0 else 'gains'} {abs(lost) * 100:.2f} points of {report.metric}."
+        return f"{faster} at the same {report.metric_name}."
+    return f"{faster} and {'loses' if lost > 0 else 'gains'} {abs(lost) * 100:.2f} points of {report.metric_name}."
 
 
 def findings(report: Report) -> list[str]:
@@ -65,8 +65,8 @@ def _is_faster(report: Report, row: ReportRow) -> bool:
 
 def _loss(row: ReportRow, reference: ReportRow) -> float | None:
     for value, reference_value in (
-        (row.test_score, reference.test_score),
-        (row.validation_score, reference.validation_score),
+        (row.test_metric, reference.test_metric),
+        (row.validation_metric, reference.validation_metric),
     ):
         if value is not None and reference_value is not None:
             return round(reference_value - value, 9)  # 0.92 - 0.91 is more than 0.01
@@ -74,9 +74,9 @@ def _loss(row: ReportRow, reference: ReportRow) -> float | None:
 
 
 def _single_row(row: ReportRow) -> str:
-    split, value = ("test", row.test_score)
+    split, value = ("test", row.test_metric)
     if value is None:
-        split, value = ("validation", row.validation_score)
+        split, value = ("validation", row.validation_metric)
     scored = "was not evaluated" if value is None else f"is right on {score(value)} of the {split} split"
     timed = "" if row.mean_ms is None else f" and takes {milliseconds(row.mean_ms)} for one image in the mean"
     return f"{row.name} {scored}{timed}."
@@ -104,12 +104,12 @@ def _speed(comparison: Comparison | None, row: ReportRow, reference: ReportRow) 
 def _quality(report: Report, row: ReportRow, reference: ReportRow) -> str:
     evaluations = evaluation_pair(report, row, reference)
     if evaluations is None:
-        return f"{report.metric.capitalize()} not compared"
+        return f"{report.metric_name.capitalize()} not compared"
     evaluation, reference_evaluation = evaluations
     compared = difference_of(report, row)
     a, b = score_of(evaluation) or 0.0, score_of(reference_evaluation) or 0.0
     differs = difference(a - b) if compared is None else paired(compared)
     return (
-        f"{report.metric.capitalize()} {differs} on the {evaluation.split} split ({score(a)} against {score(b)},"
+        f"{report.metric_name.capitalize()} {differs} on the {evaluation.split} split ({score(a)} against {score(b)},"
         f" {count(evaluation.samples)} images)"
     )

@@ -21,6 +21,7 @@ def markdown(page: Page) -> str:
     parts = [f"# {_text(page.title)}", f"**{_text(page.headline)}**"]
     parts += [_text(fact) for fact in page.facts]
     parts.append(_table(page.summary, heading=False))
+    parts += [f"![{_text(picture.caption)}]({picture.file})" for picture in page.pictures]
     parts += _list("Findings", page.findings)
     parts += _list("Caveats", page.cautions)
     parts += [_table(table) for table in (*page.details, *page.machines)]

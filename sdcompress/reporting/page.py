@@ -8,7 +8,7 @@ from typing import Any
 
 from sdcompress.reporting.table import Table
 
-__all__ = ["Page", "Plot"]
+__all__ = ["Page", "Picture", "Plot"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,23 @@ class Plot:
 
     title: str
     svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with its heading and a sentence on how to read it.
+
+    Attributes:
+        title: its heading.
+        png: the file in base64.
+        file: name of the file that it is written to, beside the page.
+        caption: the sentence.
+    """
+
+    title: str
+    png: str
+    file: str
     caption: str
 
 
@@ -38,6 +55,7 @@ class Page:
         record: name of the JSON file that holds the evidence.
         command: what the user typed.
         recipe: the resolved recipe, if there is one.
+        pictures: PNG files.
     """
 
     title: str
@@ -53,3 +71,4 @@ class Page:
     record: str
     command: str
     recipe: Mapping[str, Any] | None = None
+    pictures: tuple[Picture, ...] = ()

@@ -53,7 +53,7 @@ def plots(report: Report) -> list[Plot]:
             drawn.append(_exits(report, evaluation, len(drawn)))
     plots_ = [plot for plot in drawn if plot is not None]
     for name, lines in report.training.items():
-        plots_ += [Plot(*parts) for parts in _training_curves(name, lines, f"train{len(plots_)}", report.metric)]
+        plots_ += [Plot(*parts) for parts in _training_curves(name, lines, f"train{len(plots_)}", report.metric_name)]
     return plots_
 
 
@@ -67,7 +67,7 @@ class _Point:
 
 
 def _points(report: Report) -> list[_Point]:
-    tested = any(row.test_score is not None for row in report.rows)
+    tested = any(row.test_metric is not None for row in report.rows)
     points = []
     for index, row in enumerate(report.rows):
         evaluation, record = evaluation_of(report, row, "test" if tested else "validation"), record_of(report, row)
@@ -81,7 +81,7 @@ def _trade(report: Report) -> Plot | None:
     points = _points(report)
     if not points:
         return None
-    split, metric = points[0].evaluation.split, report.metric
+    split, metric = points[0].evaluation.split, report.metric_name
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
@@ -124,7 +124,7 @@ def _point(axes: Axes, point: _Point) -> list[_Position]:
 
 def _exit_curve(axes: Axes, point: _Point) -> list[_Position]:
     """Draw the forced exits of one artifact as a line, if their means are known; returns the points to keep free."""
-    scores = {exit_.name: exit_.score * 100 for exit_ in own_exits(point.evaluation)}
+    scores = {exit_.name: exit_.metric * 100 for exit_ in own_exits(point.evaluation)}
     positions = [
         (timing.forced_mean_ms, scores[timing.name])
         for timing in point.record.exits
@@ -219,8 +219,10 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
         # spaced, so that numbers of adjacent scales do not touch
         panels = figure.subplots(1, 2 if forced else 1, squeeze=False, gridspec_kw={"wspace": 0.1})[0]
         names = [exit_.name for exit_ in evaluation.exits]
-        scores = [exit_.score * 100 for exit_ in evaluation.exits]
-        bars(panels[0], scores, f"{report.metric} of all images, %", ".1f", ticks=_PERCENT)  # nothing is above 100 %
+        scores = [exit_.metric * 100 for exit_ in evaluation.exits]
+        bars(
+            panels[0], scores, f"{report.metric_name} of all images, %", ".1f", ticks=_PERCENT
+        )  # nothing is above 100 %
         name_lines(panels[0], names)
         if forced:
             bars(panels[1], [forced.get(name, 0.0) for name in names], f"{statistic} when forced there, ms", ".3g")
@@ -231,7 +233,7 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
     return Plot(
         title,
         draw(f"exits{number}", title, height, paint),
-        f"{report.metric.capitalize()} and time of each exit alone.",
+        f"{report.metric_name.capitalize()} and time of each exit alone.",
     )
 
 

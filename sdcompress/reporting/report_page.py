@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdcompress.reporting import tables
 from sdcompress.reporting.cautions import cautions
 from sdcompress.reporting.findings import findings, headline
-from sdcompress.reporting.page import Page
+from sdcompress.reporting.page import Page, Picture
 from sdcompress.reporting.plots import plots
 from sdcompress.reporting.rows import shown_evaluations
 from sdcompress.reporting.strata import confusions, stratum_table
@@ -41,7 +41,19 @@ def report_page(report: Report) -> Page:
         record="report.json",
         command=report.command,
         recipe=report.recipe,
+        pictures=_pictures(report),
     )
+
+
+def _pictures(report: Report) -> tuple[Picture, ...]:
+    """Return the picture of the network with most exits: the others of one training show the same ones."""
+    drawn = [evaluation for evaluation in shown_evaluations(report) if evaluation.pictures]
+    if not drawn:
+        return ()
+    most = max(drawn, key=lambda evaluation: len(evaluation.exits))
+    assert most.pictures is not None, "asked above"
+    caption = f"Samples of the {most.split} split: the input, the target, and what each exit of '{most.name}' decides."
+    return (Picture("What the exits decide", most.pictures, "decisions.png", caption),)
 
 
 def _measured(bench: BenchReport) -> str:

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 from sdcompress.evaluation.paired import score_difference
 from sdcompress.schema.base import Interval
-from sdcompress.schema.report import ENSEMBLE, BenchRecord, Comparison, Evaluation, ExitScore, Report, ReportRow
+from sdcompress.schema.report import ENSEMBLE, BenchRecord, Comparison, Evaluation, ExitEvaluation, Report, ReportRow
 
 __all__ = [
     "ENSEMBLE",
@@ -39,7 +39,7 @@ def score_of(evaluation: Evaluation | None) -> float | None:
     """Return the score of the policy if there is one, else that of the last exit."""
     if evaluation is None:
         return None
-    return evaluation.policy.score if evaluation.policy else own_exits(evaluation)[-1].score
+    return evaluation.policy.metric if evaluation.policy else own_exits(evaluation)[-1].metric
 
 
 def evaluation_pair(report: Report, row: ReportRow, other: ReportRow) -> tuple[Evaluation, Evaluation] | None:
@@ -65,7 +65,7 @@ def shown_evaluations(report: Report) -> list[Evaluation]:
     return [evaluation for evaluation in latest if evaluation is not None]
 
 
-def own_exits(evaluation: Evaluation) -> list[ExitScore]:
+def own_exits(evaluation: Evaluation) -> list[ExitEvaluation]:
     """Return the exits without the ensemble."""
     return [exit_ for exit_ in evaluation.exits if exit_.name != ENSEMBLE]
 

@@ -9,7 +9,7 @@ from sdcompress.printable import plural
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.rows import score_of
 from sdcompress.reporting.table import Table
-from sdcompress.schema.report import Evaluation, StratumScore
+from sdcompress.schema.report import Evaluation, StratumEvaluation
 
 __all__ = ["confusions", "stratum_cautions", "stratum_table", "worst_stratum"]
 
@@ -21,10 +21,10 @@ _LOSS_FACTOR = 3  # a stratum is named if it loses this many times the mean loss
 _MIN_LOSS = 0.01  # the mean loss counts as at least this
 
 
-def worst_stratum(evaluation: Evaluation) -> StratumScore | None:
+def worst_stratum(evaluation: Evaluation) -> StratumEvaluation | None:
     """Return the stratum with the lowest score, among those that have samples."""
     scored = _scored(evaluation)
-    return min(scored, key=lambda score: (score.score or 0.0, score.name)) if scored else None
+    return min(scored, key=lambda score: (score.metric or 0.0, score.name)) if scored else None
 
 
 def stratum_table(evaluation: Evaluation) -> Table | None:
@@ -33,21 +33,21 @@ def stratum_table(evaluation: Evaluation) -> Table | None:
     if not scored:
         return None
     shortened = len(scored) > _MAX_STRATA
-    shown = sorted(scored, key=lambda score: score.score or 0.0)[:_MAX_STRATA] if shortened else scored
+    shown = sorted(scored, key=lambda score: score.metric or 0.0)[:_MAX_STRATA] if shortened else scored
     rows = tuple(
         (
             score.name,
             q.count(score.samples),
-            q.score(score.score, score.samples),
-            q.score(score.last_score, score.samples),
-            q.NOTHING if score.last_score is None else f"{_lost(score) * 100:+.1f}",
+            q.score(score.metric, score.samples),
+            q.score(score.last_exit_metric, score.samples),
+            q.NOTHING if score.last_exit_metric is None else f"{_lost(score) * 100:+.1f}",
             _depth(evaluation, score),
         )
         for score in shown
     )
     word, metric = _words(evaluation)
     words = plural(word)
-    note = f"Balanced {metric}, the mean over the {words}: {q.score(evaluation.balanced_score)}."
+    note = f"Balanced {metric}, the mean over the {words}: {q.score(evaluation.balanced_metric)}."
     if shortened:
         note += f" The worst of {len(scored)} {words}; the JSON has all."
     columns = (word, "images", metric, "at the last exit", "points lost", "of the MACs")
@@ -98,7 +98,7 @@ def _majority(evaluation: Evaluation) -> list[tuple[str, str]]:
     if paired_interval(gained - lost, gained + lost, samples)[1] > 0:
         return []
     word, metric = _words(evaluation)
-    balanced = f"balanced {metric} {q.score(evaluation.balanced_score)}"
+    balanced = f"balanced {metric} {q.score(evaluation.balanced_metric)}"
     if {answer for _, answer, _ in evaluation.confusion} == {largest}:
         return [
             ("majority", f"{evaluation.name} predicts '{name}', the commonest {word}, for every image: {balanced}.")
@@ -123,8 +123,8 @@ def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Warn of a stratum that loses more by early exit than the others."""
     if evaluation.policy is None:
         return []
-    last = sum((score.last_score or 0.0) * score.samples for score in evaluation.strata)
-    overall = max((last - evaluation.policy.score * evaluation.samples) / evaluation.samples, _MIN_LOSS)
+    last = sum((score.last_exit_metric or 0.0) * score.samples for score in evaluation.strata)
+    overall = max((last - evaluation.policy.metric * evaluation.samples) / evaluation.samples, _MIN_LOSS)
     affected = [
         score for score in _scored(evaluation) if _lost(score) > _LOSS_FACTOR * overall and _images_lost(score) > 1
     ]
@@ -133,14 +133,14 @@ def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
     score = max(affected, key=_lost)
     word, _ = _words(evaluation)
     comparison = f", the largest loss of {len(affected)} such {plural(word)}" if len(affected) > 1 else ""
-    figures = f"{q.score(score.last_score)} to {q.score(score.score)} of {q.count(score.samples)} images"
+    figures = f"{q.score(score.last_exit_metric)} to {q.score(score.metric)} of {q.count(score.samples)} images"
     points = f"{_lost(score) * 100:.1f} points ({figures}){comparison}"
     costs = f"leaving early costs {word} '{score.name}' {points}"
     advice = f"To keep the drop in every {word}: calibrate with --confidence and --group-by stratum."
     return [("lost early", f"{evaluation.name}: {costs}. {advice}")]
 
 
-def _depth(evaluation: Evaluation, score: StratumScore) -> str:
+def _depth(evaluation: Evaluation, score: StratumEvaluation) -> str:
     """Return the mean MACs of a stratum's samples, as a share of the whole network's."""
     macs = [exit_.macs or 0 for exit_ in evaluation.exits[: len(score.shares)]]
     if not macs or not all(macs):
@@ -148,21 +148,21 @@ def _depth(evaluation: Evaluation, score: StratumScore) -> str:
     return q.share(sum(share * one for share, one in zip(score.shares, macs, strict=True)) / macs[-1])
 
 
-def _lost(score: StratumScore) -> float:
-    return (score.last_score or 0.0) - (score.score or 0.0)
+def _lost(score: StratumEvaluation) -> float:
+    return (score.last_exit_metric or 0.0) - (score.metric or 0.0)
 
 
-def _images_lost(score: StratumScore) -> int:
+def _images_lost(score: StratumEvaluation) -> int:
     return math.floor(_lost(score) * score.samples + 0.5)
 
 
-def _scored(evaluation: Evaluation) -> list[StratumScore]:
-    return [score for score in evaluation.strata if score.score is not None]
+def _scored(evaluation: Evaluation) -> list[StratumEvaluation]:
+    return [score for score in evaluation.strata if score.metric is not None]
 
 
 def _words(evaluation: Evaluation) -> tuple[str, str]:
     """Return what the task calls a stratum, and its metric."""
-    return evaluation.stratum or "stratum", evaluation.metric
+    return evaluation.stratum or "stratum", evaluation.metric_name
 
 
 def _title(evaluation: Evaluation) -> str:

@@ -47,19 +47,19 @@ def title_of(name: str) -> str:
 def summary(report: Report) -> Table:
     """Return one line for each artifact with its score and speed."""
     split: Literal["test", "validation"] = "validation"
-    if any(row.test_score is not None for row in report.rows):
+    if any(row.test_metric is not None for row in report.rows):
         split = "test"
     reference = report.reference or "the reference"
     prepared = any(row.end_to_end_ms is not None for row in report.rows)
     with_it = " End to end: including the preparation of the input." if prepared else ""
     note = (
-        f"{report.metric.capitalize()} with its 95 % Wilson interval; its difference from {reference}'s with the"
+        f"{report.metric_name.capitalize()} with its 95 % Wilson interval; its difference from {reference}'s with the"
         " paired one."
         f" Run: mean of one image at a time, from a prepared input to the prediction.{with_it}"
         f" Speed-ups over {reference} with 95 % bootstrap intervals over the interleaved rounds; above 1 is faster."
     )
     columns = (
-        *("artifact", f"{split} {report.metric}", "difference", "run", "end to end"),
+        *("artifact", f"{split} {report.metric_name}", "difference", "run", "end to end"),
         *("speed-up of the run", "speed-up end to end"),
     )
     rows = tuple(_summary_row(report, row, split) for row in report.rows)
@@ -71,7 +71,7 @@ def _summary_row(report: Report, row: ReportRow, split: Literal["test", "validat
     return (
         _named(report, row),
         q.score(
-            row.test_score if split == "test" else row.validation_score,
+            row.test_metric if split == "test" else row.validation_metric,
             evaluation.samples if evaluation else None,
         ),
         q.paired_cell(difference_of(report, row)),
@@ -90,7 +90,13 @@ def _named(report: Report, row: ReportRow) -> str:
 def networks(report: Report) -> list[Table]:
     """Return the other properties and times of each artifact."""
     columns = (
-        *("artifact", "layout", "guaranteed drop", f"validation {report.metric}", f"balanced {report.metric}"),
+        *(
+            "artifact",
+            "layout",
+            "guaranteed drop",
+            f"validation {report.metric_name}",
+            f"balanced {report.metric_name}",
+        ),
         f"worst {next((e.stratum for e in shown_evaluations(report) if e.stratum), 'stratum')}",
         *("MACs", "parameters", "ONNX size"),
     )
@@ -110,9 +116,9 @@ def _network_row(report: Report, row: ReportRow) -> tuple[str, ...]:
         row.name,
         row.layout,
         row.guarantee or q.NOTHING,
-        q.score(row.validation_score, validation.samples if validation else None),
-        q.score(judged_on.balanced_score if judged_on else None),
-        f"{worst.name}: {q.score(worst.score)}" if worst else q.NOTHING,
+        q.score(row.validation_metric, validation.samples if validation else None),
+        q.score(judged_on.balanced_metric if judged_on else None),
+        f"{worst.name}: {q.score(worst.metric)}" if worst else q.NOTHING,
         q.short_count(row.macs),
         q.short_count(row.parameters),
         q.megabytes(row.bytes),
@@ -144,10 +150,10 @@ def exits(report: Report) -> list[Table]:
         note = f"{q.count(evaluation.samples)} samples{''.join(notes)}."
         if evaluation.policy:
             policy = evaluation.policy
-            score = q.score(policy.score, evaluation.samples, policy.standard_error)
+            score = q.score(policy.metric, evaluation.samples, policy.standard_error)
             note += f" The early-exit policy as it runs: {score}."
         titles = [title_of(name) for name in names]
-        metric = evaluation.metric
+        metric = evaluation.metric_name
         columns = (
             "exit",
             f"{metric} of all",
@@ -169,11 +175,11 @@ def _exit_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
         rows.append(
             (
                 exit_.name,
-                q.score(exit_.score, evaluation.samples, exit_.standard_error),
-                q.score(exit_.balanced_score),
+                q.score(exit_.metric, evaluation.samples, exit_.standard_error),
+                q.score(exit_.balanced_metric),
                 *(further(name, value) for name, value in exit_.further.items()),
                 q.share(policy.shares[index]) if policy else q.NOTHING,
-                q.score(policy.exit_scores[index]) if policy else q.NOTHING,
+                q.score(policy.metric_by_exit[index]) if policy else q.NOTHING,
                 q.short_count(exit_.macs),
                 q.short_count(exit_.parameters),
             )
@@ -196,7 +202,7 @@ def latencies(report: Report) -> list[Table]:
         columns = (
             *("artifact", "scenario", "batch", "calls", "preparation", "run, mean", "end to end"),
             *(*(f"p{percent:g}" for percent in percents), "max", "over 3 medians", "samples/s, run"),
-            *("samples/s, end to end", report.metric, "load", "first call", "steady"),
+            *("samples/s, end to end", report.metric_name, "load", "first call", "steady"),
         )
         rows = tuple(_latency_row(record) for record in bench.records)
         tables.append(Table(f"Latency, {bench.created}", columns, rows, note).without_empty_columns())
@@ -219,7 +225,7 @@ def _latency_row(record: BenchRecord) -> tuple[str, ...]:
         q.count(latency.over_three_medians),
         q.count(record.samples_per_second),
         q.count(1000 * record.batch / record.end_to_end_ms) if record.end_to_end_ms else q.NOTHING,
-        q.score(record.score),
+        q.score(record.metric),
         q.milliseconds(record.load_ms),
         q.milliseconds(record.first_ms),
         "yes" if record.stable else "no",

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
-from sdcompress.artifact.outside import check_outside
+from sdcompress.artifact.output_path import check_outside
 from sdcompress.errors import OutputExistsError, requires_extra
 from sdcompress.printable import printable
 from sdcompress.reporting.markdown import markdown
 from sdcompress.reporting.page import Page
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.report import Report
-from sdcompress.storage import write_text
+from sdcompress.storage import storage_errors, write_text
 
 __all__ = ["check_ready", "files", "write"]
 
 Record = Report | Explanation
 
+_BASE64 = {"losses", "pictures"}
 _MAX_TEXT = 250  # characters of a name or a folder; commands may be longer
 
 
@@ -73,6 +75,10 @@ def write(record: Record, folder: str | Path, *, overwrite: bool = False) -> Pat
     page = _page(_printable(record))
     in_json, in_markdown, in_html = files(type(record))
     drawn = html(page)
+    for picture in page.pictures:
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / picture.file).write_bytes(b64decode(picture.png))
     write_text(folder / in_html, drawn)
     write_text(folder / in_markdown, markdown(page))
     write_text(folder / in_json, record.model_dump_json(indent=1) + "\n")
@@ -90,9 +96,7 @@ def _all_printable(value: Any) -> Any:
         return printable(value, _MAX_TEXT)
     if isinstance(value, dict):
         # base64 is long, and as safe as it is
-        return {
-            _all_printable(key): inner if key == "losses" else _all_printable(inner) for key, inner in value.items()
-        }
+        return {_all_printable(key): inner if key in _BASE64 else _all_printable(inner) for key, inner in value.items()}
     if isinstance(value, tuple | list):
         return value if value and isinstance(value[0], float) else type(value)(map(_all_printable, value))
     return value

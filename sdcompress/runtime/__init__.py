@@ -1,1 +1,1 @@
-"""Open an artifact and run it, without torch: engines, the cascade, its policies and the backends under it."""
+"""Open an artifact and run it, without torch: engines, the cascade, executors and their backends."""

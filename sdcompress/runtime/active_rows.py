@@ -1,4 +1,4 @@
-"""The rows of one call that have not left yet, and the outputs of those that have: positions, no tensors."""
+"""Keep track of the rows of one call: which have not exited yet, and the outputs of those that have. No tensors."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Column = TypeVar("Column", bound=npt.NDArray[Any])
 
 
 class RoutedOutputs(NamedTuple):
-    """What the rows of a batch got.
+    """The outputs of a batch, each row from the exit that it took.
 
     Attributes:
-        outputs: float32 [B, ...], of the exit at which each row left.
-        exit_index: int64 [B], the position of that exit.
+        outputs: float32 [B, ...].
+        exit_index: int64 [B].
     """
 
     outputs: Float
     exit_index: Rows
 
     @classmethod
-    def all_at(cls, outputs: Float, position: int) -> RoutedOutputs:
+    def all_at(cls, outputs: Float, exit_index: int) -> RoutedOutputs:
         """Return all rows at one exit."""
-        return cls(outputs, np.full(len(outputs), position, np.int64))
+        return cls(outputs, np.full(len(outputs), exit_index, np.int64))
 
 
 class Moves(NamedTuple):
@@ -40,7 +40,7 @@ class Moves(NamedTuple):
     Attributes:
         holes: int64 [M], rising: where to.
         movers: int64 [M], rising: from where, all behind ``rows``.
-        rows: how many are left.
+        rows: number of active rows.
     """
 
     holes: Rows
@@ -62,86 +62,87 @@ class Moves(NamedTuple):
             yield int(self.holes[start]), int(self.movers[start]), end - start
 
 
-class _Left(NamedTuple):
-    """Rows that left at one exit: their places in the caller's batch, and which allocated rows they were."""
+class _Exited(NamedTuple):
+    """Rows that took one exit: their places in the caller's batch, and the allocated rows that they were."""
 
     rows: Rows
     mask: Mask
     outputs: Float
-    position: int
+    exit_index: int
 
 
 class ActiveRows:
     """A batch between two exits.
 
-    Rows that leave make holes; rows from the end fill them, in place, so that compaction copies at most as many rows as
-    have left, and allocates nothing. Their order changes, which no caller sees: no row depends on the others, and their
-    places in the caller's batch are kept here. Where compaction does not pay, rows that have left stay allocated and
-    are still computed. ``compact`` says how the tensors must be moved.
+    Rows that exit make holes; rows from the end fill them, in place. So compaction copies at most as many rows as have
+    exited, and allocates nothing. The order of the rows changes, which no caller sees: no row depends on the others,
+    and their places in the caller's batch are kept here. Where compaction does not pay, rows that have exited stay
+    allocated and are still computed. ``compact`` says how the tensors must be moved.
 
     Args:
-        batch: its samples.
+        batch: number of its samples.
     """
 
     def __init__(self, batch: int) -> None:
         self.signals: list[Signals] = []  # of the exits so far, if the policy looks back
         self.active = self.allocated = self._batch = batch
-        self._left: list[_Left] = []
-        self._rows: Rows | None = None  # of the caller's batch; None as long as no row has left
-        self._here: Mask | None = None  # which allocated rows have not left; None: all
+        self._exited: list[_Exited] = []
+        self._rows: Rows | None = None  # of the caller's batch; None as long as no row has exited
+        self._active_mask: Mask | None = None  # of the allocated rows; None: all are active
 
     @property
-    def whole(self) -> bool:
+    def none_exited(self) -> bool:
         """Return whether no row has exited yet."""
-        return not self._left
+        return not self._exited
 
-    def leave(self, leaves: Mask, outputs: Callable[[], Float], position: int) -> bool:
-        """Note the outputs of rows that leave, unless those are all that are left: then call ``close``.
+    def exit_early(self, exiting: Mask, outputs: Callable[[], Float], exit_index: int) -> bool:
+        """Record the outputs of rows that exit here, unless no row stays: then nothing is recorded, call ``gather``.
 
         Returns:
-            Whether all active rows leave.
+            Whether all active rows exit.
 
         Args:
-            leaves: bool [allocated].
-            outputs: gives float32 [allocated, ...], which is read when the batch is closed; called only if some leave.
-            position: of the exit.
+            exiting: bool [allocated]; rows that exited before do not count.
+            outputs: returns float32 [allocated, ...], read by ``gather``; called only if some rows exit and some stay.
+            exit_index: of this exit.
         """
-        if self._here is not None:
-            leaves &= self._here
-        count = int(np.count_nonzero(leaves))
+        if self._active_mask is not None:
+            exiting &= self._active_mask
+        count = int(np.count_nonzero(exiting))
         if count in {0, self.active}:
             return count > 0
         if self._rows is None:
             self._rows = np.arange(self._batch)
-        self._left.append(_Left(self._rows[leaves], leaves, outputs(), position))
-        self._here = ~leaves if self._here is None else self._here & ~leaves
+        self._exited.append(_Exited(self._rows[exiting], exiting, outputs(), exit_index))
+        self._active_mask = ~exiting if self._active_mask is None else self._active_mask & ~exiting
         self.active -= count
         return False
 
     def compact(self) -> Moves:
-        """Drop the rows that have left, and say which rows of the tensors must move where."""
-        assert self._here is not None
+        """Drop the rows that have exited, and return the moves of the rows of the tensors."""
+        assert self._active_mask is not None
         assert self._rows is not None
         count = self.active
-        holes, movers = np.flatnonzero(~self._here[:count]), count + np.flatnonzero(self._here[count:])
+        holes, movers = np.flatnonzero(~self._active_mask[:count]), count + np.flatnonzero(self._active_mask[count:])
         moves = Moves(holes, movers, count)
         self.signals = [signals.map(moves.within) for signals in self.signals]
         self._rows = moves.within(self._rows)
-        self.allocated, self._here = count, None
+        self.allocated, self._active_mask = count, None
         return moves
 
-    def close(self, outputs: Float, position: int) -> RoutedOutputs:
-        """Let all active rows exit here.
+    def gather(self, outputs: Float, exit_index: int) -> RoutedOutputs:
+        """Let all active rows exit here, and return all rows in the caller's order.
 
         Args:
-            outputs: float32 [allocated, ...]; returned as they are if no row has left before.
-            position: of the exit.
+            outputs: float32 [allocated, ...]; returned as they are if no row has exited before.
+            exit_index: of this exit.
         """
         if self._rows is None:
-            return RoutedOutputs.all_at(outputs, position)
+            return RoutedOutputs.all_at(outputs, exit_index)
         routed = RoutedOutputs(np.empty((self._batch, *outputs.shape[1:]), np.float32), np.empty(self._batch, np.int64))
-        for left in self._left:
-            routed.outputs[left.rows], routed.exit_index[left.rows] = left.outputs[left.mask], left.position
-        rows, kept = (self._rows, outputs) if self._here is None else (self._rows[self._here], outputs[self._here])
-        routed.outputs[rows], routed.exit_index[rows] = kept, position
+        for one in self._exited:
+            routed.outputs[one.rows], routed.exit_index[one.rows] = one.outputs[one.mask], one.exit_index
+        mask = slice(None) if self._active_mask is None else self._active_mask
+        rows = self._rows[mask]
+        routed.outputs[rows], routed.exit_index[rows] = outputs[mask], exit_index
         return routed

@@ -1,4 +1,4 @@
-"""The engine over an artifact: run a stage, let sure samples leave, compact the rest, go on."""
+"""Run an artifact: run a stage, let samples exit whose score is high enough, compact the rest, run the next stage."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from sdcompress.policies import gates, restore
 from sdcompress.policies._base import Float, Gate, Signals
 from sdcompress.runtime.active_rows import ActiveRows, RoutedOutputs
 from sdcompress.runtime.backends._base import Graph
-from sdcompress.runtime.cost import Cost
-from sdcompress.runtime.engine import ExitCost, Prediction
-from sdcompress.runtime.inputs import checked_temperatures, exit_position
-from sdcompress.runtime.segments import ArrayChain, Chain, ChainPass
+from sdcompress.runtime.cost_model import CostModel
+from sdcompress.runtime.engine import ExitCost, Prediction, checked_exit_index, checked_temperatures
+from sdcompress.runtime.segments import ArrayExecutor, Executor, ForwardPass
 from sdcompress.schema.manifest import Manifest, Policy, Segment
 from sdcompress.tasks import Task, task_of
 
@@ -29,49 +28,51 @@ __all__ = ["CascadeEngine", "array_cascade"]
 
 
 def array_cascade(
-    artifact: Artifact, load: Callable[[Segment], Graph], where: ExecutionTarget | None = None
+    artifact: Artifact, load: Callable[[Segment], Graph], execution_target: ExecutionTarget | None = None
 ) -> CascadeEngine:
-    """Return a network whose graphs are callables on numpy arrays.
+    """Return the engine of an artifact whose graphs are callables on numpy arrays.
 
     Args:
         artifact: opened, so checked.
-        load: makes a graph of a segment.
-        where: what computes them; default: what a certificate is about unless it says otherwise.
+        load: returns the callable of a segment.
+        execution_target: of the graphs; default: ONNX Runtime on the CPU.
     """
     graphs = [load(segment) for segment in artifact.manifest.segments]
-    return CascadeEngine(artifact.manifest, ArrayChain(artifact.manifest, graphs, where or ExecutionTarget()))
+    return CascadeEngine(
+        artifact.manifest, ArrayExecutor(artifact.manifest, graphs, execution_target or ExecutionTarget())
+    )
 
 
 class CascadeEngine:
-    """An artifact ready to run: every layout, one way, whatever computes underneath.
+    """An ``Engine`` over an artifact of any layout and any executor.
 
-    Each sample leaves by the artifact's policy, whatever the others do, at any batch size. Without a policy all samples
-    run to the last exit; an artifact with one exit gives 0 as the exit of every sample. In the layout ``all`` one graph
-    computes every exit, so that leaving early changes the prediction but saves nothing.
+    Each sample exits by the artifact's policy, whatever the others do, at any batch size. Without a policy all samples
+    run to the last exit; in an artifact with one exit the exit index is 0. In the layout ``all`` one graph computes
+    every exit, so that an early exit changes the prediction but saves nothing.
 
-    Calls from several threads are safe as far as the chain's runs are: everything else that changes during a call
-    belongs to that call. A batch above the chain's largest is run in parts.
+    Calls from several threads are safe if the executor's forward passes are: everything else that changes during a
+    call belongs to that call. A batch above the executor's largest is run in parts.
 
     Args:
         manifest: of an artifact that was opened, so checked.
-        chain: its stages, ready to run.
+        executor: of its stages.
     """
 
-    def __init__(self, manifest: Manifest, chain: Chain) -> None:
-        self.manifest, self._chain = manifest, chain
+    def __init__(self, manifest: Manifest, executor: Executor) -> None:
+        self.manifest, self._executor = manifest, executor
         self._task, self._modality = task_of(manifest), modality_of(manifest)
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         policy = self.manifest.policy
-        restored = restore(policy.kind, policy.parameters, self._task, len(self._ends)) if policy else None
+        restored = restore(policy.name, policy.parameters, self._task, len(self._ends)) if policy else None
         self._gates: tuple[Gate, ...] = gates(restored, policy.thresholds) if policy and restored else ()
         self._looks_back = restored is not None and restored.history
-        self._cost = Cost(policy, chain.rows)
+        self._cost_model = CostModel(policy, executor.rows)
 
     @property
-    def where(self) -> ExecutionTarget:
+    def execution_target(self) -> ExecutionTarget:
         """Return the execution target: backend, device, plans."""
-        return self._chain.where
+        return self._executor.execution_target
 
     @property
     def exit_names(self) -> tuple[str, ...]:
@@ -95,13 +96,13 @@ class CascadeEngine:
 
     @property
     def exit_costs(self) -> tuple[ExitCost, ...]:
-        """Return the cost of leaving at each exit: the sum over the segments that have run."""
+        """Return the cost of each exit: the sum over the segments that have run."""
         macs = list(accumulate(segment.macs for segment in self.manifest.segments))
         parameters = list(accumulate(segment.parameters for segment in self.manifest.segments))
         return tuple(ExitCost(macs[exit_.segment], parameters[exit_.segment]) for exit_ in self.manifest.exits)
 
     def with_policy(self, policy: Policy, temperatures: Sequence[float] | None = None) -> CascadeEngine:
-        """Return the same stages, as another policy and other temperatures would use them; no certificate covers it.
+        """Return an engine over the same stages with another policy; no certificate covers it.
 
         Args:
             policy: of these exits.
@@ -112,27 +113,27 @@ class CascadeEngine:
             for exit_, temperature in zip(self.manifest.exits, temperatures or self._temperatures, strict=True)
         )
         manifest = self.manifest.model_copy(update={"policy": policy, "exits": exits, "certificate": None})
-        return CascadeEngine(manifest, self._chain)
+        return CascadeEngine(manifest, self._executor)
 
     def preprocess(self, raw: Any) -> Inputs:
         """Turn raw examples into inputs; see ``Engine.preprocess``."""
         return self._modality.prepare(raw)
 
     def forced(self, inputs: Any, exit: int) -> Prediction:  # noqa: A002 - the field's word
-        """Predict with all samples leaving at one exit; see ``Engine.forced``."""
-        position = exit_position(exit, self.exit_names)
-        return self._prediction(self._forced(self._chain.checked(inputs), position))
+        """Predict with all samples at one exit; see ``Engine.forced``."""
+        exit_index = checked_exit_index(exit, self.exit_names)
+        return self._prediction(self._forced(self._executor.checked(inputs), exit_index))
 
     def exits(self, inputs: Any) -> Float:
-        """Return the outputs of every exit, float32 [E, B, ...]; no sample leaves early."""
-        inputs = self._chain.checked(inputs)
+        """Return the outputs of every exit, float32 [E, B, ...]; no sample exits early."""
+        inputs = self._executor.checked(inputs)
         if len(inputs) == 0:
             return np.empty((len(self._ends), 0, *self._task.output_shape), np.float32)
         return np.concatenate([self._exits(part) for part in self._parts(inputs)], axis=1)
 
     def signals(self, inputs: Any, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
-        """What the policy would judge every exit by; see ``Engine.signals``."""
-        inputs = self._chain.checked(inputs)
+        """Return the signals of every exit; see ``Engine.signals``."""
+        inputs = self._executor.checked(inputs)
         chosen = self._temperatures if temperatures is None else checked_temperatures(temperatures, len(self._ends))
         if len(inputs) == 0:
             return (self.task.signals(np.empty((0, *self.task.output_shape), np.float32)),) * len(self._ends)
@@ -142,94 +143,93 @@ class CascadeEngine:
     def __call__(self, inputs: Any, *, deadline_ms: float | None = None) -> Prediction:
         """Predict; samples exit by the policy. See ``Engine.__call__``."""
         due = None if deadline_ms is None else perf_counter_ns() + deadline_ms * 1e6
-        inputs = self._chain.checked(inputs)
+        inputs = self._executor.checked(inputs)
         if len(inputs) == 0 or (not self._gates and due is None):
             return self._prediction(self._forced(inputs, len(self._ends) - 1))
         return self._prediction(_joined([self._predicted(part, due) for part in self._parts(inputs)]))
 
-    def move_ms(self, position: int) -> float | None:
-        """What compaction takes for one row after an exit, in milliseconds; None: as much as numpy."""
-        return self._chain.move_ms(position)
+    def move_ms(self, exit_index: int) -> float | None:
+        """Return the ms that compaction takes for one row after an exit; None: as long as numpy takes."""
+        return self._executor.move_ms(exit_index)
 
     def _predicted(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
         batch, last = ActiveRows(len(inputs)), len(self._ends) - 1
-        with self._chain.start(inputs) as run:
-            for position in range(last):
-                run.stage(position)
-                if self._gates and batch.leave(
-                    self._leaves(position, run, batch), partial(run.outputs, position), position
-                ):
-                    return _closed(run, batch, position)
-                compacts = batch.active < batch.allocated and self._cost.compaction_pays(
-                    position, batch.allocated, batch.active
+        with self._executor.start(inputs) as forward:
+            for exit_index in range(last):
+                forward.stage(exit_index)
+                outputs = partial(forward.outputs, exit_index)
+                if self._gates and batch.exit_early(self._exiting(exit_index, forward, batch), outputs, exit_index):
+                    return _gathered(forward, batch, exit_index)
+                compacts = batch.active < batch.allocated and self._cost_model.compaction_pays(
+                    exit_index, batch.allocated, batch.active
                 )
-                if due is not None and self._late(due, position + 1, batch.active if compacts else batch.allocated):
-                    return _closed(run, batch, position)
+                if due is not None and self._late(due, exit_index + 1, batch.active if compacts else batch.allocated):
+                    return _gathered(forward, batch, exit_index)
                 if compacts:
-                    run.compact(position, batch.compact())
-            run.stage(last)
-            return _closed(run, batch, last)
+                    forward.compact(exit_index, batch.compact())
+            forward.stage(last)
+            return _gathered(forward, batch, last)
 
-    def _prediction(self, answers: RoutedOutputs) -> Prediction:
-        return self._task.prediction(*answers, self.exit_names, self._temperatures)
+    def _prediction(self, routed: RoutedOutputs) -> Prediction:
+        return self._task.prediction(*routed, self.exit_names, self._temperatures)
 
-    def _late(self, due: float, position: int, rows: int) -> bool:
-        """Whether the next stage would end too late; one that is computed already never does (the layout ``all``)."""
-        runs = self._ends[position] > self._ends[position - 1]
-        return runs and perf_counter_ns() + 1e6 * self._cost.ms(position, rows) > due
+    def _late(self, due: float, exit_index: int, rows: int) -> bool:
+        """Return whether a stage would end too late; one that is computed already never does (the layout ``all``)."""
+        runs = self._ends[exit_index] > self._ends[exit_index - 1]
+        return runs and perf_counter_ns() + 1e6 * self._cost_model.ms(exit_index, rows) > due
 
-    def _leaves(self, position: int, run: ChainPass, batch: ActiveRows) -> npt.NDArray[np.bool_]:
-        """Return the rows that leave, those that have left before included."""
-        signals = run.signals(position, self._temperatures[position])
+    def _exiting(self, exit_index: int, forward: ForwardPass, batch: ActiveRows) -> npt.NDArray[np.bool_]:
+        """Return the mask of rows that exit, those that exited before included, bool [allocated]."""
+        signals = forward.signals(exit_index, self._temperatures[exit_index])
         if self._looks_back:
             batch.signals.append(signals)
-            return self._gates[position](batch.signals)
-        return self._gates[position]((signals,))
+            return self._gates[exit_index](batch.signals)
+        return self._gates[exit_index]((signals,))
 
     def _parts(self, inputs: Inputs) -> list[Inputs]:
         rows = len(inputs)
-        largest = self._chain.largest or rows
+        largest = self._executor.largest or rows
         if rows <= largest:
             return [inputs]
         return [inputs[start : start + largest] for start in range(0, rows, largest)]
 
     def _exits(self, inputs: Inputs) -> Float:
         exits = []
-        with self._chain.start(inputs) as run:
-            for position in range(len(self._ends)):
-                run.stage(position)
-                exits.append(run.outputs(position))
-            run.finish()
-            return np.stack([run.copied(outputs) for outputs in exits])
+        with self._executor.start(inputs) as forward:
+            for exit_index in range(len(self._ends)):
+                forward.stage(exit_index)
+                exits.append(forward.outputs(exit_index))
+            forward.finish()
+            return np.stack([forward.copied(outputs) for outputs in exits])
 
     def _signals(self, inputs: Inputs, temperatures: Sequence[float]) -> list[Signals]:
         exits = []
-        with self._chain.start(inputs) as run:
-            for position, temperature in zip(range(len(self._ends)), temperatures, strict=True):
-                run.stage(position)
-                exits.append(run.signals(position, temperature).map(np.array))
+        with self._executor.start(inputs) as forward:
+            for exit_index, temperature in zip(range(len(self._ends)), temperatures, strict=True):
+                forward.stage(exit_index)
+                exits.append(forward.signals(exit_index, temperature).map(np.array))
         return exits
 
-    def _forced(self, inputs: Inputs, position: int) -> RoutedOutputs:
+    def _forced(self, inputs: Inputs, exit_index: int) -> RoutedOutputs:
         if len(inputs) == 0:  # many graphs cannot run on nothing
-            return RoutedOutputs.all_at(np.empty((0, *self._task.output_shape), np.float32), position)
+            return RoutedOutputs.all_at(np.empty((0, *self._task.output_shape), np.float32), exit_index)
         return _joined(
-            [RoutedOutputs.all_at(self._outputs_at(part, position), position) for part in self._parts(inputs)]
+            [RoutedOutputs.all_at(self._outputs_at(part, exit_index), exit_index) for part in self._parts(inputs)]
         )
 
-    def _outputs_at(self, inputs: Inputs, position: int) -> Float:
-        with self._chain.start(inputs) as run:
-            for earlier in range(position + 1):
-                run.stage(earlier)
-            outputs = run.outputs(position)
-            run.finish()
-            return run.copied(outputs)
+    def _outputs_at(self, inputs: Inputs, exit_index: int) -> Float:
+        with self._executor.start(inputs) as forward:
+            for earlier in range(exit_index + 1):
+                forward.stage(earlier)
+            outputs = forward.outputs(exit_index)
+            forward.finish()
+            return forward.copied(outputs)
 
 
-def _closed(run: ChainPass, batch: ActiveRows, position: int) -> RoutedOutputs:
-    outputs = run.outputs(position)
-    run.finish()
-    return batch.close(run.copied(outputs) if batch.whole else outputs, position)
+def _gathered(forward: ForwardPass, batch: ActiveRows, exit_index: int) -> RoutedOutputs:
+    outputs = forward.outputs(exit_index)
+    forward.finish()
+    return batch.gather(forward.copied(outputs) if batch.none_exited else outputs, exit_index)
 
 
 def _joined(parts: Sequence[RoutedOutputs]) -> RoutedOutputs:

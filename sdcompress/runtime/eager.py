@@ -1,4 +1,4 @@
-"""The yardstick: a checkpoint run by torch, behind the same calls as an artifact."""
+"""Run a checkpoint with torch behind the ``Engine`` interface, as the reference of its artifacts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from sdcompress.machine import check_threads
 from sdcompress.modalities import Inputs, Modality
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.policies._base import Float, Signals
-from sdcompress.runtime.engine import ExitCost, Prediction
-from sdcompress.runtime.inputs import checked_temperatures, exit_position
+from sdcompress.runtime.engine import ExitCost, Prediction, checked_exit_index, checked_temperatures
 from sdcompress.schema.manifest import Policy
 from sdcompress.tasks import Task
 
@@ -30,8 +29,8 @@ def open_eager(source: Checkpoint | Path | str, options: EngineOptions = DEFAULT
     """Open a checkpoint.
 
     Args:
-        source: a checkpoint, or the folder of one or of a training run.
-        options: threads are torch's, which are those of the whole process; None leaves them as they are.
+        source: a checkpoint, its folder, or that of a training run.
+        options: ``threads`` are set for torch in the whole process; None does not change them.
 
     Raises:
         CheckpointError: if the checkpoint is not intact.
@@ -57,12 +56,12 @@ def open_eager(source: Checkpoint | Path | str, options: EngineOptions = DEFAULT
 
 
 class EagerEngine:
-    """A checkpoint's network in evaluation mode. Every call runs the whole network; no sample leaves early.
+    """An ``Engine`` over a checkpoint. Every call runs the whole network; no sample exits early.
 
-    Calls from several threads are safe and wait for each other: a network with exits serves one at a time.
+    Calls from several threads are safe and wait for each other.
 
     Args:
-        checkpoint: where the network comes from.
+        checkpoint: of the network.
         network: in evaluation mode, on its device.
     """
 
@@ -117,21 +116,21 @@ class EagerEngine:
 
     def forced(self, inputs: Any, exit: int) -> Prediction:  # noqa: A002 - the field's word
         """Run all of the network and take this exit's outputs; see ``Engine.forced``."""
-        position = exit_position(exit, self.exit_names)
-        outputs = self.exits(inputs)[position]
-        return self.task.prediction(outputs, np.full(len(outputs), position, np.int64), self.exit_names)
+        exit_index = checked_exit_index(exit, self.exit_names)
+        outputs = self.exits(inputs)[exit_index]
+        return self.task.prediction(outputs, np.full(len(outputs), exit_index, np.int64), self.exit_names)
 
     def signals(self, inputs: Any, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
-        """What an exit policy would judge by; see ``Engine.signals``."""
+        """Return the signals of every exit; see ``Engine.signals``."""
         exits = len(self.exit_names)
         chosen = (1.0,) * exits if temperatures is None else checked_temperatures(temperatures, exits)
         return tuple(map(self.task.signals, self.exits(inputs), chosen))
 
     def __call__(self, inputs: Any, *, deadline_ms: float | None = None) -> Prediction:
-        """Predict with the last exit; a deadline cannot be kept, because the network always runs whole."""
+        """Predict with the last exit. A deadline is refused, because the whole network always runs."""
         if deadline_ms is not None:
             raise UsageError(
-                "A checkpoint's network always runs whole: it keeps no deadline.",
+                "The network of a checkpoint always runs whole, so it cannot keep a deadline.",
                 allowed="deadline_ms=None",
                 next_step="export the checkpoint with the layout 'cascade' and open that",
             )

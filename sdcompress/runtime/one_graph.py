@@ -1,4 +1,4 @@
-"""Run the one graph of an artifact, which exits by itself: what a user without this package runs, under our names."""
+"""Run the one graph of an artifact, which applies the exit policy itself, with a part of the ``Engine`` interface."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import InputError, UsageError
 from sdcompress.modalities import Inputs, modality_of
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
-from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
+from sdcompress.runtime.backends._base import Backend, ExecutorBackend, Graph
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import ROOM, USUAL, check_runs
 from sdcompress.schema.manifest import Manifest, OneGraph
@@ -23,7 +23,7 @@ __all__ = ["OneGraphEngine", "open_one_graph"]
 
 
 class OneGraphEngine:
-    """Predicts as ``Engine`` does; it can only do that: no exit can be forced or looked at, and there is no deadline.
+    """Predicts as an ``Engine`` does, but cannot force an exit, return all exits or keep a deadline.
 
     Args:
         manifest: of the artifact.
@@ -47,10 +47,10 @@ class OneGraphEngine:
         return self.modality.prepare(raw)
 
     def __call__(self, inputs: Any) -> Prediction:
-        """Predict; samples leave as the policy in the graph says.
+        """Predict; samples exit by the policy in the graph.
 
         Args:
-            inputs: as ``preprocess`` makes them; B is 1 for a graph of the kind "if", and may be 0.
+            inputs: as ``preprocess`` returns them; B is 1 for a graph of the kind "if", and may be 0.
 
         Raises:
             InputError: if an input has another dtype or shape.
@@ -63,7 +63,7 @@ class OneGraphEngine:
         if self.batch_of_one and rows != 1:
             raise InputError(
                 f"A batch of {rows} samples was given to a graph of the kind 'if'.",
-                allowed="one sample: all of a batch would have to leave together",
+                allowed="one sample: all samples of a batch would have to take one exit",
                 next_step="export the layout 'graph', or call it for each sample",
             )
         outputs, _, exit_index = self._graph(dict(checked.arrays))
@@ -73,7 +73,7 @@ class OneGraphEngine:
 def open_one_graph(source: Artifact | Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> OneGraphEngine:
     """Open the one graph of an artifact, after checking all of it; the errors of ``open_engine``.
 
-    A certificate is about the segments: it says which thresholds may run, and not that this graph rounds as they do.
+    A certificate covers the segments. It allows the thresholds, but does not cover the rounding of this graph.
 
     Raises:
         UsageError: if the artifact holds no such graph.
@@ -88,8 +88,8 @@ def open_one_graph(source: Artifact | Path | str, options: EngineOptions = DEFAU
             next_step=f"sdcompress export {artifact.path} --layout graph --out FOLDER",
         )
     check_runs(artifact, ExecutionTarget(backend, device), allow_uncertified=options.allow_uncertified, stacklevel=3)
-    load: Backend | ChainBackend = registry.load(ROOM, backend, extra="all")
-    if isinstance(load, ChainBackend):
+    load: Backend | ExecutorBackend = registry.load(ROOM, backend, extra="all")
+    if isinstance(load, ExecutorBackend):
         raise UsageError(
             f"The backend '{backend}' runs no graph that exits by itself.",
             allowed="onnxruntime: TensorRT runs both branches of an If",

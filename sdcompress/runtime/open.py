@@ -1,4 +1,4 @@
-"""Open an engine: the one way in for every caller."""
+"""Open an artifact or a checkpoint as an engine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sdcompress.checkpoint import Checkpoint
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.machine import check_threads
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
-from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
+from sdcompress.runtime.backends._base import Backend, ExecutorBackend, Graph
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.manifest import Segment
 
-__all__ = ["EAGER", "ROOM", "USUAL", "check_runs", "open_engine", "open_network"]
+__all__ = ["EAGER", "ROOM", "USUAL", "check_runs", "open_cascade", "open_engine"]
 
 ROOM = "sdcompress.runtime.backends"
 EAGER, USUAL = "eager", "onnxruntime"  # the backend of a checkpoint, and that of an artifact
@@ -40,21 +40,21 @@ def open_engine(
 
     Args:
         source: artifact folder, or the artifact opened from it; with "eager" a checkpoint folder.
-        backend: a name of 'sdcompress list backends', or "eager": torch, the yardstick.
+        backend: a name of 'sdcompress list backends', or "eager": torch, the reference.
         threads: for one call; None leaves the choice to the backend (most take all cores).
         device: "cpu" or "cuda".
-        allow_uncertified: run an artifact whose certificate does not cover what is asked for: another backend or
-            device than the certified one, other graphs, or thresholds beyond the certified ones.
+        allow_uncertified: also run an artifact whose certificate does not cover this backend, device, graphs or
+            thresholds.
         trust_modules: with "eager": import the module that the checkpoint names, which runs its code, also where you
-            have not trained it here yourself.
+            have not trained it on this machine.
         require_signature: PEM file of the public key, or of the certificates, by whose holder the artifact must be
             signed; see docs/certificates.md.
 
     Raises:
         ArtifactError: if the artifact is not intact or cannot be loaded.
-        SignatureError: if it is not signed as asked.
-        CertificateError: if it comes with a certificate that does not cover this. Thresholds that promise nothing run
-            anywhere, with a warning where they were chosen on another backend or device.
+        SignatureError: if it is not signed with this key.
+        CertificateError: if its certificate does not cover this. Thresholds without a guarantee run anywhere, with a
+            warning if they were chosen on another backend or device.
         CheckpointError: if the checkpoint is not intact.
         SetupError: if this machine has no such device; MissingExtraError if a package is not installed.
         UsageError: if threads is below 1 or more than this machine runs at once.
@@ -72,10 +72,10 @@ def open_engine(
 
         return open_eager(source.path if isinstance(source, Artifact) else source, options)
     path = source.path if isinstance(source, Checkpoint) else source
-    return open_network(path, options, require_signature=require_signature)
+    return open_cascade(path, options, require_signature=require_signature)
 
 
-def open_network(
+def open_cascade(
     source: Artifact | Path | str,
     options: EngineOptions = DEFAULT_OPTIONS,
     *,
@@ -88,35 +88,37 @@ def open_network(
     known = registry.names(ROOM)
     if backend not in known:
         raise UnknownNameError("backends", backend, known)
-    load: Backend | ChainBackend = registry.load(ROOM, backend, extra="all")
+    load: Backend | ExecutorBackend = registry.load(ROOM, backend, extra="all")
     artifact = open_artifact(source)
     if require_signature is not None:
         check_signature(artifact, require_signature)
-    if isinstance(load, ChainBackend):
-        network = CascadeEngine(artifact.manifest, load.open(artifact, threads=threads, device=device))
-        check_runs(artifact, network.where, allow_uncertified=options.allow_uncertified, stacklevel=4)
-        return network
-    where = ExecutionTarget(backend, device)
-    check_runs(artifact, where, allow_uncertified=options.allow_uncertified, stacklevel=4)
-    return array_cascade(artifact, partial(_load, load, artifact, threads=threads, device=device), where)
+    if isinstance(load, ExecutorBackend):
+        engine = CascadeEngine(artifact.manifest, load.open(artifact, threads=threads, device=device))
+        check_runs(artifact, engine.execution_target, allow_uncertified=options.allow_uncertified, stacklevel=4)
+        return engine
+    execution_target = ExecutionTarget(backend, device)
+    check_runs(artifact, execution_target, allow_uncertified=options.allow_uncertified, stacklevel=4)
+    return array_cascade(artifact, partial(_load, load, artifact, threads=threads, device=device), execution_target)
 
 
-def check_runs(artifact: Artifact, where: ExecutionTarget, *, allow_uncertified: bool, stacklevel: int) -> None:
-    """Refuse what a certificate does not cover, and warn of thresholds that were chosen elsewhere.
+def check_runs(
+    artifact: Artifact, execution_target: ExecutionTarget, *, allow_uncertified: bool, stacklevel: int
+) -> None:
+    """Refuse an execution target that the certificate does not cover, and warn if thresholds were chosen on another.
 
     Args:
         artifact: that will run.
-        where: what will run it.
+        execution_target: that will run it.
         allow_uncertified: do neither.
         stacklevel: of the warning, from here.
 
     Raises:
-        CertificateError: if its certificate does not cover this.
+        CertificateError: if its certificate does not cover this target.
     """
     if allow_uncertified:
         return
-    check_covered(artifact.manifest, where)
-    if why := threshold_warning(artifact.manifest, where):
+    check_covered(artifact.manifest, execution_target)
+    if why := threshold_warning(artifact.manifest, execution_target):
         warnings.warn(why, stacklevel=stacklevel)
 
 

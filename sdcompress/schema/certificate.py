@@ -57,7 +57,7 @@ class Certificate(Frozen):
     policy: str = Field("max_prob", description="the kind of policy")
     parameters: dict[str, Any] = Field({}, description="its parameters, fitted on the tuning samples")
     graphs: Sha256 = Field(description="digest of the list of the segments' SHA-256")
-    wiring: Sha256 = Field(description="digest of the inputs, the segments' tensors and which of them an exit reads")
+    interface: Sha256 = Field(description="digest of the inputs, the segments' tensors and which of them an exit reads")
     backend: str
     device: str
     plans: Sha256 | None = Field(
@@ -65,9 +65,9 @@ class Certificate(Frozen):
     )
     precision: tuple[str, ...] = Field(description="of every segment")
     data_fingerprint: Sha256 = Field(description="of the data set and its split, or of the user's own samples")
-    external: Literal["apart", "not compared"] | None = Field(
+    external: Literal["disjoint", "not compared"] | None = Field(
         None,
-        description="made on unlabelled samples of the user: apart from the training samples, or not compared with "
+        description="made on unlabelled samples of the user: disjoint from the training samples, or not compared with "
         "them; null: on the data set's validation split",
     )
     seed: Sha256 = Field(description="drew the parts and the order; a hash of the fingerprint and the graphs")

@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
-from sdcompress.schema.change import ExitChange, PolicyChange
+from sdcompress.schema.change import ExitChange, ParityRecord, PolicyChange
 from sdcompress.schema.graphs import FileEntry
-from sdcompress.schema.parity import ParityRecord
 
-__all__ = ["BatchProfile", "Engines", "HardwareCompatibility", "Plan", "SiblingTime", "Validation"]
+__all__ = ["BatchProfile", "Engines", "HardwareCompatibility", "Plan", "SpeedComparison", "Validation"]
 
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 
@@ -48,14 +47,14 @@ class Validation(Frozen):
     policy: PolicyChange | None = Field(description="under the thresholds at hand; null without a policy")
 
 
-class SiblingTime(Frozen):
-    """These engines and another artifact's on the same GPU, in turns: to the last exit, host to host."""
+class SpeedComparison(Frozen):
+    """These engines and another artifact's on the same GPU, in interleaved rounds: to the last exit, host to host."""
 
-    digest: Sha256 = Field(description="of the other artifact, when its engines were raced")
+    digest: Sha256 = Field(description="of the other artifact, when its engines were timed")
     precision: str = Field(description="of its graphs")
     batch: PositiveInt
     ms: PositiveFloat = Field(description="median of these engines")
-    sibling_ms: PositiveFloat
+    other_ms: PositiveFloat
     speedup: PositiveFloat = Field(description="mean time of the other / mean time of these; above 1: these are faster")
     low: PositiveFloat = Field(description="95 % interval over rounds")
     high: PositiveFloat
@@ -73,7 +72,7 @@ class Engines(Frozen):
     profiles: Annotated[tuple[BatchProfile, ...], Field(min_length=1)] = Field(description="rising, of every plan")
     tf32: bool = Field(description="whether FP32 layers may use TF32 tensor cores")
     workspace_bytes: PositiveInt
-    level: Annotated[int, Field(ge=0, le=5)] | None = Field(description="builder optimisation level; null: before 8.6")
+    builder_optimization_level: Annotated[int, Field(ge=0, le=5)] | None = Field(description="null: before 8.6")
     version_compatible: bool = False
     hardware_compatibility: HardwareCompatibility = "none"
     log: FileEntry = Field(description="what the builder said")
@@ -81,7 +80,9 @@ class Engines(Frozen):
     validation: Validation | None = Field(
         None, description="null: no validation samples were at hand, or none asked for"
     )
-    siblings: tuple[SiblingTime, ...] = Field((), description="other artifacts' engines that were raced against")
+    speed_comparisons: tuple[SpeedComparison, ...] = Field(
+        (), description="other artifacts' engines that were timed beside these"
+    )
 
     @model_validator(mode="after")
     def _profiles_follow_each_other(self) -> Engines:
@@ -92,5 +93,5 @@ class Engines(Frozen):
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
-        """Its files."""
+        """Return its files."""
         return (*self.plans, self.log)

@@ -10,10 +10,10 @@ from sdcompress.schema.base import Fraction, Frozen, Interval, Sha256
 from sdcompress.schema.report import Machine
 
 __all__ = [
+    "BreakEven",
     "ExitFigures",
     "Explanation",
     "Interval",
-    "Margin",
     "OperatingPoint",
     "Overthinking",
     "PolicyFigures",
@@ -34,14 +34,14 @@ class ReliabilityBin(Frozen):
     high: Fraction
     samples: int
     confidence: Fraction = Field(description="mean")
-    score: Fraction = Field(description="the metric")
+    metric: Fraction = Field(description="the metric")
 
 
 class ExitFigures(Frozen):
     """One exit on all samples, and what became of those that left there."""
 
     name: str
-    score: Fraction = Field(description="the metric, of all samples")
+    metric: Fraction = Field(description="the metric, of all samples")
     standard_error: NonNegativeFloat | None = Field(
         None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
     )
@@ -57,14 +57,14 @@ class ExitFigures(Frozen):
     macs: int = Field(description="multiply-accumulates for one sample that leaves here")
     ms: Interval | None = Field(description="until here, no confidence computed; None where leaving saves nothing")
     share: Fraction | None = Field(description="of the samples, that left here by the policy; None without one")
-    left_score: Fraction | None = Field(description="of those")
+    exited_metric: Fraction | None = Field(description="of those")
 
 
 class OperatingPoint(Frozen):
     """Thresholds (or an oracle) and what they give."""
 
     thresholds: tuple[float, ...] | None = Field(description="one for each exit but the last; None: no thresholds")
-    score: Fraction = Field(description="the metric")
+    metric: Fraction = Field(description="the metric")
     standard_error: NonNegativeFloat | None = Field(
         None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
     )
@@ -77,13 +77,13 @@ class Truncation(Frozen):
     """The network that ends at an exit, against the policy; both on the same samples and in the same turns."""
 
     exit: str
-    score: Fraction = Field(description="the metric")
+    metric: Fraction = Field(description="the metric")
     ms: float = Field(description="until this exit in the cascade; without the heads before it, it may take less")
     saving_ms: Interval = Field(description="how much less the policy takes on average; below 0: it takes more")
-    difference: Interval = Field(description="the policy's score less this one's; 95 % interval, paired")
+    difference: Interval = Field(description="the policy's metric less this one's; 95 % interval, paired")
 
 
-class Margin(Frozen):
+class BreakEven(Frozen):
     """What an early exit may cost to be worth having, by the policy's shares and the measured ms."""
 
     exit: str
@@ -100,13 +100,15 @@ class PolicyFigures(Frozen):
     point: OperatingPoint
     mean_ms: Interval | None
     truncations: tuple[Truncation, ...] = Field((), description="one for each exit; none where nothing was measured")
-    rival: str | None = Field(None, description="the fastest exit that scores at least as well as the policy, if any")
+    rival: str | None = Field(None, description="the fastest exit whose metric is at least the policy's, if any")
     verdict: Literal["wins", "no difference", "loses"] | None = Field(
         None,
-        description="by measured ms against the rival; where no exit scores as well, against the last. No difference: "
+        description="by measured ms against the rival; where there is none, against the last exit. No difference: "
         "the interval of the saving holds 0",
     )
-    margins: tuple[Margin, ...] = Field((), description="of each early exit that samples get to; none if not measured")
+    break_even: tuple[BreakEven, ...] = Field(
+        (), description="of each early exit that samples get to; none if not measured"
+    )
 
 
 class Stratum(Frozen):
@@ -115,8 +117,8 @@ class Stratum(Frozen):
     name: str
     samples: int
     shares: tuple[Fraction, ...] = Field(description="of its samples, that left at each exit")
-    score: Fraction = Field(description="the metric, of the policy")
-    last_score: Fraction = Field(description="of the last exit")
+    metric: Fraction = Field(description="the metric, of the policy")
+    last_exit_metric: Fraction = Field(description="of the last exit")
 
 
 class Overthinking(Frozen):
@@ -163,12 +165,12 @@ class Explanation(Frozen):
     source: str = Field(description="folder as given")
     digest: Sha256
     layout: str
-    kind: str | None = Field(description="of the policy; None without one: the scores are then those of one without")
+    policy_name: str | None = Field(description="of the policy; None without one")
     guarantee: str | None = Field(description="of the policy; None without one")
     data: str
     split: Split
     samples: int
-    metric: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
+    metric_name: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
     stratum: str | None = Field(description="what the task calls a stratum, e.g. class; None: it has none")
     machine: Machine
     threads: int

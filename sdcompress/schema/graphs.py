@@ -60,16 +60,18 @@ class Segment(FileEntry):
 
 
 class PathTime(Frozen):
-    """What the way to one exit of a ``OneGraph`` takes: real samples that leave there, one at a time, one thread."""
+    """The time to one exit of a ``OneGraph``: real samples that exit there, one at a time, on one thread."""
 
     exit: str
     samples: Annotated[int, Field(ge=0)] = Field(description="different ones; 0: none was at hand")
     rounds: Annotated[int, Field(ge=0)] = 0
     ms: PositiveFloat | None = Field(None, description="median over the rounds")
-    to_end_ms: PositiveFloat | None = Field(None, description="of the same samples, in the same graph, if none leaves")
-    whole_ms: PositiveFloat | None = Field(None, description="of the same samples, in the network without exits")
-    faster: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which that was less than to_end_ms")
-    faster_than_whole: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which it was less than whole_ms")
+    full_depth_ms: PositiveFloat | None = Field(
+        None, description="of the same samples, in the same graph, if none leaves"
+    )
+    no_exits_ms: PositiveFloat | None = Field(None, description="of the same samples, in the network without exits")
+    wins_vs_full_depth: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which ms was less than to_end_ms")
+    wins_vs_no_exits: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which ms was less than whole_ms")
 
 
 class OneGraph(Segment):
@@ -79,12 +81,12 @@ class OneGraph(Segment):
     ``macs`` are those of a sample that runs to the end.
     """
 
-    kind: Literal["graph", "if"] = Field(description="'graph': any batch, rows leave one by one; 'if': a batch of 1")
-    samples: PositiveInt = Field(description="real samples on which it was held against the segments")
+    kind: Literal["graph", "if"] = Field(description="'graph': any batch, rows exit one by one; 'if': a batch of 1")
+    samples: PositiveInt = Field(description="real samples on which it was compared with the segments")
     batches: tuple[PositiveInt, ...]
-    max_abs: NonNegativeFloat = Field(description="largest difference of an output from the segments'")
-    undecided: Annotated[int, Field(ge=0)] = Field(
-        description="samples that left elsewhere, because a rounding of 1e-5 decides whether they pass a threshold"
+    max_abs_diff: NonNegativeFloat = Field(description="largest difference of an output from the segments'")
+    near_threshold: Annotated[int, Field(ge=0)] = Field(
+        description="samples that exited elsewhere, because their score is within 1e-5 of a threshold"
     )
     machine: str = Field(description="processor on which the times were measured")
     busy_cores: float | None = Field(description="cores that others kept busy before; null: the system does not say")

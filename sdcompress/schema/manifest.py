@@ -15,6 +15,7 @@ from pydantic import (
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 from sdcompress.schema.certificate import Certificate, CertifiedDrop
+from sdcompress.schema.change import ParityRecord
 from sdcompress.schema.engines import Engines
 from sdcompress.schema.graphs import (
     DECISION,
@@ -26,7 +27,6 @@ from sdcompress.schema.graphs import (
     Segment,
     Tensor,
 )
-from sdcompress.schema.parity import ParityRecord
 
 __all__ = [
     "Certificate",
@@ -36,12 +36,12 @@ __all__ = [
     "ExitSignals",
     "FileEntry",
     "Manifest",
-    "Named",
     "OneGraph",
     "OutputName",
     "ParityRecord",
     "Policy",
     "Provenance",
+    "RegistryEntry",
     "Segment",
     "StageTimes",
     "Tensor",
@@ -51,7 +51,7 @@ __all__ = [
 OutputName = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class Named(Frozen):
+class RegistryEntry(Frozen):
     """An entry of a room, and the parameters that it was made with."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -66,18 +66,18 @@ class ExitSignals(Frozen):
 
 
 class Exit(Frozen):
-    """One exit: the tensor of its outputs, and the validation scores of the checkpoint or the quantised file."""
+    """One exit: the tensor of its outputs, and its metrics on the validation split."""
 
     name: str
-    segment: Annotated[int, Field(ge=0)] = Field(description="index of the segment after which it can leave")
+    segment: Annotated[int, Field(ge=0)] = Field(description="index of the segment after which a sample can exit")
     outputs: str = Field(description="name of the tensor, float32 [batch, ...] of the task's shape")
-    scores: dict[str, float] = Field({}, description="by name: the task's metric and its further scores")
+    metrics: dict[str, float] = Field({}, description="by name: the task's metric and its further ones, e.g. nll")
     temperature: PositiveFloat = 1.0
     signals: ExitSignals | None = Field(None, description="null: they are computed from outputs, outside the graph")
 
     @property
     def reads(self) -> set[str]:
-        """The tensors that are looked at when it is reached."""
+        """Return the names of the tensors that an engine reads at this exit."""
         return {self.outputs} | ({self.signals.values, self.signals.decision} if self.signals else set())
 
 
@@ -100,14 +100,14 @@ class StageTimes(Frozen):
 
 
 class Policy(Frozen):
-    """When a sample leaves: at the first exit k whose score is at least thresholds[k].
+    """The exit rule: a sample exits at the first exit k whose score is at least thresholds[k].
 
-    ``kind`` computes the score from the exit's signals, which depend on the exit's temperature. The last exit takes
+    ``name`` computes the score from the exit's signals, which depend on the exit's temperature. The last exit takes
     whatever is left. A threshold above 1 never fires.
     """
 
-    kind: str = Field("max_prob", description="of 'sdcompress list policies'")
-    parameters: dict[str, Any] = Field({}, description="fitted by the calibration; what they are depends on the kind")
+    name: str = Field("max_prob", description="of 'sdcompress list policies'")
+    parameters: dict[str, Any] = Field({}, description="fitted by the calibration; what they are depends on the policy")
     thresholds: tuple[float, ...] = Field(description="one for each exit but the last")
     max_drop: Fraction = Field(
         description="how much of the metric could be lost against the last exit, or what the certificate names"
@@ -115,16 +115,16 @@ class Policy(Frozen):
     guarantee: Literal["none", "certified", "no certificate", "in expectation"] = Field(
         "none",
         description="'none': chosen on the calibration samples, no statistical certificate. 'certified': see the "
-        "certificate. 'no certificate': one was asked for and not found; nobody leaves before the last exit. "
+        "certificate. 'no certificate': one was asked for and not found; early exit is disabled. "
         "'in expectation': the mean over calibrations keeps the drop, this one may lose more; nothing is certified",
     )
     split: str = "validation"
     samples: PositiveInt
-    score: Fraction | None = Field(description="the task's metric, on the calibration samples; null without targets")
-    reference_score: Fraction | None = Field(
+    metric: Fraction | None = Field(description="the task's metric, on the calibration samples; null without targets")
+    reference_metric: Fraction | None = Field(
         description="of the last exit, or of what the certificate is measured against, on the same samples"
     )
-    shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that left at each exit")
+    shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that exited at each exit")
     stage_ms: tuple[PositiveFloat, ...] = Field(description="measured ms of each segment at batch 1 when calibrated")
     decision_ms: tuple[NonNegativeFloat, ...] = Field(
         (), description="measured ms to decide at each exit but the last, at batch 1; empty: not measured"
@@ -147,12 +147,12 @@ class Policy(Frozen):
 
     @property
     def mean_ms(self) -> float:
-        """Milliseconds that one sample takes by the measured stages, decisions, shares and overhead."""
+        """Return the mean ms of one sample by the measured stages, decisions, shares and overhead."""
         return self.overhead * sum(share * ms for share, ms in zip(self.shares, self.reach_ms, strict=True))
 
     @property
     def reach_ms(self) -> tuple[float, ...]:
-        """Until each exit, by the measured stages and decisions."""
+        """Return the ms until each exit, by the measured stages and decisions."""
         spent = (self.stage_ms, self.decision_ms)
         return tuple(sum(ms for each in spent for ms in each[: exit_ + 1]) for exit_ in range(len(self.stage_ms)))
 
@@ -175,11 +175,11 @@ class Manifest(Frozen):
     """What an artifact is. ``digest`` is the SHA-256 of all other fields and names the artifact."""
 
     schema_version: Literal[2] = 2
-    task: Named = Field(description="what the outputs mean; of 'sdcompress list tasks'")
+    task: RegistryEntry = Field(description="what the outputs mean; of 'sdcompress list tasks'")
     outputs: Annotated[tuple[OutputName, ...], Field(min_length=1)] = Field(
         description="what each output stands for; all different"
     )
-    modality: Named = Field(description="how raw examples become inputs")
+    modality: RegistryEntry = Field(description="how raw examples become inputs")
     inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)] = Field(description="of the network, as modality says")
     layout: Literal["single", "cascade", "all"]
     segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
@@ -236,8 +236,8 @@ class Manifest(Frozen):
             raise ValueError("the certificate names a step that its path does not have")
         return self
 
-    def border(self, exit_: int) -> tuple[Tensor, ...]:
-        """The tensors that are still needed after an exit has been reached and nobody left, by its position."""
+    def live_tensors(self, exit_: int) -> tuple[Tensor, ...]:
+        """Return the tensors that are still needed when no sample exits at an exit, by its index."""
         done = self.exits[exit_].segment + 1
         made = (*self.inputs, *(tensor for segment in self.segments[:done] for tensor in segment.outputs))
         needed = {tensor.name for segment in self.segments[done:] for tensor in segment.inputs}
@@ -246,12 +246,12 @@ class Manifest(Frozen):
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """What its graphs compute in, each once, sorted."""
+        """Return the precisions of its graphs, each once, sorted."""
         return tuple(sorted({segment.precision for segment in self.segments}))
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
-        """Every file of the artifact but the manifest."""
+        """Return every file of the artifact but the manifest."""
         evidence = (self.certificate.evidence,) if self.certificate else ()
         whole = (self.one_graph,) if self.one_graph else ()
         built = tuple(file for engines in self.engines for file in engines.files)

@@ -1,24 +1,32 @@
-"""The recipe: what a user chooses. YAML chooses and sets numbers. It holds no code, but may name a user's own."""
+"""The recipe: the settings of an experiment. It holds no code, but may name a user's own function."""
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
-    ConfigDict,
     Field,
-    PlainSerializer,
     PositiveFloat,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from sdcompress.schema.base import Fraction, Frozen
 from sdcompress.schema.graphs import Ensemble
+from sdcompress.schema.recipe_values import (
+    BelowOne,
+    EachOnce,
+    Entry,
+    EntryName,
+    NonNegative,
+    NonNegativeInt,
+    OpenSection,
+    Options,
+    PathText,
+    PositiveInt,
+    Some,
+    Weight,
+)
 
 __all__ = [
     "Augmentation",
@@ -28,6 +36,7 @@ __all__ = [
     "Exits",
     "Export",
     "Method",
+    "Modality",
     "Model",
     "Optimizer",
     "Recipe",
@@ -36,60 +45,12 @@ __all__ = [
     "Train",
 ]
 
-NonNegative = Annotated[float, Field(ge=0.0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
-PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
-NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
-Pixels = Annotated[int, Field(ge=1, le=2**13)]
-PathText = Annotated[str, Field(max_length=2**12)]
-Item = TypeVar("Item")
-
-
-def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    if len(set(items)) < len(items):
-        raise ValueError("each may be named once")
-    return items
-
-
-EachOnce = Annotated[tuple[Item, ...], AfterValidator(_each_once)]
-Some = Annotated[tuple[Item, ...], Field(min_length=1), AfterValidator(_each_once)]
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-_SPELLED = {".inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}  # as YAML writes them; JSON has none of them
-
-
-def _read_numbers(value: Any) -> Any:
-    """Values with the numbers that JSON does not have, which stand in it as YAML spells them."""
-    if isinstance(value, dict):
-        return {key: _read_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_read_numbers(inner) for inner in value)
-    return _SPELLED.get(value, value) if isinstance(value, str) else value
-
-
-def _spell_numbers(value: Any) -> Any:
-    """The inverse of ``_read_numbers``."""
-    if isinstance(value, dict):
-        return {key: _spell_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_spell_numbers(inner) for inner in value]
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
-
-
-Options = Annotated[
-    dict[str, Any], AfterValidator(_read_numbers), PlainSerializer(_spell_numbers, dict[str, Any], when_used="json")
-]
-
-
 # ``not_identifying`` of a section names keys that do not change the weights: where the data lies (its fingerprint
 # identifies it), how steps are computed and watched, and what is done with the weights
 
 
 class Data(Frozen):
-    """Which data set; of images also how they are prepared."""
+    """Which data set, and how much of it."""
 
     not_identifying: ClassVar = frozenset({"dir", "download", "exclude"})
 
@@ -98,31 +59,15 @@ class Data(Frozen):
     )
     dir: PathText | None = Field(None, description="folder that holds the data (or receives the download)")
     download: bool = Field(False, description="allow a torchvision set to be downloaded into dir")
-    image_size: Pixels | None = Field(None, description="side in pixels; default: the data set's own")
     validation: BelowOne = Field(0.1, description="share of the training samples held out where the set has no split")
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training samples")
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test samples")
     exclude: tuple[str, ...] = Field(
         (), description="examples to leave out, such as broken ones, by their names in messages, e.g. [train/cat/3.jpg]"
     )
-    mean: tuple[Finite, ...] | None = Field(
-        None, description="of each channel, for images in [0, 1]; default: of loaded weights, else the data set's own"
-    )
-    std: tuple[Annotated[Finite, Field(gt=0)], ...] | None = Field(None, description="likewise")
-    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = Field(
-        None, description="of resizing; default: of loaded weights, else bilinear"
-    )
-    crop: Annotated[Finite, Field(gt=0, le=1)] | Literal["none"] | None = Field(
-        None,
-        description="side of the centre that is kept as a share of the resized shorter side; none: the whole image is "
-        "resized to a square; default: of loaded weights where the data set crops, else its own",
-    )
-    white_level: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        None, description="value of 16-bit grey images that becomes 255, e.g. 4095 for 12 bits; default: 65535"
-    )
 
     def at(self, folder: object, *, download: bool = False) -> Data:
-        """The data of a recipe that was stored with a network, which may be a stranger's: nothing is fetched unasked.
+        """Return these settings for a folder here; nothing is downloaded unless the user allows it now.
 
         Args:
             folder: where it lies here; None: where the recipe says.
@@ -162,7 +107,7 @@ class Model(Frozen):
 
     @property
     def untrained(self) -> Model:
-        """The same network without anybody's weights, for what is built to get others."""
+        """Return the same network without anybody's weights, for what is built to get others."""
         named = {"checkpoint_path"} if self.name.startswith("timm:") else set()  # timm's option reads a file
         options = {key: value for key, value in self.options.items() if key not in named}
         return self.model_copy(update={"pretrained": False, "weights": None, "match": "name", "options": options})
@@ -182,38 +127,21 @@ class Exits(Frozen):
     pool: Literal["auto", "mean", "token"] = Field("auto", description="token maps: mean over tokens or class token")
 
 
-class _Entry(Frozen):
-    """An entry of a room by name, with its own parameters beside the name; a bare string is the name."""
+class Modality(Entry):
+    """What goes into the network, with the modality's own parameters beside its name."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else _read_numbers(value)
-
-    @model_serializer(mode="wrap", when_used="json")
-    def _own_numbers(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        spelled = {key: _spell_numbers(value) for key, value in self.parameters.items()}
-        return {**dump(self), **{key: value for key, value in spelled.items() if value != self.parameters[key]}}
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The entry's parameters as written, unchecked: the entry checks them itself."""
-        return dict(self.model_extra or {})
-
-
-class Task(_Entry):
-    """What the targets and the network's outputs mean, with the task's own parameters beside its name."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)] = Field(
-        "classification", description="of 'sdcompress list tasks'; that of the data set's targets"
+    name: EntryName | None = Field(
+        None, description="of 'sdcompress list modalities', which shows the parameters too; default: the data set's"
     )
 
 
-class Method(_Entry):
+class Task(Entry):
+    """What the targets and the network's outputs mean, with the task's own parameters beside its name."""
+
+    name: EntryName = Field("classification", description="of 'sdcompress list tasks'; that of the data set's targets")
+
+
+class Method(Entry):
     """A method of self-distillation by name, with its own parameters beside the name."""
 
     not_identifying: ClassVar = frozenset({"file"})
@@ -262,22 +190,14 @@ class Schedule(Frozen):
         return self
 
 
-class Augmentation(Frozen):
-    """What is done to training images, in this order, on whole batches."""
+class Augmentation(OpenSection):
+    """What is done to training examples, on whole batches: mixup, and the parameters of the modality."""
 
-    resized_crop: Annotated[Finite, Field(ge=0, le=1)] = Field(
+    mixup: NonNegative = Field(
         0.0,
-        description="cut out a random piece (aspect ratio from 3/4 to 4/3) and resize it to the whole: its least share "
-        "of the area, e.g. 0.35; 0 = off",
+        description="alpha of the Beta distribution, 0 = off; beside it stand the modality's own parameters, see "
+        "'sdcompress list modalities'",
     )
-    crop: NonNegativeInt = Field(0, description="pad by this many pixels (reflect) and crop back at random")
-    flip: bool = Field(False, description="horizontal flip with probability 1/2")
-    auto_augment: Literal["none", "cifar10", "imagenet", "rand", "trivial"] = Field(
-        "none", description="torchvision's AutoAugment policies, RandAugment or TrivialAugmentWide"
-    )
-    cutout: NonNegativeInt = Field(0, description="side in pixels of one grey square")
-    mixup: NonNegative = Field(0.0, description="alpha of the Beta distribution, 0 = off")
-    cutmix: NonNegative = Field(0.0, description="alpha of the Beta distribution, 0 = off")
 
 
 class Train(Frozen):
@@ -399,7 +319,7 @@ class Calibrate(Frozen):
     )
     group_by: Literal["exit", "stratum"] | None = Field(
         None,
-        description="certify in every group: 'stratum' (in classification a class), or 'exit' (what has left by it); "
+        description="certify in every group: 'stratum' (a class), or 'exit' (the samples that exited there or before); "
         "null: over all",
     )
     budget_ms: PositiveFloat | None = Field(
@@ -450,6 +370,7 @@ class Recipe(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     data: Data = Data()
+    modality: Modality = Modality()
     task: Task = Task()
     model: Model = Model()
     exits: Exits = Exits()

@@ -1,12 +1,12 @@
-"""What was measured: evaluation, latency, comparison. Markdown, HTML and plots are drawn from these."""
+"""The records of what was measured and predicted. Markdown, HTML and plots are drawn from them."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 
@@ -17,60 +17,61 @@ __all__ = [
     "CertificateVerdict",
     "Comparison",
     "Evaluation",
-    "ExitScore",
+    "ExitEvaluation",
     "ExitTiming",
     "ExitVerdict",
+    "FilePrediction",
     "Latency",
     "Machine",
+    "OutputValue",
     "Percentile",
-    "Plan",
     "PlanRow",
-    "PolicyScore",
+    "PolicyEvaluation",
     "Report",
     "ReportRow",
-    "StratumScore",
+    "SampleSizePlan",
+    "StratumEvaluation",
     "VerifyReport",
 ]
-
 
 ENSEMBLE = "ensemble"  # the name of an ExitScore that is of no exit
 
 
-class ExitScore(Frozen):
+class ExitEvaluation(Frozen):
     """One exit (or the mean of all exits, named 'ensemble') on one split."""
 
     name: str
-    score: Fraction = Field(description="the metric")
+    metric: Fraction = Field(description="the metric")
     standard_error: NonNegativeFloat | None = Field(
         None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
     )
-    balanced_score: Fraction | None = Field(None, description="mean of the metric over the strata that have samples")
-    further: dict[str, FiniteFloat] = Field({}, description="further scores of the task, by name, e.g. nll and ece")
+    balanced_metric: Fraction | None = Field(None, description="mean of the metric over the strata that have samples")
+    further: dict[str, FiniteFloat] = Field({}, description="further metrics of the task, by name, e.g. nll and ece")
     macs: int | None = Field(None, description="multiply-accumulates for one sample that leaves here")
     parameters: int | None = Field(None, description="parameters of the network truncated at this exit")
 
 
-class PolicyScore(Frozen):
+class PolicyEvaluation(Frozen):
     """The early-exit policy as it runs."""
 
-    score: Fraction = Field(description="the metric")
+    metric: Fraction = Field(description="the metric")
     standard_error: NonNegativeFloat | None = Field(
         None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
     )
     shares: tuple[Fraction, ...] = Field(description="share of samples that left at each exit")
-    exit_scores: tuple[Fraction | None, ...] = Field(description="the metric of those that left there")
+    metric_by_exit: tuple[Fraction | None, ...] = Field(description="the metric of those that left there")
 
 
-class StratumScore(Frozen):
+class StratumEvaluation(Frozen):
     """The samples of one stratum, in classification of one class."""
 
     name: str
     samples: NonNegativeInt
-    score: Fraction | None = Field(
+    metric: Fraction | None = Field(
         description="the metric, of the policy, or of the last exit without one; None: there are no samples"
     )
-    last_score: Fraction | None = Field(None, description="of the last exit; None without a policy")
-    exit_scores: tuple[Fraction, ...] = Field((), description="the metric at each exit; empty: there are no samples")
+    last_exit_metric: Fraction | None = Field(None, description="of the last exit; None without a policy")
+    metric_by_exit: tuple[Fraction, ...] = Field((), description="the metric at each exit; empty: there are no samples")
     shares: tuple[Fraction, ...] = Field(
         (), description="of its samples that left at each exit; empty without a policy"
     )
@@ -89,14 +90,14 @@ class Evaluation(Frozen):
     data: str
     split: Literal["validation", "test", "external"] = Field(description="external: samples that the user named")
     samples: PositiveInt
-    metric: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
-    exits: tuple[ExitScore, ...] = Field(description="shallow to deep, then the ensemble where there is one")
-    policy: PolicyScore | None = None
+    metric_name: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
+    exits: tuple[ExitEvaluation, ...] = Field(description="shallow to deep, then the ensemble where there is one")
+    policy: PolicyEvaluation | None = None
     stratum: str | None = Field(None, description="what the task calls a stratum, e.g. class; None: it has none")
-    balanced_score: Fraction | None = Field(
-        None, description="mean of the scores of the strata, of the policy, or of the last exit without one"
+    balanced_metric: Fraction | None = Field(
+        None, description="mean of the metrics of the strata, of the policy, or of the last exit without one"
     )
-    strata: tuple[StratumScore, ...] = Field((), description="in the order of the task; empty: it has none")
+    strata: tuple[StratumEvaluation, ...] = Field((), description="in the order of the task; empty: it has none")
     confusion: tuple[Cell, ...] = Field(
         (),
         description="cells of the confusion matrix that are not 0: stratum of the target, stratum of the decision "
@@ -108,6 +109,9 @@ class Evaluation(Frozen):
         "a bit for each, the highest of a byte first, where all are 0 or 1; else little-endian float32",
     )
     targets_sha256: Sha256 | None = Field(None, description="of the targets in that order, little-endian")
+    pictures: Annotated[str, Field(max_length=2**24)] | None = Field(
+        None, description="base64 of a PNG file: for a few samples the input, the target and the decision of each exit"
+    )
 
     @model_validator(mode="after")
     def _fits_the_samples(self) -> Evaluation:
@@ -120,17 +124,24 @@ class Evaluation(Frozen):
             counts[stratum] += samples
         if counts != [one.samples for one in self.strata] or (counts and sum(counts) != self.samples):
             raise ValueError(f"'confusion' does not add up to the samples of 'strata' and to {self.samples} in all")
-        if any((one.score is None) != (one.samples == 0) for one in self.strata):
-            raise ValueError("'strata' has a score for exactly those that have samples")
+        if any((one.metric is None) != (one.samples == 0) for one in self.strata):
+            raise ValueError("'strata' has a metric for exactly those that have samples")
         return self
 
+    @field_validator("pictures")
+    @classmethod
+    def _is_png(cls, text: str | None) -> str | None:
+        if text is not None and (_bytes_in(text) < 0 or not base64.b64decode(text).startswith(b"\x89PNG\r\n\x1a\n")):
+            raise ValueError("it is no PNG file in base64")
+        return text
+
     @model_validator(mode="after")
-    def _scores_of_every_exit(self) -> Evaluation:
+    def _one_entry_for_every_exit(self) -> Evaluation:
         exits = [exit_.name for exit_ in self.exits if exit_.name != ENSEMBLE]
         if not exits or exits != [exit_.name for exit_ in self.exits[: len(exits)]]:
             raise ValueError("an evaluation needs an exit, and the ensemble after all exits")
-        if self.policy and not len(self.policy.shares) == len(self.policy.exit_scores) == len(exits):
-            raise ValueError("the policy needs one of shares and of exit_scores for each exit")
+        if self.policy and not len(self.policy.shares) == len(self.policy.metric_by_exit) == len(exits):
+            raise ValueError("the policy needs one of shares and of metric_by_exit for each exit")
         return self
 
 
@@ -188,7 +199,7 @@ class BenchRecord(Frozen):
     samples_per_second: float = Field(description="of the run alone")
     load_ms: float = Field(description="opening the artifact, hashes included")
     first_ms: float = Field(description="the first call")
-    score: Fraction | None = Field(None, description="the metric, on the samples of this run")
+    metric: Fraction | None = Field(None, description="the metric, on the samples of this run")
     exits: tuple[ExitTiming, ...] = ()
     worst_path: Latency | None = Field(None, description="forced to the last exit")
     mixture_residual: float | None = Field(None, description="mean / sum(share * forced mean) - 1")
@@ -260,14 +271,14 @@ class BenchReport(Frozen):
 
 
 class ReportRow(Frozen):
-    """One deployable network: what it scores and what it costs."""
+    """One deployable network: its metric and its costs."""
 
     name: str
     layout: str
     digest: Sha256 | None
     guarantee: str | None = Field(None, description="of the exit policy, in words; None without a policy")
-    test_score: Fraction | None = Field(description="the metric")
-    validation_score: Fraction | None
+    test_metric: Fraction | None = Field(description="the metric")
+    validation_metric: Fraction | None
     macs: float | None = Field(description="mean for one sample, over the exit shares")
     parameters: int
     bytes: int
@@ -293,7 +304,7 @@ class Report(Frozen):
     created: str
     command: str
     recipe: dict[str, Any] | None = None
-    metric: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
+    metric_name: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
     reference: str | None = Field(None, description="the row that speed-ups are against")
     rows: tuple[ReportRow, ...]
     evaluations: tuple[Evaluation, ...] = ()
@@ -306,9 +317,9 @@ class ExitVerdict(Frozen):
     """One exit of an artifact, run on its golden samples."""
 
     name: str
-    max_abs: float = Field(description="largest absolute difference of an output from the checkpoint's")
-    row_abs: float = Field(description="largest difference between samples run together and one by one")
-    allowed: float
+    max_abs_diff: float = Field(description="largest absolute difference of an output from the checkpoint's")
+    batch_max_abs_diff: float = Field(description="largest difference between samples run together and one by one")
+    tolerance: float
     flips: int = Field(description="samples whose decision changed")
 
 
@@ -355,15 +366,17 @@ class PlanRow(Frozen):
     """One speed, and the samples that would certify it."""
 
     mean_ms: float | None = Field(description="by the stages as measured; None where losses are assumed")
-    lost: Fraction = Field(
+    mean_loss: Fraction = Field(
         description="mean of what the exits where samples leave lose against the reference; of the group that needs "
         "most samples"
     )
-    gained: Fraction = Field(description="mean of what these exits gain")
-    needs: int | None = Field(description="calibration samples in all; None: more than a million, or out of reach")
+    mean_gain: Fraction = Field(description="mean of what these exits gain")
+    samples_needed: int | None = Field(
+        description="calibration samples in all; None: more than a million, or out of reach"
+    )
 
 
-class Plan(Frozen):
+class SampleSizePlan(Frozen):
     """How many calibration samples a certificate needs."""
 
     schema_version: Literal[1] = 1
@@ -374,10 +387,33 @@ class Plan(Frozen):
     group_by: str | None = Field(
         None, description="in every group of which it shall hold: exit, class or another stratum"
     )
-    smallest: str | None = Field(None, description="of strata: the one with the fewest calibration samples")
+    smallest_stratum: str | None = Field(None, description="of strata: the one with the fewest calibration samples")
     power: Fraction = Field(description="share of calibrations that find the certificate with the planned number")
     samples: int = Field(description="calibration samples that there are")
-    seen: int = Field(description="of them, those that this plan was made on; they certify nothing")
-    least: int = Field(description="samples below which calibration refuses: not even without a loss")
+    tuning_samples: int = Field(description="of them, those that this plan was made on; they certify nothing")
+    minimum_samples: int = Field(description="samples below which calibration refuses: not even without a loss")
     assumed: tuple[PlanRow, ...]
     observed: tuple[PlanRow, ...] = Field(description="along the path of thresholds, from careful to fast")
+
+
+class OutputValue(Frozen):
+    """A number that the network gives, such as the probability of a class."""
+
+    name: str
+    value: float
+
+
+class FilePrediction(Frozen):
+    """The prediction for one file, or why there is none."""
+
+    file: str
+    stated: tuple[OutputValue, ...] = Field(
+        (), description="as the task states it: the most probable classes, or the labels that it has"
+    )
+    kind: str = Field("output", description="what the names are, e.g. class")
+    unit: str = Field("value", description="what the values are, e.g. probability")
+    exit: str | None = Field(None, description="name of the exit at which it left")
+    prepare_ms: float | None = Field(None, description="to read the file and make inputs of it")
+    run_ms: float | None = Field(None, description="of the network, in a batch of one")
+    picture: str | None = Field(None, description="file that the decision was drawn into, if that was asked for")
+    error: str | None = Field(None, description="why there is no prediction")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt
 
 from sdcompress.schema.base import Frozen, Sha256
-from sdcompress.schema.manifest import FileEntry, Named
+from sdcompress.schema.manifest import FileEntry, RegistryEntry
 from sdcompress.schema.recipe import Recipe
 
 __all__ = ["Extension", "LoadedWeights", "TrainingState"]
@@ -48,9 +48,9 @@ class TrainingState(Frozen):
     )
     epoch_seconds: Annotated[float, Field(ge=0)] = Field(0.0, description="that an epoch that is not over has taken")
     samples: PositiveInt = Field(description="training samples")
-    task: Named = Field(description="what the outputs mean")
+    task: RegistryEntry = Field(description="what the outputs mean")
     outputs: tuple[str, ...] = Field(description="names of what they stand for, such as those of classes")
-    modality: Named = Field(description="what the network is given")
+    modality: RegistryEntry = Field(description="what the network is given")
     data_fingerprint: Sha256
     data_layout: Sha256 | None = Field(None, description="of names and split: with it a run may lose a file and go on")
     method_sha256: Sha256 | None = Field(None, description="of the user's own method file")

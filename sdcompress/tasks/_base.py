@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,17 @@ import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter
 
 from sdcompress.errors import RecipeError, UsageError
-from sdcompress.schema.manifest import Named
+from sdcompress.schema.manifest import RegistryEntry
 
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor
 
+    from sdcompress.schema import graphs
+
 __all__ = ["Array", "Float", "Prediction", "Signals", "Task", "metric_of", "standard_error"]
 
+_OUTPUT_BYTES = 2**26
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float32]
 
@@ -108,8 +112,16 @@ class Task(ABC):
     """Whether a loss is 0 or 1, so that exact binomial tests apply."""
     scaled_by_temperature: ClassVar[bool]
     """Whether outputs are logits that a temperature may divide."""
+    single_label: ClassVar[bool] = False
+    """Whether a target is the index of one of ``outputs``, int64 [N], so that a folder's name can stand for it."""
     stratum: ClassVar[str] = "stratum"
     """What messages and tables call one of its strata, for example ``class``."""
+
+    @classmethod
+    def parameters_for(cls, inputs: Sequence[graphs.Tensor]) -> dict[str, Any]:
+        """Parameters that follow from the network's inputs, such as the size of masks; a recipe may set others."""
+        del inputs
+        return {}
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -118,14 +130,23 @@ class Task(ABC):
         return {name: value for name, value in written.items() if name != "outputs"}
 
     @property
-    def record(self) -> Named:
+    def record(self) -> RegistryEntry:
         """What a manifest writes of it, besides its outputs; the name is that of its module."""
-        return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
+        return RegistryEntry(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one sample's outputs; float32 [K] unless a task says otherwise."""
         return (len(self.outputs),)
+
+    def batch_size(self, most: int, exits: int = 1) -> int:
+        """How many samples to compute at a time, so that the outputs of so many exits take no more than 64 MiB.
+
+        Args:
+            most: of samples that have few outputs.
+            exits: whose outputs are held at once.
+        """
+        return max(1, min(most, _OUTPUT_BYTES // (4 * exits * math.prod(self.output_shape))))
 
     @property
     def decision_shape(self) -> tuple[int, ...]:
@@ -305,6 +326,15 @@ class Task(ABC):
         """
         return Prediction(outputs, exit_index, self, exits, temperatures)
 
+    def drawn(self, decisions: Array) -> npt.NDArray[np.uint8] | None:
+        """Decisions or targets [N, ...] as pictures, uint8 [N, H, W, 3]; None: they are none."""
+        del decisions
+        return None
+
+    def legend(self) -> dict[str, tuple[int, int, int]]:
+        """What the colours of ``drawn`` stand for: name -> R G B."""
+        return {}
+
     def card_text(self) -> str:
         """What the outputs are, in words, for the artifact's card."""
         return f"{len(self.outputs)} outputs"
@@ -376,6 +406,11 @@ class Prediction:
     def stated(self, count: int = 1) -> tuple[tuple[tuple[str, float], ...], ...]:
         """For each of the B samples what tables say of it, as (name, number); ``top`` unless a task says otherwise."""
         return self.top(count)
+
+    def picture(self, at: int) -> bytes | None:
+        """What is decided for one sample as a PNG file; None: the task decides nothing that can be drawn."""
+        del at
+        return None
 
     @property
     def exit_names(self) -> tuple[str, ...]:

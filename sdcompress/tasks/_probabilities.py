@@ -85,7 +85,7 @@ class Bin(NamedTuple):
     high: float
     samples: int
     confidence: float
-    score: float
+    metric: float
 
 
 def reliability(confidences: Scores, correct: npt.NDArray[Any], bins: int = 15) -> tuple[Bin, ...]:

@@ -28,7 +28,7 @@ class ClassPrediction(LogitPrediction):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the B predicted classes."""
+        """Return names of the B predicted classes."""
         return tuple(self.task.outputs[k] for k in self.decision.tolist())
 
     @property
@@ -67,6 +67,7 @@ class Classification(Task):
     signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     binary_loss: ClassVar[bool] = True
     scaled_by_temperature: ClassVar[bool] = True
+    single_label: ClassVar[bool] = True
     stratum: ClassVar[str] = "class"
 
     @property
@@ -91,11 +92,11 @@ class Classification(Task):
             )
 
     def strata(self, targets: Array) -> npt.NDArray[np.int64]:
-        """The classes."""
+        """Return the classes."""
         return targets.astype(np.int64)
 
     def decide(self, outputs: Array) -> npt.NDArray[np.int64]:
-        """The class of the largest logit, int64 [B]; the first of equal ones."""
+        """Return the class of the largest logit, int64 [B]; the first of equal ones."""
         classes: npt.NDArray[np.int64] = outputs.argmax(axis=-1)
         return classes
 
@@ -178,7 +179,7 @@ class Classification(Task):
         return ClassPrediction(outputs, exit_index, self, exits, temperatures)
 
     def card_text(self) -> str:
-        """The number of classes."""
+        """Return the number of classes."""
         return f"{len(self.outputs)} classes"
 
     def card_code(self) -> str:

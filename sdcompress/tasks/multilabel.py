@@ -95,7 +95,7 @@ class MultiLabel(Task):
 
     @cached_property
     def _boundary(self) -> Float:
-        """The logits of the thresholds, float32 [K]."""
+        """Return the logits of the thresholds, float32 [K]."""
         thresholds = np.broadcast_to(np.asarray(self.threshold, np.float64), len(self.outputs))
         boundary: Float = (np.log(thresholds) - np.log1p(-thresholds)).astype(np.float32)
         return boundary
@@ -151,7 +151,7 @@ class MultiLabel(Task):
         }
 
     def ensemble(self, outputs: Array) -> npt.NDArray[np.float64]:
-        """Logits of the exits' mean probabilities of each label."""
+        """Return logits of the exits' mean probabilities of each label."""
         logits = np.asarray(outputs, np.float64)
         present, absent = (np.logaddexp.reduce(-np.logaddexp(0, sign * logits), axis=0) for sign in (-1, 1))
         return np.asarray(present - absent)
@@ -225,7 +225,7 @@ class MultiLabel(Task):
         return LabelSets(outputs, exit_index, self, exits, temperatures)
 
     def card_text(self) -> str:
-        """The number of labels, and above which logits they are decided."""
+        """Return the number of labels, and above which logits they are decided."""
         boundary = ", ".join(f"{logit:.4g}" for logit in sorted(set(self._boundary.tolist())))
         return f"{len(self.outputs)} labels, each decided where its logit is above {boundary}"
 
@@ -234,7 +234,7 @@ class MultiLabel(Task):
         return _CARD_CODE.format(boundary=self._boundary.tolist())
 
     def encode(self, targets: Tensor) -> Tensor:
-        """The same numbers, float32 [B, K]."""
+        """Return the same numbers, float32 [B, K]."""
         return targets.float()
 
     def smoothed(self, encoded: Tensor, smoothing: float) -> Tensor:
@@ -246,7 +246,7 @@ class MultiLabel(Task):
         return outputs.sigmoid()
 
     def ensemble_terms(self, outputs: Tensor) -> Tensor:
-        """The logits: their mean is the logit of the normalised geometric mean of a label's probabilities."""
+        """Return the logits: their mean is the logit of the normalised geometric mean of a label's probabilities."""
         return outputs
 
     def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:

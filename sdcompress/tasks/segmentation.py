@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +12,18 @@ from pydantic import Field
 
 from sdcompress.errors import DataError
 from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task
-from sdcompress.tasks._palette import indexed_png
+from sdcompress.tasks._palette import colours, indexed_png
 
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor
 
+    from sdcompress.schema import graphs
+
 __all__ = ["Segmentation"]
 
 _LEAST_WEIGHT = 1e-9  # of all pixels of a batch; below it there is nothing to learn
+_VOID_COLOUR = (224, 224, 224)
 _Side = Annotated[int, Field(gt=0, le=8192)]  # pixels
 _Counts = npt.NDArray[np.int64]
 
@@ -69,22 +72,22 @@ class Masks(Prediction):
 class Segmentation(Task):
     """Targets are masks uint8 [N, H, W] of class numbers and ``ignore_index``; outputs are logits [B, K, H, W].
 
-    The decision of a pixel is its largest logit. The loss of a sample is ``1 - mean over all K classes of the IoU`` of
-    the two masks; a class that is in neither counts as 1. Each term is the Jaccard distance of two sets of pixels,
-    which is a metric (Lipkus, J. Math. Chem. 26, 1999), and a mean of metrics over a fixed number of classes is one.
-    The mean over only the classes that are present is none.
+    The decision of a pixel is its largest logit. The loss of a sample is ``1 - mean IoU`` of the two masks, over the
+    classes that are in either. It is a metric: of each class it is the Jaccard distance of two sets of pixels, which is
+    one (Lipkus, J. Math. Chem. 26, 1999). A mask between two others whose classes are all in one of them has means over
+    no more classes than those two have, so that its two distances add up to theirs at least; and each further class in
+    it adds 1 to the sum and 1 to the number of classes, which makes a mean of at most 1 no smaller.
 
-    A void pixel of a target may be any class. The loss is the distance to the nearest mask that the target allows: a
-    void pixel counts as if it were what is decided. A distance to a set of points changes by no more than the point
-    moves, so that the loss that early exit adds is never larger than its disagreement with the last exit. Decisions
-    hold no void.
+    A void pixel of a target may be any class. The loss is the distance to the nearest mask that the target allows,
+    which has the decision in the place of void. The distance to a set changes by no more than the point moves, so that
+    the loss that early exit adds is never larger than its disagreement with the last exit. Decisions hold no void.
 
     Further scores are of all pixels of a split that are not void: ``miou``, the mean over the classes that occur there
     of the IoU of summed counts, as benchmarks report it; ``pixel_accuracy``; ``nll`` of a pixel in nats.
 
     Signals are means over pixels, of p = softmax(logits / T): ``max_prob`` and ``second_prob``, the two largest
     probabilities, and ``entropy`` in nats. Neighbouring pixels say much the same, above all where logits are
-    upsampled: one pixel of ``signal_stride`` squared is looked at, because softmax of all would cost as much as a stage.
+    upsampled: one pixel of ``signal_stride`` squared is looked at, as softmax of all would cost as much as a stage.
 
     Attributes:
         size: height and width of masks and outputs, that of the network's input; a data set gives it.
@@ -107,6 +110,12 @@ class Segmentation(Task):
             raise ValueError(
                 f"ignore_index is {self.ignore_index}, and there are {len(self.outputs)} classes from 0 on"
             )
+
+    @classmethod
+    def parameters_for(cls, inputs: Sequence[graphs.Tensor]) -> dict[str, Any]:
+        """The height and width of the first input that has them; see ``Task``."""
+        sizes = [tensor.shape[2:] for tensor in inputs if len(tensor.shape) == 4]
+        return {"size": list(sizes[0])} if sizes else {}
 
     @property
     def output_shape(self) -> tuple[int, int, int]:
@@ -159,8 +168,8 @@ class Segmentation(Task):
         """``1 - mean IoU`` of each sample; see the class. Only targets may hold void."""
         void = np.equal(targets, self.ignore_index)
         both, either = self._overlaps(decisions, np.where(void, decisions, targets), None)
-        shares = np.where(either > 0, both / np.maximum(either, 1), 1.0)
-        loss: Float = (1 - shares.mean(axis=1)).astype(np.float32)
+        iou = (both / np.maximum(either, 1)).sum(axis=1) / (either > 0).sum(axis=1)
+        loss: Float = (1 - iou).astype(np.float32)
         return loss
 
     def nll(self, outputs: Array, targets: Array, temperature: float = 1.0) -> float:
@@ -269,6 +278,21 @@ class Segmentation(Task):
         """With the classes that cover most of a mask, and the mask as a picture."""
         return Masks(outputs, exit_index, self, exits, temperatures)
 
+    def drawn(self, decisions: Array) -> npt.NDArray[np.uint8]:
+        """Masks in the colours of PASCAL VOC, uint8 [N, H, W, 3]; void is light grey."""
+        return self._colours[decisions]
+
+    def legend(self) -> dict[str, tuple[int, int, int]]:
+        """The colour of each class, and of void."""
+        red_green_blue = {name: self._colours[k].tolist() for k, name in enumerate(self.outputs)}
+        return {**{name: tuple(rgb) for name, rgb in red_green_blue.items()}, "void": _VOID_COLOUR}
+
+    @property
+    def _colours(self) -> npt.NDArray[np.uint8]:
+        palette = colours()
+        palette[self.ignore_index] = _VOID_COLOUR
+        return palette
+
     def card_text(self) -> str:
         """The number of classes, and the size of the masks."""
         return f"{len(self.outputs)} classes, a logit of each for every pixel of {self.size[0]}x{self.size[1]}"
@@ -317,7 +341,7 @@ class Segmentation(Task):
         return temperature**2 * F.kl_div(log_student, log_teacher, reduction="sum", log_target=True) / pixels
 
     def _overlaps(self, ours: Array, theirs: Array, known: Array | None) -> tuple[_Counts, _Counts]:
-        """Pixels of each class in both masks, and in either, int64 [N, K] each; of those that are known, else of all."""
+        """Pixels of each class in both masks, and in either, int64 [N, K] each; None: every pixel is known."""
         count = len(self.outputs)
         both, either = (np.zeros((len(ours), count), np.int64) for _ in range(2))
         for row, (mask, other) in enumerate(zip(ours, theirs, strict=True)):

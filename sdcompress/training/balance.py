@@ -39,7 +39,7 @@ def class_weights(
         )
     if setting == "balanced":
         # a class without samples is never a target
-        return (counts.sum() / (count * np.maximum(counts, 1))).astype(np.float32)
+        return np.asarray(counts.sum() / (count * np.maximum(counts, 1)), np.float32)
     if len(setting) != count:
         raise RecipeError(
             f"train.class_weights has {len(setting)} numbers.",

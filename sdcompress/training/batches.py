@@ -19,9 +19,8 @@ from sdcompress.data.samples import Samples
 from sdcompress.errors import RecipeError
 from sdcompress.objectives.batch import Minibatch
 from sdcompress.training.balance import Strata, balanced_order
-from sdcompress.training.randomness import permutation
 
-__all__ = ["Batches", "Fetch", "MicroBatch", "host", "resident"]
+__all__ = ["Batches", "Fetch", "MicroBatch", "host", "permutation", "resident"]
 
 Positions = npt.NDArray[np.int64]
 _COMPANIONS = 1  # not 0: a seed with zeros behind it is the seed without them
@@ -79,6 +78,11 @@ def resident(samples: Samples, device: torch.device) -> Fetch:
     return fetch
 
 
+def permutation(samples: int, *, seed: int, epoch: int) -> Positions:
+    """Return the order in which an epoch visits the training samples: int64 [samples]."""
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(samples)
+
+
 class Batches:
     """The steps of an epoch in a seeded order.
 
@@ -92,7 +96,7 @@ class Batches:
         rank: this process.
         world: number of processes.
         parts: batches of a step.
-        companions: ``own`` for none; ``same_stratum`` for another sample of each one's stratum; ``previous`` for the
+        companions: ``same`` for none; ``same_stratum`` for another sample of each one's stratum; ``previous`` for the
             batch before (for the very first one itself).
         workers: threads that fetch ahead; 0 fetches in the step.
         sampling: ``shuffled``: every sample once an epoch; ``balanced``: every stratum as often.
@@ -118,7 +122,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         parts: int = 1,
-        companions: Literal["own", "same_stratum", "previous"] = "own",
+        companions: Literal["same", "same_stratum", "previous"] = "same",
         workers: int = 0,
         sampling: Literal["shuffled", "balanced"] = "shuffled",
         strata: Strata | None = None,

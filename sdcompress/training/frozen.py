@@ -17,7 +17,8 @@ from sdcompress.errors import RecipeError
 from sdcompress.methods._base import Method, Needs
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.objectives.batch import Minibatch
-from sdcompress.schema.recipe import Augmentation, Recipe
+from sdcompress.schema.recipe import Recipe
+from sdcompress.training.augmentation import TrainInputs
 from sdcompress.training.batches import Batches, MicroBatch, Positions
 from sdcompress.training.feature_cache import (
     FeatureCache,
@@ -28,8 +29,7 @@ from sdcompress.training.feature_cache import (
     key_of,
     room_for,
 )
-from sdcompress.training.prepare import TrainInputs
-from sdcompress.training.validate import BATCH
+from sdcompress.training.validation_scores import rows_of_a_pass
 
 __all__ = ["CachedInputs", "Source", "check_frozen", "compute_features"]
 
@@ -147,13 +147,14 @@ def compute_features(source: Source, note: Callable[[str], None] | None = None) 
 
 def _differs(source: Source) -> str | None:
     """Return why a sample is not the same in every epoch, or cannot be kept; None: it can."""
-    recipe, off = source.recipe, Augmentation()
-    augmented = [key for key in Augmentation.model_fields if getattr(recipe.train.augment, key) != getattr(off, key)]
+    recipe, modality = source.recipe, source.dataset.modality
+    settings = modality.augmentation_settings(recipe.train.augment)
+    augmented = [*settings.model_dump(exclude_defaults=True), *(["mixup"] if recipe.train.augment.mixup else [])]
     if augmented:
         return f"train.augment.{augmented[0]} changes inputs in every epoch"
     if source.needs.view is not None and source.needs.view.mixed:
         return f"the method '{recipe.method.name}' mixes inputs"
-    if any(isinstance(size, str) for tensor in source.dataset.modality.tensors for size in tensor.shape[1:]):
+    if any(isinstance(size, str) for tensor in modality.tensors for size in tensor.shape[1:]):
         return "inputs differ in length"
     if source.fabric.world_size > 1:
         return "several processes train"
@@ -173,7 +174,8 @@ def _plans(source: Source) -> dict[str, Plan]:
     rows = source.batches.size * (2 if view is not None and view.gradient else 1)
     plans = {"train": Plan(len(source.dataset.train), rows, padded=True, run=_of_training(source))}
     if len(source.dataset.val):
-        plans["val"] = Plan(len(source.dataset.val), BATCH, padded=False, run=_of_validation(source))
+        of_validation = rows_of_a_pass(source.dataset.task, source.net)
+        plans["val"] = Plan(len(source.dataset.val), of_validation, padded=False, run=_of_validation(source))
     return plans
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, distributed, nn
@@ -19,20 +20,19 @@ from sdcompress.models.build import build as build_network
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import optimizer as optimizers
+from sdcompress.training.augmentation import TrainInputs
 from sdcompress.training.balance import class_weights
 from sdcompress.training.batches import Batches, MicroBatch
-from sdcompress.training.ema import Ema
+from sdcompress.training.check_recipe import check_augmentation, check_network, warn_of_places
 from sdcompress.training.feature_cache import FeatureCache
 from sdcompress.training.frozen import CachedInputs, Source, compute_features
 from sdcompress.training.hardware import find_unused, no_gradient_missing
-from sdcompress.training.prepare import TrainInputs
-from sdcompress.training.probe import describe_unused, reached_parameters, trained_parameters
-from sdcompress.training.randomness import step_seed
+from sdcompress.training.optimizer import Ema
 from sdcompress.training.save import Resumable, restore
 from sdcompress.training.schedule import Timeline
 from sdcompress.training.sharding import load, local_value, shard_alike
 from sdcompress.training.step import TrainingStep
-from sdcompress.training.validate_recipe import check_augmentation, check_network, warn_of_places
+from sdcompress.training.unused_parameters import describe_unused, reached_parameters, trained_parameters
 from sdcompress.training.warm_start import load_start
 
 __all__ = ["Learner", "add"]
@@ -283,3 +283,11 @@ def add(sums: dict[str, Tensor], terms: dict[str, Tensor]) -> None:
     """Add terms to sums, name by name."""
     for name, term in terms.items():
         sums[name] = sums[name] + term if name in sums else term
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of one step in one process, below 2**63 (torch takes no more).
+
+    Augmentation and dropout depend on it alone, so that a stopped run needs no generator state to go on.
+    """
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,18 +1,21 @@
-"""Build the optimiser: which parameters decay, and the rate of heads and of the backbone's blocks."""
+"""Build the optimiser: which parameters decay, rates of heads and blocks; and average the weights over the steps."""
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import recipe
-from sdcompress.training.sharding import is_sharded
+from sdcompress.training.sharding import is_sharded, local_value
 
-__all__ = ["build", "depths", "rate_factors"]
+__all__ = ["Ema", "build", "depths", "rate_factors"]
 
 # the first number in a name with those that follow it at once, and blocks numbered inside of a stage
 _BLOCK = re.compile(r"(?:[^.]+\.)*?\d+(?:\.\d+)*(?:\.(?:blocks|layers?)\.\d+)*(?=\.)")
@@ -89,3 +92,46 @@ def depths(names: Iterable[str]) -> dict[str, int]:
         current = numbers[key] if key else len(numbers) + 1 if at > ends and numbers else current
         result[name] = current
     return result
+
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+class Ema(Generic[Net]):
+    """A second network whose weights and running statistics trail those of the first.
+
+    The decay rises from 0.1 as (1 + t) / (10 + t), so that short runs are not held back by their random start
+    (as TensorFlow's ExponentialMovingAverage does with ``num_updates``).
+
+    Args:
+        net: the network to follow.
+        decay: share of the average that is kept in each step.
+    """
+
+    def __init__(self, net: Net, decay: float) -> None:
+        self.net = copy.deepcopy(net).eval().requires_grad_(requires_grad=False)
+        self._followed, self._decay = net, decay
+
+    @cached_property
+    def _pairs(self) -> list[tuple[Tensor, Tensor, bool]]:
+        # at the first update: when the copy is made, the weights are not sharded yet
+        both = (self.net.state_dict().values(), self._followed.state_dict().values())
+        pairs = [(local_value(average), local_value(current)) for average, current in zip(*both, strict=True)]
+        return [(*pair, any(bool(torch.isinf(values).any()) for values in pair)) for pair in pairs]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the network after step ``step`` (from 0); infinite entries, such as a mask's, are copied."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for (
+            average,
+            current,
+            infinite,
+        ) in self._pairs:  # local parts, where the weights are sharded
+            if not average.is_floating_point():
+                average.copy_(current)
+            elif infinite:  # between two infinities that are the same lies no number
+                moved, finite = average.lerp(current, 1 - decay), torch.isfinite(average) & torch.isfinite(current)
+                average.copy_(torch.where(finite, moved, current))
+            else:
+                average.lerp_(current, 1 - decay)

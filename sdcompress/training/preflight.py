@@ -7,9 +7,9 @@ from pathlib import Path
 from sdcompress import methods
 from sdcompress.data.samples import Dataset
 from sdcompress.schema.recipe import Recipe
+from sdcompress.training.check_recipe import check_network
 from sdcompress.training.hardware import launch
 from sdcompress.training.trainer import Trainer
-from sdcompress.training.validate_recipe import check_network
 
 __all__ = ["check_with_data"]
 

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from sdcompress import methods, recipes, registry
-from sdcompress.artifact.outside import check_outside
+from sdcompress.artifact.output_path import check_outside
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, read_metrics, step_of
-from sdcompress.data import Loader
+from sdcompress.data import DatasetCache
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import CheckpointError, DataError, OutputExistsError, RecipeError
 from sdcompress.machine import ThreadCount, check_threads, default_threads, most_threads
@@ -24,13 +24,12 @@ from sdcompress.progress import Progress
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
 from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
+from sdcompress.training.check_recipe import check_recipe, method_sha256
 from sdcompress.training.hardware import launch
-from sdcompress.training.interrupt import stop_on_signal
 from sdcompress.training.metrics_log import write_metrics
-from sdcompress.training.trainer import OnEpoch, Trainer
-from sdcompress.training.validate_recipe import check_recipe, method_sha256
+from sdcompress.training.pretrained_preprocessing import adopt_pretrained_preprocessing, reopen_adopted_keys
+from sdcompress.training.trainer import OnEpoch, Trainer, stop_on_signal
 from sdcompress.training.warm_start import warn_of_other_versions
-from sdcompress.training.weights import adopt_pretrained_preprocessing, reopen_adopted_keys
 from sdcompress.user_code import module_exists, trust_function
 
 __all__ = ["holds_another", "train"]
@@ -47,7 +46,7 @@ def train(
     on_start: Callable[[str], None] | None = None,
     on_check: Progress | None = None,
     checked: bool = False,
-    load: Loader | None = None,
+    load: DatasetCache | None = None,
     before: Callable[[Dataset], None] | None = None,
 ) -> Checkpoint:
     """Train, or go on with the run in ``out``; a finished run is returned as it is.
@@ -90,7 +89,7 @@ def train(
         if start is not None:
             warn_of_other_versions(start)
         chosen = _threads(recipe.train.threads, start)
-        recipe, dataset = _data(recipe, start, load or Loader())
+        recipe, dataset = _data(recipe, start, load or DatasetCache())
         if fabric.is_global_zero and start is None and not checked:
             dataset.check(on_check)
         fabric.barrier()
@@ -150,25 +149,31 @@ def _remember_modules(recipe: Recipe) -> None:
         trust_function(model.name, model.options)
 
 
-def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recipe, Dataset]:
+def _data(recipe: Recipe, start: Checkpoint | None, load: DatasetCache) -> tuple[Recipe, Dataset]:
     """Return the data of a run and its recipe, with all that decides how images are prepared and which are left out.
 
     Raises:
         DataError: if the data is not that of the run, but for the images that ``data.exclude`` names.
     """
     if start is None:
-        dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
+        dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
         as_trained = adopt_pretrained_preprocessing(recipe, dataset)
         if as_trained != recipe:
-            dataset = load(as_trained.data, seed=recipe.seed, task=recipe.task)
+            dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=as_trained.modality)
         return as_trained, dataset
     recipe = reopen_adopted_keys(recipe, start.recipe)
     before = start.recipe.data.exclude
     exclude = tuple(sorted({*before, *recipe.data.exclude}))
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"exclude": exclude})})
     if exclude == tuple(sorted(before)):
-        return recipe, load(recipe.data, seed=recipe.seed, task=recipe.task, fingerprint=start.data_fingerprint)
-    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
+        return recipe, load(
+            recipe.data,
+            seed=recipe.seed,
+            task=recipe.task,
+            modality=recipe.modality,
+            fingerprint=start.data_fingerprint,
+        )
+    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
     if dataset.layout != start.state.data_layout:
         raise DataError(
             f"The data set '{recipe.data.name}' is not the one that was trained on, even but for the images that "

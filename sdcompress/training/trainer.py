@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import cast
 
 import numpy as np
@@ -24,14 +28,13 @@ from sdcompress.schema import recipe as recipes
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
 from sdcompress.training.batches import Batches, Fetch, host, resident
-from sdcompress.training.interrupt import StopRequest
+from sdcompress.training.check_recipe import method_sha256
 from sdcompress.training.learner import Learner, add
 from sdcompress.training.metrics_log import MetricsLog
 from sdcompress.training.save import save
-from sdcompress.training.validate import exit_scores
-from sdcompress.training.validate_recipe import method_sha256
+from sdcompress.training.validation_scores import exit_scores
 
-__all__ = ["Trainer"]
+__all__ = ["StopRequest", "Trainer", "stop_on_signal"]
 
 OnEpoch = Callable[[dict[str, float]], None]
 WATCH = 50  # steps between looks at the loss on a device that would have to be waited for
@@ -91,7 +94,7 @@ class Trainer:
             rank=fabric.global_rank,
             world=fabric.world_size,
             parts=spec.accumulate,
-            companions=view.samples if view else "own",
+            companions=view.samples if view else "same",
             workers=spec.workers,
             sampling=spec.sampling,
             strata=dataset.task.strata(dataset.train.targets),
@@ -259,3 +262,37 @@ def _fits(samples: Samples, device: torch.device) -> bool:
         return False
     free, _ = torch.cuda.mem_get_info(device)
     return len(samples) * samples.examples(np.zeros(1, np.int64)).nbytes < free * RESIDENT
+
+
+class StopRequest:
+    """Set when the user, or the system that runs the job, asks to stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """While the block runs, the first SIGINT or SIGTERM only sets the request; the next one acts as before.
+
+    Outside the main thread Python allows no handlers: there nothing changes.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        request.asked = True
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in signals:
+        signal.signal(number, ask)
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What verbs take: types that several share."""
+"""Define the types of arguments that several verbs share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bench: artifacts in turn on this machine."""
+"""bench: measure the latency of artifacts."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def bench(
     settings: Bench | Overrides | None = None,
     options: Options | None = None,
     *,
-    images: Literal["test", "golden"] = "test",
+    samples: Literal["test", "golden"] = "test",
     names: Sequence[str] | None = None,
     reference: str | None = None,
 ) -> BenchReport:
-    """Measure artifacts in turn on this machine.
+    """Measure the latency of artifacts on this machine in interleaved rounds.
 
     Args:
         sources: artifacts; the first is the reference unless ``reference`` names another.
-        settings: scenarios, durations; threads, backend and device where the options do not say them.
-        options: where the data lies; progress in rounds.
-        images: the test split of the first artifact's data, or its golden samples, which it carries along.
+        settings: scenarios, durations; threads, backend and device unless the options set them.
+        options: folder of the data; progress in rounds.
+        samples: the test split of the first artifact's data, or its golden samples, which are in its folder.
         names: in the result; default: the folders' names.
-        reference: the name of the artifact that speed-ups are against.
+        reference: the name of the artifact that the others are compared with.
 
     Raises:
         ArtifactError, DataError, UsageError: an artifact or the data is not intact, or no artifact is given.
@@ -48,7 +48,7 @@ def bench(
         recipes.override(Bench(), settings), {k: v for k, v in overrides.items() if v is not None}
     )
     artifacts = [open_trained_model(source).artifact() for source in sources]
-    if images == "golden":
+    if samples == "golden":
         golden, data = artifacts[0].golden(), f"golden samples of {artifacts[0].path}"
         examples, targets, originals = golden.examples, golden.targets, None
     else:

@@ -1,4 +1,4 @@
-"""calibrate: a cascade gets its policy; plan: how many samples a certificate takes."""
+"""calibrate: choose the exit policy of a cascade; plan: compute how many samples a certificate needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sdcompress.modalities import modality_of
 from sdcompress.options import Options
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Calibrate
-from sdcompress.schema.report import Plan
+from sdcompress.schema.report import SampleSizePlan
 from sdcompress.verbs._types import Folder, Overrides, Source
 
 __all__ = ["calibrate", "plan"]
@@ -29,23 +29,23 @@ def calibrate(
     settings: Calibrate | Overrides | None = None,
     options: Options | None = None,
     *,
-    images: Folder | None = None,
+    samples: Folder | None = None,
     reference: Artifact | Folder | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Choose a cascade's thresholds on the validation split; writes a new artifact with the policy.
+    """Choose the thresholds of a cascade on the validation split, and write a new artifact with the policy.
 
-    With a confidence the thresholds come with a certificate, or never fire where none is found: docs/certificates.md.
+    With a confidence the thresholds have a certificate; if there is none, early exit is disabled: docs/certificates.md.
 
     Args:
         source: a cascade.
         out: folder of the calibrated artifact.
-        settings: the policy, what may be lost, with what confidence.
-        options: the threads (default: one) at which the segments are timed; the backend and the device that will run
-            the policy, whose outputs choose the thresholds. Progress in images.
-        images: without labels, for ``unlabelled``: a folder of your own, instead of the validation split.
-        reference: an artifact, for example the one this was quantised from: the drop is against its last exit.
-        overwrite: replace an artifact that is there.
+        settings: the policy, the largest drop, the confidence.
+        options: the threads (default: one) with which segments are timed; the backend and the device that will run
+            the policy, whose outputs choose the thresholds. Progress in samples.
+        samples: for ``unlabelled``: a folder of your own samples without labels, instead of the validation split.
+        reference: an artifact, for example the one before quantising: the drop is counted from its last exit.
+        overwrite: replace an existing artifact.
 
     Raises:
         ArtifactError, DataError: if the artifact or the data is not intact.
@@ -54,13 +54,13 @@ def calibrate(
     options = options or Options()
     model = open_trained_model(source, options)
     section = merge_settings(model.recipe.calibrate, settings)
-    samples, split = _calibration_samples(model, section, images)
+    chosen, split = _calibration_samples(model, section, samples)
     return run_calibrate(
         model.artifact(),
         Path(out),
         section,
         options,
-        samples=samples,
+        samples=chosen,
         split=split,
         reference=reference,
         overwrite=overwrite,
@@ -73,15 +73,15 @@ def plan(
     settings: Calibrate | Overrides | None = None,
     options: Options | None = None,
     *,
-    images: Folder | None = None,
-) -> Plan:
-    """Say how many calibration samples a certificate needs; nothing is written, and nothing that certifies is seen.
+    samples: Folder | None = None,
+) -> SampleSizePlan:
+    """Compute how many calibration samples a certificate needs; nothing is written, no certification sample is used.
 
     Args:
         source: a cascade.
-        settings: of the calibration that is planned.
+        settings: of the planned calibration.
         options: as ``calibrate`` takes them.
-        images: a folder of images of your own.
+        samples: a folder of samples of your own.
 
     Raises:
         ArtifactError, DataError: if the artifact or the data is not intact.
@@ -90,28 +90,28 @@ def plan(
     options = options or Options()
     model = open_trained_model(source, options)
     section = merge_settings(model.recipe.calibrate, settings)
-    samples, _ = _calibration_samples(model, section, images)
-    return run_plan(model.artifact(), section, options, samples=samples, progress=options.progress)
+    chosen, _ = _calibration_samples(model, section, samples)
+    return run_plan(model.artifact(), section, options, samples=chosen, progress=options.progress)
 
 
-def _calibration_samples(model: TrainedModel, settings: Calibrate, images: Folder | None) -> tuple[Samples, str]:
-    """The validation split, or a user's own images, compared with the training images where these can be had."""
-    if images is None:
+def _calibration_samples(model: TrainedModel, settings: Calibrate, folder: Folder | None) -> tuple[Samples, str]:
+    """Return the validation split, or a user's samples, compared with the training samples if these are available."""
+    if folder is None:
         return model.dataset().split("validation"), "validation"
     if not settings.unlabelled:
         raise UsageError(
-            "A folder of images is given, which has no labels, for a drop that is counted with labels.",
-            allowed="--images with --unlabelled: disagreement with the last exit, which the drop cannot exceed",
-            next_step="add --unlabelled, or leave --images out to use the data set's validation split",
+            "A folder of samples without labels is given, for a drop that is counted with labels.",
+            allowed="--samples with --unlabelled: disagreement with the last exit, which the drop cannot exceed",
+            next_step="add --unlabelled, or leave --samples out to use the data set's validation split",
         )
     progress = model.options.progress
-    users = UnlabelledFolder(Path(images), modality_of(model.artifact().manifest), progress)
+    users = UnlabelledFolder(Path(folder), modality_of(model.artifact().manifest), progress)
     try:
         training = model.dataset().train
     except (UsageError, SetupError) as error:
         if model.options.data_dir is not None:
-            raise  # it was said to be there
-        warnings.warn(f"The images are not compared with the training images: {error.problem}", stacklevel=3)
+            raise  # the user named this folder
+        warnings.warn(f"The samples are not compared with the training samples: {error.problem}", stacklevel=3)
         return users, EXTERNAL
     users.check_apart(training, progress)
     return users, EXTERNAL

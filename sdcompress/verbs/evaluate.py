@@ -1,4 +1,4 @@
-"""evaluate: a model on samples with targets; predict: on files."""
+"""evaluate: compute the metric of every exit on a split; predict: predict files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from sdcompress.evaluation.predict import predict as run_predict
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.machine import default_threads
 from sdcompress.options import Options
-from sdcompress.schema.prediction import FilePrediction
-from sdcompress.schema.report import Evaluation
+from sdcompress.schema.report import Evaluation, FilePrediction
 from sdcompress.verbs._types import Folder, Source
 
 __all__ = ["evaluate", "predict"]
@@ -27,17 +26,17 @@ def evaluate(
     options: Options | None = None,
     *,
     split: Literal["validation", "test"] = "test",
-    images: Folder | None = None,
+    samples: Folder | None = None,
     name: str | None = None,
 ) -> Evaluation:
-    """Score every exit, their ensemble and the policy.
+    """Compute the metric of every exit, of their ensemble and of the policy.
 
     Args:
         source: a checkpoint, the folder of a training run, or an artifact.
-        options: of the engine; default threads: what other work leaves free. Progress in samples.
+        options: of the engine; default threads: those that other work leaves free. Progress in samples.
         split: validation (which chose thresholds) or test (which only reports).
-        images: labelled images in the place of a split: a folder that holds a folder for each class, by its name. The
-            data set that was trained on is not needed then.
+        samples: labelled samples instead of a split: a folder that holds one folder for each class, with its name.
+            The training data set is not needed then.
         name: in the result; default: the folder's name.
 
     Raises:
@@ -46,46 +45,59 @@ def evaluate(
     """
     model = open_trained_model(source, _free_threads(options))
     engine = model.engine()
-    samples: Samples
-    if images is not None:
-        samples, data = labelled_folder(Path(images), engine.task, engine.modality), str(images)
+    chosen: Samples
+    if samples is not None:
+        chosen, data = labelled_folder(Path(samples), engine.task, engine.modality), str(samples)
     else:
         dataset = model.dataset()
-        samples, data = dataset.split(split), dataset.name
+        chosen, data = dataset.split(split), dataset.name
     return run_evaluate(
         engine,
-        samples,
+        chosen,
         kind=model.kind,
         name=name or model.path.resolve().name,
         source=str(model.path),
         digest=model.digest,
         data=data,
-        split=split if images is None else "external",
+        split=split if samples is None else "external",
         progress=model.options.progress,
     )
 
 
 def predict(
-    source: Source, images: Iterable[Folder], options: Options | None = None, *, top: int = 1
+    source: Source,
+    files: Iterable[Folder],
+    options: Options | None = None,
+    *,
+    top: int = 1,
+    pictures: Folder | None = None,
 ) -> tuple[FilePrediction, ...]:
-    """Predict files, one at a time: what the task states, exit, and milliseconds.
+    """Predict files, one at a time: decision of the task, exit, and milliseconds.
 
     Args:
         source: an artifact, a checkpoint, or the folder of a training run.
-        images: files of raw examples, and folders of them.
-        options: of the engine; default threads: what other work leaves free. Progress in files.
-        top: how many classes each prediction names; a set of labels is stated whole.
+        files: files of raw examples, and folders of them.
+        options: of the engine; default threads: those that other work leaves free. Progress in files.
+        top: number of classes for each file; a set of labels is given whole.
+        pictures: folder for PNG files of the decisions, for tasks with masks; files in it may be replaced.
 
     Returns:
-        One for each file; a file that cannot be read has its error in the place of a prediction.
+        One for each file; for a file that cannot be read, its error.
 
     Raises:
         CheckpointError, ArtifactError: if the folder is not intact.
-        DataError: if there is nothing at a path, or no file that the network takes.
+        DataError: if a path does not exist, or holds no file that the network takes.
+        UsageError: if there is nothing to draw.
     """
     model = open_trained_model(source, _free_threads(options))
     engine = model.engine()
-    return run_predict(engine, example_files(images, engine.modality), top=top, progress=model.options.progress)
+    return run_predict(
+        engine,
+        example_files(files, engine.modality),
+        top=top,
+        pictures=None if pictures is None else Path(pictures),
+        progress=model.options.progress,
+    )
 
 
 def _free_threads(options: Options | None) -> Options:

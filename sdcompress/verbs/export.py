@@ -1,4 +1,4 @@
-"""export: a checkpoint becomes artifacts, or a calibrated cascade one that exits by itself."""
+"""export: export a checkpoint to ONNX, or a calibrated cascade to one graph that exits by itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from sdcompress import recipes
 from sdcompress.errors import UsageError, requires_extra
 from sdcompress.evaluation.trained_model import open_trained_model
-from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export_spec import ExportSpec
 from sdcompress.machine import check_threads, default_threads, machine
 from sdcompress.options import Options
 from sdcompress.schema.graphs import Layout
@@ -30,26 +30,25 @@ def export(
     truncate_at: str | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write an artifact of ONNX graphs, proven against the checkpoint.
+    """Export a checkpoint to an artifact of ONNX graphs, which are compared with the checkpoint.
 
     Args:
         source: a checkpoint, or the folder of a training run; for ``graph`` and ``if`` a calibrated cascade.
         out: folder of the artifact.
-        settings: opset, tolerances, ensemble; ``keep_exits`` are those that ``cascade`` and ``all`` keep beside the
-            last.
-        options: where the data lies, and the threads while graphs are compared; progress in images.
-        layout: ``single`` (one exit), ``cascade`` (early exit) or ``all`` (every exit's logits); or one graph that
-            exits by itself beside the cascade: ``graph``, or ``if`` for one image at a time.
+        settings: opset, tolerances, ensemble; ``keep_exits``: those that ``cascade`` and ``all`` keep beside the last.
+        options: folder of the data; threads of the comparison. Progress in samples.
+        layout: ``single`` (one exit), ``cascade`` (early exit), ``all`` (outputs of every exit), or a cascade with a
+            graph that exits by itself: ``graph``, or ``if`` for one sample at a time.
         truncate_at: the exit that ``single`` ends at; default: the last.
-        overwrite: replace an artifact that is there.
+        overwrite: replace an existing artifact.
 
     Raises:
         CheckpointError, ArtifactError: if the source is not intact.
-        ParityError: if the result does not compute what the checkpoint computes; nothing verified is left then.
-        VerificationError: if leaving early is not faster in ``graph`` or ``if``.
+        ParityError: if the outputs differ from those of the checkpoint; no artifact is written then.
+        VerificationError: if early exit is not faster in ``graph`` or ``if``.
         OutputExistsError: if ``out`` holds something.
-        UsageError: if ``options.threads`` is more than this machine runs at once, ``source`` is not what is asked for
-            is made of, or a checkpoint names a module that is not trusted.
+        UsageError: if ``options.threads`` is more than this machine runs at once, the layout cannot be made from
+            ``source``, or a checkpoint names a module that is not trusted.
     """
     options = options or Options()
     if layout == "graph" or layout == "if":  # noqa: PLR1714 - mypy narrows by ==
@@ -58,7 +57,7 @@ def export(
         if chosen:
             raise UsageError(
                 f"{', '.join(chosen)} cannot be chosen with the layout '{layout}', made of a calibrated cascade.",
-                allowed="the cascade's own exits, opset and logits; it is timed with one thread",
+                allowed="the exits, opset and outputs of the cascade; it is timed with one thread",
                 next_step="leave it out, or export the cascade with it and calibrate that",
             )
         return _export_one_graph(source, out, layout, options, overwrite=overwrite)
@@ -67,27 +66,27 @@ def export(
     named = isinstance(settings, Mapping) and "keep_exits" in settings  # those of the recipe are for other layouts
     kept = section.keep_exits if layout != "single" or named else ()
     (manifest,) = export_all(
-        model, [Target(Path(out), layout, truncate_at, kept)], section, options, overwrite=overwrite
+        model, [ExportSpec(Path(out), layout, truncate_at, kept)], section, options, overwrite=overwrite
     )
     return manifest
 
 
 def export_all(
     source: Source,
-    targets: Sequence[Target],
+    targets: Sequence[ExportSpec],
     settings: Export | Overrides | None = None,
     options: Options | None = None,
     *,
     overwrite: bool = False,
 ) -> tuple[Manifest, ...]:
-    """Export a checkpoint to several artifacts, with as few exports by torch as there can be; all are written or none.
+    """Export a checkpoint to several artifacts, with as few exports by torch as possible; all are written or none.
 
     Args:
         source: a checkpoint, or the folder of a training run.
         targets: the artifacts to make; at least one.
-        settings: as ``export`` takes them, and the errors are its, too.
-        options: likewise.
-        overwrite: replace artifacts that are there.
+        settings: as in ``export``, which also lists the errors.
+        options: as in ``export``.
+        overwrite: replace existing artifacts.
     """
     options = options or Options()
     threads = default_threads().threads if options.threads is None else options.threads

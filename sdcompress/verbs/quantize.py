@@ -1,4 +1,4 @@
-"""quantize: an artifact becomes one in a lower precision."""
+"""quantize: write an artifact in a lower precision."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sdcompress.errors import requires_extra
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.machine import check_threads, default_threads
 from sdcompress.options import Options
-from sdcompress.schema.quantized import Quantized
+from sdcompress.schema.change import Quantized
 from sdcompress.schema.recipe import Quantize
 from sdcompress.verbs._types import Folder, Overrides, Source
 
@@ -23,31 +23,31 @@ def quantize(
     *,
     overwrite: bool = False,
 ) -> Quantized:
-    """Write an artifact in a lower precision, which is kept only if no exit loses more accuracy than is allowed.
+    """Write an artifact in a lower precision, unless an exit loses more than the largest drop of the metric.
 
-    The policy, its certificate, temperatures, a graph that exits by itself and engines are not in the new artifact:
-    they were made for other confidences. Calibrate it next.
+    The new artifact has no policy, certificate, temperatures, graph that exits by itself, nor engines, because scores
+    change. Calibrate it next.
 
     Args:
         source: an artifact in fp32, of any layout.
         out: folder of the new artifact.
-        precision: of 'sdcompress list precisions'.
-        settings: the accuracy that every exit may lose, and how many images give ranges.
-        options: threads of ONNX Runtime; default: what other work leaves free. Progress in images: calibration, segment
-            by segment, then validation.
-        overwrite: replace an artifact that is there.
+        precision: one of 'sdcompress list precisions'.
+        settings: the largest drop of every exit, and the number of samples for ranges.
+        options: threads of ONNX Runtime; default: those that other work leaves free. Progress in samples: calibration,
+            segment by segment, then validation.
+        overwrite: replace an existing artifact.
 
     Returns:
-        What every exit lost, the sizes, and how fast it is here beside ``source``. Opening ``out`` gives the rest.
+        The drop of every exit, the sizes, and the speed here compared with ``source``.
 
     Raises:
-        ArtifactError, DataError: if the artifact or the data is not intact or not there.
+        ArtifactError, DataError: if the artifact or the data is missing or not intact.
         UsageError: if the artifact is not in fp32, an argument is out of range, or ``samples`` is given to a precision
             that needs none; UnknownNameError: no such precision.
         SetupError: if ONNX Runtime cannot run this precision on this machine.
-        VerificationError: if an exit loses more, and then the graphs and figures are left in ``<out>.failed``; or if
-            float16 does not hold what the network computes in fp16 or fp8.
-        ParityError: if what was written does not repeat the logits that were measured.
+        VerificationError: if an exit loses more, with graphs and figures in ``<out>.failed``; or if values of the
+            network overflow float16, in fp16 or fp8.
+        ParityError: if the written file does not repeat the measured outputs.
         OutputExistsError, StorageError: if ``out`` cannot be written.
     """
     options = options or Options()

@@ -1,4 +1,4 @@
-"""report: what was measured, on one page."""
+"""report: write the results of artifacts as a page."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def report(
     """Write report.json, report.md and report.html into a folder.
 
     Args:
-        artifacts: the rows: name -> folder.
+        artifacts: name of a row -> folder.
         out: the folder.
         options: the command, for the record.
         evaluations: of these artifacts, from ``evaluate``.
         benches: of these artifacts, from ``bench``.
         title: of the page.
-        reference: the row that the others are compared with.
-        recipe: that all of it was made by.
-        training: the metrics of each epoch, by method.
-        overwrite: replace a report that is there.
+        reference: name of the row that the others are compared with.
+        recipe: of all artifacts.
+        training: metrics of each epoch, by method.
+        overwrite: replace an existing report.
     """
     built = build_report(
         title=title,

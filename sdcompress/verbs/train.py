@@ -1,4 +1,4 @@
-"""train: a recipe becomes a checkpoint."""
+"""train: train the network of a recipe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sdcompress import recipes
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
-from sdcompress.data import Loader
+from sdcompress.data import DatasetCache
 from sdcompress.errors import UsageError, requires_extra
 from sdcompress.exporting.preflight import warn_of_export
 from sdcompress.progress import Progress
@@ -29,50 +29,51 @@ def train(
     on_start: Callable[[str], None] | None = None,
     on_check: Progress | None = None,
     checked: bool = False,
-    load: Loader | None = None,
+    load: DatasetCache | None = None,
 ) -> Checkpoint:
-    """Train with self-distillation; a run that was stopped goes on.
+    """Train a network with exits by self-distillation; a training that was stopped continues.
 
     Args:
         recipe: a YAML file, a shipped recipe's name, a mapping or a ``Recipe``; None for the defaults.
         out: folder of the training run; default ``runs/<name>/train/<method>``, or ``<extends>-<epochs>-epochs``.
         settings: ``section.key=value``, or pairs of key and value, on top of the recipe.
-        extends: the folder of a training run, or a checkpoint, that is to be made longer: the recipe is the run's
-            (give None), with more epochs by ``settings``; the checkpoint's record says so.
-        overwrite: throw away a run of another recipe that is there.
+        extends: the folder of a training run, or a checkpoint, to extend: by the recipe of that run (``recipe`` is
+            None) with more epochs in ``settings``; the checkpoint records it.
+        overwrite: replace a run of another recipe.
         progress: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
         on_start: called with a sentence about threads and device before the first step.
-        on_check: called with (image files checked, all of them) before the first step.
-        checked: the image files were checked, and an export was tried, already.
+        on_check: called with (files checked, all files) before the first step.
+        checked: files were checked and an export was tried before.
         load: loads the data; default: from the disk.
 
     Raises:
         RecipeError: if the recipe is not valid.
-        DataError: if the data is not there, or an image file is broken.
+        DataError: if the data is missing, or a file is broken.
         OutputExistsError: if ``out`` holds a run of another recipe.
         TrainingDivergedError: if the loss is not finite; the last good checkpoint is kept.
-        Interrupted: on Ctrl-C; the same call goes on.
+        Interrupted: on Ctrl-C; the same call continues the training.
     """
     if extends is not None and recipe is not None:
         raise UsageError(
-            "A recipe was given, and a training run to make longer.",
-            allowed="one of the two: a run is made longer by its own recipe",
+            "A recipe was given, and a training run to extend.",
+            allowed="one of the two: a run is extended by its own recipe",
             next_step="leave the recipe out",
         )
-    longer = open_checkpoint(extends) if extends is not None else None
-    read = recipes.read(longer.recipe if longer else recipe, settings)  # before torch takes its seconds
+    extended = open_checkpoint(extends) if extends is not None else None
+    # before torch is imported, which takes seconds
+    read = recipes.read(extended.recipe if extended else recipe, settings)
     with requires_extra("train"):
         from sdcompress.training.run import train as run_train
 
     folder = Path("runs") / read.name / "train" / read.method.name
-    if longer is not None:
-        run = longer.path.parents[1]
+    if extended is not None:
+        run = extended.path.parents[1]
         folder = run.with_name(f"{run.name}-{read.train.epochs}-epochs")
     return run_train(
         read,
         Path(out) if out is not None else folder,
-        extends=longer,
+        extends=extended,
         overwrite=overwrite,
         on_step=progress,
         on_epoch=on_epoch,

@@ -45,7 +45,7 @@ def edge_case_inputs(modality: Modality) -> tuple[tuple[str, ...], Inputs]:
 
 
 def perturbed(inputs: Inputs) -> Inputs:
-    """Inputs with every float moved by a few roundings, up or down; integers stay."""
+    """Return inputs with every float moved by a few roundings, up or down; integers stay."""
     rng = np.random.default_rng(_SEED)
     return Inputs({name: _moved(array, rng) for name, array in inputs.arrays.items()})
 
@@ -58,7 +58,7 @@ def _moved(array: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any
 
 
 def differences(run: Callable[[Inputs], np.ndarray], checkpoint: EdgeCases, settings: Export) -> list[str]:
-    """How an exported network differs from the checkpoint, one sentence for each exit and edge case.
+    """Return how an exported network differs from the checkpoint, one sentence for each exit and edge case.
 
     Outputs must be finite where the checkpoint's are, and nowhere else. Their size is compared only where a few
     roundings of the input do not move the checkpoint's outputs: a blank image minus its mean consists of roundings.
@@ -92,7 +92,7 @@ def _difference(expected: Floats, perturbed: Floats, outputs: Floats, settings: 
 
 
 def ill_conditioned(checkpoint: EdgeCases, settings: Export) -> list[str]:
-    """The kinds for which roundings of the input move the checkpoint's outputs beyond the tolerance."""
+    """Return the kinds for which roundings of the input move the checkpoint's outputs beyond the tolerance."""
     kinds = []
     for row, kind in enumerate(checkpoint.kinds):
         pairs = [(outputs[row], checkpoint.perturbed[name][row]) for name, outputs in checkpoint.outputs.items()]
@@ -103,7 +103,7 @@ def ill_conditioned(checkpoint: EdgeCases, settings: Export) -> list[str]:
 
 
 def lost_finite(before: Sequence[Floats], after: Floats) -> list[tuple[int, int]]:
-    """Positions (exit, row) where all of ``before`` are finite and ``after`` is not; all float32 [E, N, ...]."""
+    """Return positions (exit, row) where all of ``before`` are finite and ``after`` is not; all float32 [E, N, ...]."""
     finite = np.logical_and.reduce([_finite(outputs) for outputs in before])
     return [(int(exit_), int(row)) for exit_, row in np.argwhere(finite & ~_finite(after))]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from sdcompress.errors import ParityError
 from sdcompress.modalities import Inputs, Modality
-from sdcompress.onnx_graph.probe import first_not_finite
+from sdcompress.onnx_graph.tensor_values import first_not_finite
 from sdcompress.policies._base import SIGNALS_ATOL
 from sdcompress.schema.manifest import ExitSignals, ParityRecord
 from sdcompress.schema.recipe import Export
@@ -128,7 +128,7 @@ class ParityGate:
         check_signals(sessions, inputs, {exits[exit_]: names for exit_, names in signals.items()}, self._task)
 
     def findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
-        """The finding of each exit, passed or not; writes nothing."""
+        """Return the finding of each exit, passed or not; writes nothing."""
         reference = np.stack([self._outputs[name] for name in exits])
         open_network = partial(self._run, graphs, exits)
         return parity.compare_outputs(

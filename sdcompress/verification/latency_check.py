@@ -48,7 +48,7 @@ def time_paths(
     seconds: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[PathTime, ...]:
-    """The time to each exit, with real samples that exit there.
+    """Return the time to each exit, with real samples that exit there.
 
     In each round one sample goes through all three graphs, once untimed and once timed. So the load of the machine
     affects all three alike.
@@ -80,16 +80,16 @@ def _path(graphs: TimedGraphs, samples: Inputs, name: str, seconds: float) -> Pa
         calls = (graphs.graph, graphs.never_exiting, graphs.without_exits)
         rounds.append([_nanoseconds(call, sample) for call in calls])
     times_ms = np.array(rounds[_WARMUP_ROUNDS:], np.float64) / 1e6
-    ms, to_end_ms, whole_ms = (float(median) for median in np.median(times_ms, axis=0))
+    ms, full_depth_ms, no_exits_ms = (float(median) for median in np.median(times_ms, axis=0))
     return PathTime(
         exit=name,
         samples=len(samples),
         rounds=len(times_ms),
         ms=ms,
-        to_end_ms=to_end_ms,
-        whole_ms=whole_ms,
-        faster=int((times_ms[:, 0] < times_ms[:, 1]).sum()),
-        faster_than_whole=int((times_ms[:, 0] < times_ms[:, 2]).sum()),
+        full_depth_ms=full_depth_ms,
+        no_exits_ms=no_exits_ms,
+        wins_vs_full_depth=int((times_ms[:, 0] < times_ms[:, 1]).sum()),
+        wins_vs_no_exits=int((times_ms[:, 0] < times_ms[:, 2]).sum()),
     )
 
 
@@ -113,8 +113,8 @@ def check_faster(times: Sequence[PathTime]) -> None:
         VerificationError: if an exit is not faster.
     """
     early = [time for time in times[:-1] if time.samples]
-    slow = [time for time in early if _chance(time.faster, time.rounds) > _CHANCE]
-    slow = slow or [time for time in early[:1] if _chance(time.faster_than_whole, time.rounds) > _CHANCE]
+    slow = [time for time in early if _chance(time.wins_vs_full_depth, time.rounds) > _CHANCE]
+    slow = slow or [time for time in early[:1] if _chance(time.wins_vs_no_exits, time.rounds) > _CHANCE]
     if early and not slow:
         return
     problem = "None of the samples exits early, so that no exit can be shown to be faster."
@@ -136,6 +136,7 @@ def _chance(faster: int, rounds: int) -> float:
 
 def _figures(time: PathTime) -> str:
     return (
-        f"{time.exit} in {time.ms:.3f} ms, to the end in {time.to_end_ms:.3f} ms (faster in {time.faster} of "
-        f"{time.rounds} rounds), the network without exits in {time.whole_ms:.3f} ms ({time.faster_than_whole} rounds)"
+        f"{time.exit} in {time.ms:.3f} ms, to the end in {time.full_depth_ms:.3f} ms (faster in "
+        f"{time.wins_vs_full_depth} of {time.rounds} rounds), the network without exits in {time.no_exits_ms:.3f} ms "
+        f"({time.wins_vs_no_exits} rounds)"
     )

@@ -36,12 +36,12 @@ class OneGraphParity:
 
     findings: tuple[Finding, ...]
     exit_index: npt.NDArray[np.int64]
-    undecided: int
+    near_threshold: int
 
     @property
-    def max_abs(self) -> float:
-        """The largest difference of an output."""
-        return max(finding.max_abs or 0.0 for finding in self.findings)
+    def max_abs_diff(self) -> float:
+        """Return the largest difference of an output."""
+        return max(finding.max_abs_diff or 0.0 for finding in self.findings)
 
 
 def compare_one_graph(
@@ -60,16 +60,16 @@ def compare_one_graph(
     for size in batches:
         count = len(inputs) if size == batches[-1] else min(SMALL_SAMPLES, len(inputs))
         exit_indices = [tally.compare(run, inputs[start : start + size], start) for start in range(0, count, size)]
-    return OneGraphParity(tally.findings(batches), np.concatenate(exit_indices), len(tally.undecided))
+    return OneGraphParity(tally.findings(batches), np.concatenate(exit_indices), len(tally.near_threshold))
 
 
 def graph_batches(kind: Literal["graph", "if"], largest: int) -> tuple[int, ...]:
-    """The batch sizes in which a graph of this kind is compared with the segments, rising."""
+    """Return the batch sizes in which a graph of this kind is compared with the segments, rising."""
     return (1,) if kind == "if" else tuple(sorted({*SMALL_BATCHES, largest}))
 
 
 def one_graph_session(graph: bytes) -> SegmentSessions:
-    """One graph in ONNX Runtime with one thread."""
+    """Return one graph in ONNX Runtime with one thread."""
     return SegmentSessions([graph], outputs=[OUTPUTS], threads=1)
 
 
@@ -78,13 +78,13 @@ class _Tally:
 
     def __init__(self, engine: Engine, allowed: Sequence[float]) -> None:
         assert engine.policy is not None
-        policy = restore(engine.policy.kind, engine.policy.parameters, engine.task)
+        policy = restore(engine.policy.name, engine.policy.parameters, engine.task)
         self._gates = gates(policy, engine.policy.thresholds)
         self._engine, self._allowed = engine, np.asarray(allowed)
         self._largest = np.zeros(len(allowed))
         self._rows: list[set[int]] = [set() for _ in allowed]
         self._failed: list[set[int]] = [set() for _ in allowed]
-        self.undecided: set[int] = set()
+        self.near_threshold: set[int] = set()
 
     def compare(self, run: Run, inputs: Inputs, first: int) -> npt.NDArray[np.int64]:
         """Compare one batch, whose first sample has the position ``first``; returns the segments' exit index."""
@@ -94,8 +94,8 @@ class _Tally:
         for row, exit_ in enumerate(expected.exit_index):
             self._rows[exit_].add(first + row)
             if outputs[EXIT_INDEX][row] != exit_:
-                undecided = self._undecided(inputs[row : row + 1], min(exit_, outputs[EXIT_INDEX][row]))
-                (self.undecided if undecided else self._failed[exit_]).add(first + row)
+                near_threshold = self._undecided(inputs[row : row + 1], min(exit_, outputs[EXIT_INDEX][row]))
+                (self.near_threshold if near_threshold else self._failed[exit_]).add(first + row)
                 continue
             # "not <=" instead of ">", so that NaN fails
             self._largest[exit_] = np.maximum(self._largest[exit_], errors[row])
@@ -110,7 +110,7 @@ class _Tally:
         return len({bool(gate([_shifted(exit_, shifts) for exit_ in signals])[0]) for shifts in steps}) > 1
 
     def findings(self, batches: Sequence[int]) -> tuple[Finding, ...]:
-        """One finding for each exit."""
+        """Return one finding for each exit."""
         return tuple(self._finding(exit_, name, batches) for exit_, name in enumerate(self._engine.exit_names))
 
     def _finding(self, exit_: int, name: str, batches: Sequence[int]) -> Finding:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Finding:
     exit: str
     samples: int
     batches: tuple[int, ...]
-    max_abs: float | None
+    max_abs_diff: float | None
     allowed: float
     flips: int
     worst: tuple[int, ...]
@@ -87,24 +87,24 @@ def compare_outputs(
     try:
         run = load()
         outputs = _in_batches(run, examples, settings.parity_max_batch)
-        other_batches = list(_in_other_batches(run, examples, settings.parity_max_batch))
+        spread, worst = _in_other_batches(run, examples, outputs, reference, settings.parity_max_batch)
     except ORT_ERRORS as error:
         problem = f"it cannot be run in every batch size: {_first_line(error)}"
         return tuple(Finding(name, 0, _batches(settings), None, settings.atol, 0, (), problem) for name in exits)
     findings = []
     for index, name in enumerate(exits):
-        same_exit = [(chosen, again[index]) for chosen, again in other_batches]
-        findings.append(_finding(name, outputs[index], same_exit, reference[index], task=task, settings=settings))
+        moved = (float(spread[index]), float(worst[index]))
+        findings.append(_finding(name, outputs[index], moved, reference[index], task=task, settings=settings))
     return tuple(findings)
 
 
 def allowance(reference: np.ndarray, settings: Export) -> float:
-    """The tolerance of an output: atol + rtol * the largest absolute output of the exit."""
+    """Return the tolerance of an output: atol + rtol * the largest absolute output of the exit."""
     return settings.atol + settings.rtol * float(np.abs(reference).max())
 
 
 def count_flips(task: Task, runs: Sequence[np.ndarray], reference: np.ndarray, *, allowed: float = -1.0) -> int:
-    """How many examples get another decision than in the reference, in any run; see ``Task.flips``.
+    """Return how many examples get another decision than in the reference, in any run; see ``Task.flips``.
 
     Args:
         task: what the outputs mean.
@@ -119,7 +119,7 @@ def count_flips(task: Task, runs: Sequence[np.ndarray], reference: np.ndarray, *
 
 
 def weaker(samples: int, requested: int) -> str:
-    """A warning for a gate with fewer examples than requested; empty where there are enough.
+    """Return a warning for a gate with fewer examples than requested; empty where there are enough.
 
     No flip among n examples bounds the share of new ones that flip by 1 - 0.05^(1/n), at 95 % confidence.
     """
@@ -134,14 +134,14 @@ def weaker(samples: int, requested: int) -> str:
 
 
 def records(findings: Sequence[Finding]) -> tuple[ParityRecord, ...]:
-    """The manifest's records of exits that passed."""
+    """Return the manifest's records of exits that passed."""
     return tuple(
         ParityRecord(
             exit=finding.exit,
             samples=finding.samples,
             batches=finding.batches,
-            max_abs=finding.max_abs or 0.0,
-            allowed=finding.allowed,
+            max_abs_diff=finding.max_abs_diff or 0.0,
+            tolerance=finding.allowed,
             flips=finding.flips,
         )
         for finding in findings
@@ -149,7 +149,7 @@ def records(findings: Sequence[Finding]) -> tuple[ParityRecord, ...]:
 
 
 def describe_failures(findings: Sequence[Finding]) -> str:
-    """The problems of all failed exits as one text; empty if all passed."""
+    """Return the problems of all failed exits as one text; empty if all passed."""
     return "; ".join(f"{finding.exit}: {finding.problem}" for finding in findings if finding.problem)
 
 
@@ -163,19 +163,30 @@ def _in_batches(run: Run, examples: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([run(examples[at : at + size]) for at in range(0, len(examples), size)], axis=1)
 
 
-def _in_other_batches(run: Run, examples: np.ndarray, largest: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions and outputs of examples run singly, in small batches, and in a full batch of shuffled examples."""
-    for size in SMALL_BATCHES:
-        chosen = np.resize(np.arange(len(examples)), SMALL_SAMPLES)  # repeats where there are fewer
-        yield chosen, _in_batches(run, examples[chosen], size)
-    shuffled = np.resize(np.random.default_rng(0).permutation(len(examples)), largest)
-    yield shuffled, run(examples[shuffled])
+def _in_other_batches(
+    run: Run, examples: np.ndarray, outputs: np.ndarray, reference: np.ndarray, largest: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run examples singly, in small batches, and in a full batch of shuffled examples.
+
+    Returns:
+        The largest distance of each exit's outputs from those that it had before, and from the reference, [E] each.
+    """
+    few = np.resize(np.arange(len(examples)), SMALL_SAMPLES)  # repeats where there are fewer
+    batches = [few[at : at + size] for size in SMALL_BATCHES for at in range(0, len(few), size)]
+    batches.append(np.resize(np.random.default_rng(0).permutation(len(examples)), largest))
+    distances = []
+    for chosen in batches:
+        again = run(examples[chosen])
+        pairs = [again - outputs[:, chosen], again - reference[:, chosen]]
+        distances.append([np.abs(pair).reshape(len(again), -1).max(axis=1) for pair in pairs])
+    spread, worst = np.max(distances, axis=0)
+    return spread, worst
 
 
 def _finding(
     name: str,
     outputs: np.ndarray,
-    other_batches: Sequence[tuple[np.ndarray, np.ndarray]],
+    moved: tuple[float, float],
     reference: np.ndarray,
     *,
     task: Task,
@@ -188,8 +199,7 @@ def _finding(
     allowed = allowance(reference, settings)
     errors = _errors(outputs, reference)
     flips = count_flips(task, [outputs], reference, allowed=allowed)
-    spread = float(np.max([np.abs(again - outputs[chosen]).max() for chosen, again in other_batches]))
-    worst = float(np.max([errors.max(), *(np.abs(again - reference[chosen]).max() for chosen, again in other_batches)]))
+    spread, worst = moved[0], float(np.max([errors.max(), moved[1]]))
     finite = bool(np.isfinite(worst))
     problem = ""
     if not finite:

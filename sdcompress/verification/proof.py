@@ -47,7 +47,7 @@ def claimed(manifest: Manifest, *, card: bool, scores: bool) -> tuple[str, ...]:
     statements = [
         f"{manifest.golden.file}: that its examples are real ones, and its outputs the trained checkpoint's",
         "parity: how far the export was from the checkpoint, and the limits that are allowed here",
-        "scores of the exits; MACs and parameters of the graphs",
+        "metrics of the exits; MACs and parameters of the graphs",
         "task and names of the outputs; modality: how raw examples become inputs",
         "provenance: recipe, weights, data, versions, command and time",
     ]
@@ -60,7 +60,7 @@ def claimed(manifest: Manifest, *, card: bool, scores: bool) -> tuple[str, ...]:
         if not scores:
             statements.append("thresholds: where they lie between the scores of two tested samples")
     if policy:
-        figures = [] if certificate else ["samples and shares", "scores"]
+        figures = [] if certificate else ["samples and shares", "metrics"]
         claims = [
             *([] if certificate else ["thresholds"]),
             "the split it was chosen on",

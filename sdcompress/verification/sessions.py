@@ -40,7 +40,7 @@ class SegmentSessions:
         return np.stack([tensors[name] for name in self._outputs])
 
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """The outputs of all graphs by name."""
+        """Return the outputs of all graphs by name."""
         tensors = dict(inputs.arrays)
         for session in self._sessions:
             names = [output.name for output in session.get_outputs()]
@@ -52,6 +52,6 @@ class SegmentSessions:
 def open_sessions(
     manifest: Manifest, graphs: Sequence[bytes], *, threads: int, optimise: bool = True
 ) -> SegmentSessions:
-    """The sessions of graphs with the exits of a manifest."""
+    """Return the sessions of graphs with the exits of a manifest."""
     outputs = [exit_.outputs for exit_ in manifest.exits]
     return SegmentSessions(graphs, outputs=outputs, threads=threads, optimise=optimise)

@@ -10,7 +10,7 @@ import numpy as np
 from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
-from sdcompress.artifact.weights import contradiction, stored_weights
+from sdcompress.artifact.weight_types import contradiction, stored_weights
 from sdcompress.certification.groups import group_name, loss_name
 from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.errors import ArtifactError, ParityError
@@ -62,14 +62,14 @@ def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str
     inputs = opened.modality.collate(golden.examples)
     batched = engine.exits(inputs)
     single = np.concatenate([engine.exits(inputs[row : row + 1]) for row in range(len(inputs))], axis=1)
-    allowed = {record.exit: record.allowed for record in opened.manifest.parity}
+    allowed = {record.exit: record.tolerance for record in opened.manifest.parity}
     verdicts = []
     for index, exit_ in enumerate(opened.manifest.exits):
         verdict = ExitVerdict(
             name=exit_.name,
-            max_abs=_largest(batched[index] - golden.outputs[index]),
-            row_abs=_largest(single[index] - batched[index]),
-            allowed=allowed[exit_.name],
+            max_abs_diff=_largest(batched[index] - golden.outputs[index]),
+            batch_max_abs_diff=_largest(single[index] - batched[index]),
+            tolerance=allowed[exit_.name],
             flips=parity.count_flips(opened.task, [batched[index]], golden.outputs[index]),
         )
         verdicts.append(verdict)
@@ -133,7 +133,7 @@ def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inpu
     def run(batch: Inputs) -> dict[str, np.ndarray]:
         return dict(zip(names, graph(dict(batch.arrays)), strict=True))
 
-    allowed = [record.allowed for record in opened.manifest.parity]
+    allowed = [record.tolerance for record in opened.manifest.parity]
     batches = graph_batches(one_graph.kind, len(inputs))
     comparison = compare_one_graph(run, engine, inputs, batches=batches, allowed=allowed)
     if problem := parity.describe_failures(comparison.findings):
@@ -181,16 +181,16 @@ def _largest(difference: np.ndarray) -> float:
 
 
 def _check(path: Path, verdict: ExitVerdict) -> None:
-    if verdict.max_abs > verdict.allowed:
+    if verdict.max_abs_diff > verdict.tolerance:
         problem = (
-            f"its outputs are off by {verdict.max_abs:.2g} from the checkpoint's, {verdict.flips} decisions change"
+            f"its outputs are off by {verdict.max_abs_diff:.2g} from the checkpoint's, {verdict.flips} decisions change"
         )
-    elif verdict.row_abs > verdict.allowed:
-        problem = f"an example's outputs move by {verdict.row_abs:.2g} with those beside it"
+    elif verdict.batch_max_abs_diff > verdict.tolerance:
+        problem = f"an example's outputs move by {verdict.batch_max_abs_diff:.2g} with those beside it"
     else:
         return
     raise ParityError(
         f"The exit '{verdict.name}' of '{path}' fails on this machine: {problem}.",
-        allowed=f"a difference of {verdict.allowed:.2g}",
+        allowed=f"a difference of {verdict.tolerance:.2g}",
         next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
     )

@@ -39,13 +39,13 @@ def manifest_fields(folder: Path) -> dict[str, Any]:
             segment("segment-1.onnx", (border,), (final,)),
         ),
         "exits": (
-            Exit(name="exit1", segment=0, outputs="exit1_outputs", scores={"accuracy": 0.75, "ece": 0.02}),
+            Exit(name="exit1", segment=0, outputs="exit1_outputs", metrics={"accuracy": 0.75, "ece": 0.02}),
             Exit(name="final", segment=1, outputs="final_outputs"),
         ),
         "golden": entry(folder, "golden.npz"),
         "card": entry(folder, "README.md"),
         "parity": tuple(
-            ParityRecord(exit=name, samples=256, batches=(1, 2), max_abs=1e-6, allowed=1e-4, flips=0)
+            ParityRecord(exit=name, samples=256, batches=(1, 2), max_abs_diff=1e-6, tolerance=1e-4, flips=0)
             for name in ("exit1", "final")
         ),
         "provenance": Provenance(

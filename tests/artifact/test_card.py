@@ -15,8 +15,8 @@ def test_the_card_says_what_it_is_and_what_it_scores(artifact: Path) -> None:
         thresholds=(0.875,),
         max_drop=0.01,
         samples=100,
-        score=0.9,
-        reference_score=0.91,
+        metric=0.9,
+        reference_metric=0.91,
         shares=(0.5, 0.5),
         stage_ms=(1.0, 2.0),
     )

@@ -102,4 +102,4 @@ def test_other_preprocessing_or_tensors_to_judge_by_are_another_artifact(certifi
         moved = changed(manifest, exits=(first.model_copy(update={"signals": None}), second, last))
     else:
         moved = changed(manifest, exits=(first.model_copy(update={"outputs": "hidden"}), second, last))
-    refused(moved, "other wiring")
+    refused(moved, "other interface")

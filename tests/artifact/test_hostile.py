@@ -30,8 +30,8 @@ POLICY = {
     "thresholds": (0.9,),
     "max_drop": 0.01,
     "samples": 100,
-    "score": 0.9,
-    "reference_score": 0.9,
+    "metric": 0.9,
+    "reference_metric": 0.9,
     "shares": (0.5, 0.5),
     "stage_ms": (1.0, 1.0),
 }
@@ -263,7 +263,15 @@ def test_the_policy_that_the_cases_above_change_is_a_right_one(artifact: Path) -
 def test_one_graph_gives_what_every_caller_asks_it_for(artifact: Path) -> None:
     fields = json.loads((artifact / "manifest.json").read_text())
     first = {**fields["segments"][0], "outputs": fields["segments"][1]["outputs"]}
-    rest = {"kind": "graph", "samples": 1, "batches": [1], "max_abs": 0, "undecided": 0, "machine": "", "busy_cores": 0}
+    rest = {
+        "kind": "graph",
+        "samples": 1,
+        "batches": [1],
+        "max_abs_diff": 0,
+        "near_threshold": 0,
+        "machine": "",
+        "busy_cores": 0,
+    }
     assert {*first, *rest, "times"} == set(OneGraph.model_fields)
     _policy()(fields)
     reseal(artifact, lambda kept: kept.update(policy=fields["policy"], one_graph={**first, **rest, "times": []}))

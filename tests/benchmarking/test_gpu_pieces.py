@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sdcompress.errors import SdcompressError
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
 HERE = Path(__file__).parents[2] / "benchmarks" / "gpu"
 
@@ -82,7 +82,7 @@ def test_nvidia_smi_is_asked_for_cudas_card_and_never_waits_for_a_reader(tmp_pat
     smi.chmod(0o755)
     program = (
         f"import sys, time; sys.path[:0] = [{str(HERE)!r}]; from pathlib import Path; import clocks\n"
-        "from sdcompress.tensorrt.nvidia.probe import Gpu\n"
+        "from sdcompress.tensorrt.nvidia.gpu_query import Gpu\n"
         "clocks.probe_cuda = lambda: Gpu('a card', '9.0', 1, '', '13.0', '00000000:41:00.0')\n"
         "with clocks.watched() as seen:\n"
         f"    end = time.monotonic() + 20\n"
@@ -129,7 +129,7 @@ from pathlib import Path
 import races
 from place import Place
 from sdcompress.errors import UsageError
-from sdcompress.runtime.open import open_network
+from sdcompress.runtime.open import open_cascade
 
 def copied(source, out, *, settings, overwrite):
     if settings.version_compatible:
@@ -137,7 +137,7 @@ def copied(source, out, *, settings, overwrite):
     shutil.copytree(source, out, dirs_exist_ok=overwrite)
 
 races.compare_speed = partial(races.compare_speed, rounds=2, seconds=0.01)
-races.needs_tensorrt, races.build_engines, races.engine = lambda: None, copied, open_network
+races.needs_tensorrt, races.build_engines, races.engine = lambda: None, copied, open_cascade
 races.accuracy = lambda path: {{"exit1": 0.4, "final": 0.5}}.get(path.name.split("-")[1], 0.5)
 place = Place(Path({str(artifacts)!r}), Path({str(out)!r}))
 found = {{"distilled-fp32": races.distilled(place, "fp32"), "precisions": races.precisions(place)}}

@@ -88,7 +88,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = SimpleNamespace(digest="0" * 64, layout="single", one_graph=None)
     monkeypatch.setattr(clock, "perf_counter_ns", now)
     monkeypatch.setattr(candidate, "perf_counter_ns", now)
-    monkeypatch.setattr(candidate, "open_network", lambda artifact, _: engines_by_name[artifact.path])
+    monkeypatch.setattr(candidate, "open_cascade", lambda artifact, _: engines_by_name[artifact.path])
     fields = {"manifest": manifest, "opening_ms": 0.0, "task": Spinning.task, "modality": GREY}
     monkeypatch.setattr(run, "open_artifact", lambda path: SimpleNamespace(path=str(path), **fields))
 
@@ -114,7 +114,7 @@ def test_times_exits_and_accuracy_are_those_of_the_engines() -> None:
     assert slow.latency.percentiles[0].value_ms == pytest.approx(2.0, rel=1e-3)
     assert len(slow.raw_ms) == slow.latency.samples
     assert slow.samples_per_second == pytest.approx(1000 / slow.latency.mean_ms)
-    assert exits.score == pytest.approx(0.75)
+    assert exits.metric == pytest.approx(0.75)
     assert [timing.share for timing in exits.exits] == pytest.approx([0.5, 0.5], abs=0.05)
     assert [timing.forced_p50_ms for timing in exits.exits] == pytest.approx([0.2, 0.8], rel=1e-2)
     assert [timing.p50_ms for timing in exits.exits] == pytest.approx([0.2, 0.8], rel=1e-2)
@@ -186,7 +186,7 @@ def test_each_artifact_gets_the_time_it_was_promised() -> None:
     wall = (now() - start) / 1e9
     for measured in report.records:
         assert sum(measured.raw_ms) / 1000 == pytest.approx(0.3, rel=0.25)
-        assert measured.score is None
+        assert measured.metric is None
     assert wall < 3 * 0.3 + 3.0  # the exits are forced for as long again; opening, warm-up and a machine of others
 
 
@@ -242,7 +242,7 @@ def test_real_artifacts(tiny_artifact: Callable[..., Path]) -> None:
     assert measured.first_ms > 0
     engine = open_engine(chain)
     prediction = engine(engine.preprocess(golden.examples))
-    assert measured.score == pytest.approx((prediction.decision == golden.targets).mean())
+    assert measured.metric == pytest.approx((prediction.decision == golden.targets).mean())
     shares = [(prediction.exit_index == k).mean() for k in range(3)]
     assert [timing.share for timing in measured.exits] == pytest.approx(shares, abs=0.05)
     assert report.input.startswith("golden: 16 different examples")
@@ -262,4 +262,4 @@ def test_label_sets_are_scored_by_their_tasks_loss(monkeypatch: pytest.MonkeyPat
     opened = SimpleNamespace(path="slow", task=task, modality=GREY, **fields)
     monkeypatch.setattr(run, "open_artifact", lambda _: opened)
     report = bench(["slow"], examples=IMAGES, targets=targets, settings=QUICK)
-    assert record(report, "slow", "offline").score == pytest.approx(0.25)
+    assert record(report, "slow", "offline").metric == pytest.approx(0.25)

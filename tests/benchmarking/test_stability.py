@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.benchmarking.stability import reasons
+from sdcompress.benchmarking.record import reasons
 
 QUIET: dict[str, Any] = {"same_work": True, "threads": 1, "cores": 4, "quota": None, "busy_cores": 0.1}
 STEADY = 1.0 + 0.01 * np.random.default_rng(0).random(1000)

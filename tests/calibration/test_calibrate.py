@@ -41,9 +41,9 @@ def test_the_engine_does_what_the_policy_says(tiny_artifact: Build, samples: Arr
     left = np.concatenate([part.exit_index for part in parts])
     answers = np.concatenate([part.outputs for part in parts]).argmax(1)
     assert policy.shares == tuple(float((left == exit_).mean()) for exit_ in range(3))
-    assert policy.score == float((answers == samples.targets).mean())
-    assert policy.reference_score == float((engine.exits(inputs)[-1].argmax(1) == samples.targets).mean())
-    assert policy.score >= policy.reference_score - 0.02
+    assert policy.metric == float((answers == samples.targets).mean())
+    assert policy.reference_metric == float((engine.exits(inputs)[-1].argmax(1) == samples.targets).mean())
+    assert policy.metric >= policy.reference_metric - 0.02
     assert policy.shares[-1] < 1  # somebody leaves early
     assert (policy.samples, policy.split, policy.max_drop) == (600, "validation", 0.02)
     assert len(policy.stage_ms) == 3
@@ -81,7 +81,7 @@ def test_a_policy_that_is_there_does_not_matter(tiny_artifact: Build, samples: A
     )
     assert [exit_.temperature for exit_ in again.exits] == [exit_.temperature for exit_ in fresh.exits]
     assert again.policy is not None
-    assert again.policy.score >= again.policy.reference_score - 0.01
+    assert again.policy.metric >= again.policy.reference_metric - 0.01
 
 
 def test_nobody_leaves_where_only_the_last_exit_is_right(tiny_artifact: Build, samples: ArraySamples) -> None:
@@ -98,7 +98,7 @@ def test_nobody_leaves_where_only_the_last_exit_is_right(tiny_artifact: Build, s
     assert manifest.policy is not None
     assert manifest.policy.thresholds == (2.0, 2.0)
     assert manifest.policy.shares == (0.0, 0.0, 1.0)
-    assert manifest.policy.score == 1.0
+    assert manifest.policy.metric == 1.0
 
 
 def test_progress_counts_images(tiny_artifact: Build, samples: ArraySamples) -> None:

@@ -64,7 +64,7 @@ def test_what_is_certified_is_what_the_engine_does(certified_artifact: Path, tin
     assert policy.thresholds == certificate.path[level.certified]
     assert policy.shares == tuple(float((found.exit_index == k).mean()) for k in range(3))
     assert policy.shares[-1] < 1
-    assert policy.score == float((found.outputs.argmax(1) == held.targets).mean())
+    assert policy.metric == float((found.outputs.argmax(1) == held.targets).mean())
     evidence = open_artifact(certified_artifact).evidence()
     np.testing.assert_array_equal(losses(evidence, policy.thresholds), gap)
 
@@ -111,7 +111,7 @@ def test_without_labels_disagreement_is_certified_exactly(tiny_artifact: Build, 
     unknown = ArraySamples(samples.examples(np.arange(4000)), np.full(4000, -1))
     certificate, policy, out = certified(tiny_artifact, unknown, unlabelled=True)
     assert (certificate.test, certificate.loss) == ("binomial", "disagreement")
-    assert (policy.score, policy.reference_score) == (None, None)
+    assert (policy.metric, policy.reference_metric) == (None, None)
     assert certificate.temperatures == (1.0, 1.0, 1.0)
     (level,) = certificate.levels
     engine = open_engine(out, threads=1)
@@ -145,7 +145,7 @@ def test_no_certificate_is_an_outcome_and_there_is_no_early_exit(
     assert level.p_values[0] > level.delta  # the test that failed is on record
     assert policy.guarantee == "no certificate"
     assert policy.shares == (0.0, 0.0, 1.0)
-    assert policy.score == policy.reference_score == 1.0
+    assert policy.metric == policy.reference_metric == 1.0
     assert verify_certificate(open_artifact(out)) == certificate
     engine = open_engine(out, threads=1)
     assert (engine(engine.preprocess(images[:50])).exit_index == 2).all()

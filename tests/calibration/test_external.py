@@ -56,7 +56,7 @@ def reachable(monkeypatch: pytest.MonkeyPatch, training: Any) -> None:
 def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: Build, images: Path) -> None:
     cascade = tiny_artifact()
     out = cascade.parent / "out"
-    manifest = calibrate(cascade, out, WISH, images=images)
+    manifest = calibrate(cascade, out, WISH, samples=images)
     certificate, policy = manifest.certificate, manifest.policy
     assert certificate is not None
     assert policy is not None
@@ -79,23 +79,23 @@ def test_where_the_data_set_is_at_hand_training_images_are_refused(
 ) -> None:
     cascade = tiny_artifact()
     reachable(monkeypatch, tiny_network.samples(300, seed=9))
-    manifest = calibrate(cascade, cascade.parent / "out", WISH, images=images)
+    manifest = calibrate(cascade, cascade.parent / "out", WISH, samples=images)
     assert manifest.certificate is not None
-    assert manifest.certificate.external == "apart"
+    assert manifest.certificate.external == "disjoint"
     reachable(monkeypatch, tiny_network.samples(300))  # the first of those in the folder
     with pytest.raises(DataError, match="300 of 1200 examples are among those that the network was trained on"):
-        calibrate(cascade, cascade.parent / "again", WISH, images=images)
+        calibrate(cascade, cascade.parent / "again", WISH, samples=images)
 
 
 def test_a_folder_of_data_that_is_named_must_be_the_data(tiny_artifact: Build, images: Path) -> None:
     cascade = tiny_artifact()
     with pytest.raises(DataError, match="not the one that was trained on"):
-        calibrate(cascade, cascade.parent / "out", WISH, Options(data_dir="elsewhere"), images=images)
+        calibrate(cascade, cascade.parent / "out", WISH, Options(data_dir="elsewhere"), samples=images)
 
 
 def test_images_have_no_labels(tiny_artifact: Build, images: Path) -> None:
     with pytest.raises(UsageError, match="no labels") as caught:
-        calibrate(tiny_artifact(), "out", {"confidence": 0.9}, images=images)
+        calibrate(tiny_artifact(), "out", {"confidence": 0.9}, samples=images)
     assert "--unlabelled" in caught.value.next_step
 
 
@@ -106,15 +106,15 @@ def test_too_few_images_are_counted(tiny_artifact: Build, images: Path, tmp_path
         (few / path.name).write_bytes(path.read_bytes())
     cascade = tiny_artifact()
     with pytest.raises(DataError, match=r"The folder has 60 samples: too few to certify a drop of 1\.00%") as caught:
-        calibrate(cascade, cascade.parent / "out", {**WISH, "max_drop": 0.01}, images=few)
+        calibrate(cascade, cascade.parent / "out", {**WISH, "max_drop": 0.01}, samples=few)
     assert "collect more samples" in caught.value.next_step
-    assert plan(cascade, WISH, images=few).samples == 60
+    assert plan(cascade, WISH, samples=few).samples == 60
 
 
 def test_what_labels_certify_cannot_be_passed_off_as_made_without(certified_artifact: Path) -> None:
     path = certified_artifact / "manifest.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
-    fields["certificate"]["external"] = "apart"
+    fields["certificate"]["external"] = "disjoint"
     fields["digest"] = digest_of({name: value for name, value in fields.items() if name != "digest"})
     path.write_text(json.dumps(fields), encoding="utf-8")
     with pytest.raises(CertificateError, match="on samples without targets"):
@@ -140,9 +140,9 @@ def test_in_expectation_is_never_called_certified(tiny_artifact: Build, tiny_net
     assert verify_certificate(open_artifact(out)) is None
     # the bound of conformal risk control on the samples that chose nothing: n / (n + 1) R + 1 / (n + 1)
     if not unlabelled:
-        assert policy.score is not None
-        assert policy.reference_score is not None
-        drop = policy.reference_score - policy.score
+        assert policy.metric is not None
+        assert policy.reference_metric is not None
+        drop = policy.reference_metric - policy.metric
         assert (drop * policy.samples + 1) / (policy.samples + 1) <= 0.05
 
 

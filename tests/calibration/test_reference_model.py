@@ -111,7 +111,7 @@ def test_a_certificate_against_the_network_before_it_was_changed(tiny_artifact: 
     (level,) = certificate.levels
     assert level.certified > 1
     assert betting_p_value(gap, 0.05, level.delta) == pytest.approx(level.p_values[level.certified - 1], rel=1e-9)
-    assert policy.reference_score == float((whole == labels).mean())
+    assert policy.reference_metric == float((whole == labels).mean())
     assert verify_certificate(out) == certificate
 
 

@@ -41,7 +41,7 @@ def test_it_looks_at_the_tuning_part_only(tiny_artifact: Build, tiny_network: An
     manifest = open_artifact(cascade).manifest
     parts = draw_split(2000, seed_of(manifest.provenance.data_fingerprint, graphs_digest(manifest)))
     assert samples.seen <= set(parts.tuning.tolist())
-    assert (found.samples, found.seen) == (2000, len(parts.tuning)) == (2000, 333)
+    assert (found.samples, found.tuning_samples) == (2000, len(parts.tuning)) == (2000, 333)
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])
@@ -49,15 +49,17 @@ def test_its_numbers(tiny_artifact: Build, tiny_network: Any, unlabelled: bool) 
     wish = WISH.model_copy(update={"unlabelled": unlabelled})
     found = plan(tiny_artifact(), samples=tiny_network.samples(2000), settings=wish)
     assert found.loss == ("disagreement" if unlabelled else "accuracy drop")
-    assert found.least == least_samples(wish, Classification(("a", "b", "c"))) == found.assumed[0].needs
-    assert [row.lost for row in found.assumed] == pytest.approx([0.0, 0.0125, 0.025, 0.0375])
-    needs = [row.needs for row in found.assumed]
+    assert (
+        found.minimum_samples == least_samples(wish, Classification(("a", "b", "c"))) == found.assumed[0].samples_needed
+    )
+    assert [row.mean_loss for row in found.assumed] == pytest.approx([0.0, 0.0125, 0.025, 0.0375])
+    needs = [row.samples_needed for row in found.assumed]
     assert needs == sorted(needs)  # type: ignore[type-var]
     times = [row.mean_ms for row in found.observed]
     assert times == sorted(times, reverse=True)  # type: ignore[type-var]
-    assert [row.lost for row in found.observed] == sorted(row.lost for row in found.observed)
-    assert found.observed[-1].needs is None  # where the path leaves what can be certified
-    assert not unlabelled or all(row.gained == 0 for row in found.observed)
+    assert [row.mean_loss for row in found.observed] == sorted(row.lost for row in found.observed)
+    assert found.observed[-1].samples_needed is None  # where the path leaves what can be certified
+    assert not unlabelled or all(row.mean_gain == 0 for row in found.observed)
 
 
 def test_without_a_confidence_there_is_nothing_to_plan(tiny_artifact: Build, tiny_network: Any) -> None:

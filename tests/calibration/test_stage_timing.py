@@ -122,7 +122,7 @@ def test_overhead_is_what_the_mix_takes_beyond_its_stages(
     engine = Mixed(open_engine(tiny_artifact(), threads=1))
     monkeypatch.setattr("sdcompress.calibration.stage_timing.perf_counter_ns", lambda: engine.now)
     policy = Policy(
-        thresholds=(0.9,), max_drop=0.01, samples=9, score=None, reference_score=None, shares=(0.5, 0.5),
+        thresholds=(0.9,), max_drop=0.01, samples=9, metric=None, reference_metric=None, shares=(0.5, 0.5),
         stage_ms=(1.0, 2.5), decision_ms=(0.5,), overhead=7.0,
     )  # fmt: skip
     found = overhead(engine, ArraySamples(images, np.zeros(256, np.int64)), policy, (1.0, 2.0))  # type: ignore[arg-type]

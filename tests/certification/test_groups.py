@@ -241,12 +241,12 @@ def test_a_plan_speaks_of_the_smallest_class(tiny_artifact: Build, tiny_network:
     wish = recipe.Calibrate(max_drop=0.08, confidence=0.9)
     whole = plan(cascade, samples=samples, settings=wish)
     found = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "stratum"}))
-    assert found.smallest == f"'disc', 300 of {len(samples)}"
+    assert found.smallest_stratum == f"'disc', 300 of {len(samples)}"
     share = 300 / len(samples)
-    assert found.assumed[1].needs == pytest.approx((whole.assumed[1].needs or 0) / share, rel=0.01)
-    assert found.least == pytest.approx(whole.least / share, rel=0.05)
+    assert found.assumed[1].samples_needed == pytest.approx((whole.assumed[1].needs or 0) / share, rel=0.01)
+    assert found.minimum_samples == pytest.approx(whole.least / share, rel=0.05)
     exits = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "exit"}))
-    assert (exits.group_by, exits.smallest, exits.assumed) == ("exit", None, ())
+    assert (exits.group_by, exits.smallest_stratum, exits.assumed) == ("exit", None, ())
     assert exits.observed
 
 
@@ -261,8 +261,8 @@ def unbalanced(lost: int, rare: int = 40) -> tuple[Evidence, np.ndarray]:
 def test_a_class_that_loses_more_than_the_drop_is_named() -> None:
     # 10 of 40 are 25 points; over all 1,000 it is the one point that was allowed
     found, labels = unbalanced(10)
-    said = r"class 'rare' 25\.0 points \(100\.0 to 75\.0 % of 40 samples\), more than the 1\.00%.*--group-by stratum"
-    with pytest.warns(UserWarning, match=said):
+    loss = r"class 'rare' 25\.0 points \(100\.0 to 75\.0 % of 40 samples\), more than the 1\.00%"
+    with pytest.warns(UserWarning, match=f"{loss}.*--group-by stratum"):
         warn_of_strata(found, labels, (0.5,), task=Classification(("common", "rare")), max_drop=0.01)
 
 

@@ -109,7 +109,7 @@ EDITS: dict[str, tuple[Callable[[Fields], Any], tuple[str, ...]]] = {
     "other parts": (put("certificate", "tuning_samples", value=900), ("edited", "a sixth")),
     "a first step that lets go": (put("certificate", "path", 0, value=[0.9, 0.9]), ("edited", "first step")),
     "a path that turns back": (rise, ("edited", "rises at step 2")),
-    "another score": (put("policy", "score", value=1.0), ("edited", "score is 1.0")),
+    "another metric": (put("policy", "metric", value=1.0), ("edited", "metric is 1.0")),
     "other shares": (put("policy", "shares", value=[0.5, 0.25, 0.25]), ("edited", "shares")),
     "more samples in the policy": (put("policy", "samples", value=50_000), ("edited", "samples is 50000")),
     "another test": (put("certificate", "test", value="binomial"), ("edited", "its test")),

@@ -18,7 +18,8 @@ from sdcompress.cli import main
 
 RECIPE = """\
 name: tiny
-data: {name: digits, image_size: 16, validation: 0.2, train_limit: 160, test_limit: 160}
+modality: {image_size: 16}
+data: {name: digits, validation: 0.2, train_limit: 160, test_limit: 160}
 model: {name: "cifar:resnet8"}
 exits: {count: 2, head: linear}
 method: byot

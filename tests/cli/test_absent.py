@@ -71,7 +71,7 @@ def test_an_artifact_is_verified_inspected_and_measured(core, made) -> None:
     assert core("verify", made.cascade).code == 0
     told = json.loads(core("inspect", made.cascade, "--json").out)
     assert told["layout"] == "cascade"
-    quick = ["--images", "golden", "--scenario", "single-stream", "--duration", "100ms", "--warmup", "1ms"]
+    quick = ["--samples", "golden", "--scenario", "single-stream", "--duration", "100ms", "--warmup", "1ms"]
     measured = json.loads(core("bench", made.cascade, *quick, "--rounds", "5", "--json").out)
     assert measured["records"][0]["name"] == "cascade"
 

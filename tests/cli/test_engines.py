@@ -29,7 +29,7 @@ without_driver = pytest.mark.skipif(driver_is_here(), reason="this machine has a
     [
         "",
         "--batch 1:1:1,2:4:8 --workspace 1GiB --no-tf32 --level 0 --timing-cache a.timing",
-        "--validation-images 0 --max-drop 2% --against nowhere",
+        "--validation-samples 0 --max-drop 2% --against nowhere",
     ],
 )
 def test_without_a_gpu_it_says_what_is_missing(

@@ -12,7 +12,7 @@ import pytest
 from sdcompress import errors
 from sdcompress.errors import SetupError
 from sdcompress.storage import digest_of
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
 
 @pytest.fixture
@@ -176,12 +176,12 @@ MISTAKES = {
         "of every class",
     ),
     "images with labels": (
-        ["calibrate", "{cascade}", "--confidence", "95%", "--images", "{train}", "--out", "{out}"],
+        ["calibrate", "{cascade}", "--confidence", "95%", "--samples", "{train}", "--out", "{out}"],
         "--unlabelled",
     ),
     "a folder without images": (
-        ["calibrate", "{cascade}", "--confidence", "95%", "--unlabelled", "--images", "{train}", "--out", "{out}"],
-        "--images FOLDER",
+        ["calibrate", "{cascade}", "--confidence", "95%", "--unlabelled", "--samples", "{train}", "--out", "{out}"],
+        "--samples FOLDER",
     ),
     "both kinds of promise": (
         ["calibrate", "{cascade}", "--confidence", "95%", "--in-expectation", "--out", "{out}"],
@@ -190,10 +190,10 @@ MISTAKES = {
     "nowhere to write": (["calibrate", "{cascade}"], "--out FOLDER"),
     "unit": (["bench", "{cascade}", "--duration", "10"], "10s"),
     "scenario": (["bench", "{cascade}", "--scenario", "server"], "single-stream"),
-    "reference": (["bench", "{cascade}", "--reference", "cascad", "--images", "golden"], "'cascade'"),
+    "reference": (["bench", "{cascade}", "--reference", "cascad", "--samples", "golden"], "'cascade'"),
     "device": (["bench", "{cascade}", "--device", "tpu"], "cuda"),
     "two of one name": (["report", "{cascade}", "{cascade}", "--out", "{out}"], "different names"),
-    "two of one name in turn": (["bench", "{cascade}", "{cascade}", "--images", "golden"], "name"),
+    "two of one name in turn": (["bench", "{cascade}", "{cascade}", "--samples", "golden"], "name"),
     "evaluation": (["report", "{cascade}", "--evaluation", "{cascade}/manifest.json", "--out", "{out}"], "evaluate"),
     "bench file": (["report", "{cascade}", "--bench", "nothing.json", "--out", "{out}"], "bench"),
 }
@@ -216,7 +216,7 @@ def test_an_edited_certificate_is_4_and_runs_only_when_told(cli, made, tmp_path:
     fields["policy"] |= {"thresholds": [0.0, 0.0], "guarantee": "certified"}
     fields["digest"] = digest_of({name: value for name, value in fields.items() if name != "digest"})
     path.write_text(json.dumps(fields))
-    for verb in (["verify", out], ["evaluate", out], ["bench", out, "--images", "golden"]):
+    for verb in (["verify", out], ["evaluate", out], ["bench", out, "--samples", "golden"]):
         refused(cli(*verb), 4, "not among those that are certified", "allowed: ", "next: ")
     told = cli("evaluate", out, "--allow-uncertified", "--json")
     assert json.loads(told.out)["policy"]["shares"] == [1.0, 0.0, 0.0]
@@ -236,7 +236,7 @@ def test_tensorrt_without_a_driver_is_3_and_says_what_runs_the_artifact(cli, mad
     gpu = ("--backend", "tensorrt", "--device", "cuda")
     for verb in (
         ["evaluate", made.cascade],
-        ["bench", made.cascade, "--images", "golden"],
+        ["bench", made.cascade, "--samples", "golden"],
         ["calibrate", made.cascade, "--out", tmp_path / "out"],
         ["calibrate", made.cascade, "--plan", "--confidence", "95%", "--max-drop", "50%"],
     ):
@@ -306,7 +306,7 @@ def test_a_measurement_that_cannot_be_trusted_is_5_where_that_is_asked_for(
     cli, made, monkeypatch, stable: bool
 ) -> None:
     monkeypatch.setattr("sdcompress.benchmarking.record.reasons", lambda *_, **__: [] if stable else ["other work"])
-    quick = ["--images", "golden", "--scenario", "single-stream", "--duration", "50ms", "--warmup", "1ms"]
+    quick = ["--samples", "golden", "--scenario", "single-stream", "--duration", "50ms", "--warmup", "1ms"]
     command = ["bench", made.cascade, *quick, "--rounds", "5", "--json"]
     assert cli(*command).code == 0
     done = cli(*command, "--require-stable")

@@ -7,10 +7,15 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from typing import get_args, get_type_hints
 
 import pytest
 
 from sdcompress.cli.app import app
+from sdcompress.cli.export import export
+from sdcompress.cli.list import Kind
+from sdcompress.schema import graphs
+from sdcompress.verbs.list_entries import ROOMS
 
 VERBS = sorted(command.name for command in app.registered_commands)
 
@@ -62,6 +67,11 @@ def test_help_and_lists_and_recipes_load_nothing_heavy(fresh: dict) -> None:
     assert not heavy & set(fresh["loaded"])
 
 
+def test_the_list_of_verbs_loads_neither_numpy_nor_pydantic_nor_rich() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, "--help"], capture_output=True, text=True, check=True)
+    assert not {"numpy", "pydantic", "rich", "yaml"} & set(json.loads(done.stdout)["loaded"])
+
+
 def test_version_is_that_of_the_package(cli) -> None:
     assert cli("--version").out.strip() == version("sdcompress")
 
@@ -71,3 +81,10 @@ def test_a_verb_without_what_it_needs_shows_its_help(cli, verb: str) -> None:
     done = cli(verb)
     assert done.code == 2
     assert f"Example: sdcompress {verb}" in done.out + done.err
+
+
+def test_choices_are_those_of_the_schema_which_help_does_not_load() -> None:
+    layout, ensemble = (get_type_hints(export)[name] for name in ("layout", "ensemble"))
+    assert get_args(layout) == get_args(graphs.Layout)
+    assert set(get_args(ensemble)) == {graphs.Ensemble, type(None)}
+    assert get_args(Kind) == (*ROOMS, "recipes")

@@ -63,7 +63,7 @@ def test_errors(cli: Callable[..., Any], hostile: Path, verb: str, field: str) -
     fields = json.loads((hostile / "manifest.json").read_text(encoding="utf-8"))
     long = ACTING + "x" * 3 * 10**6
     if field == "policy":
-        fields["policy"]["kind"] = long
+        fields["policy"]["name"] = long
     elif field == "file":
         fields["golden"]["file"] = long
     else:

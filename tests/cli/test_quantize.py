@@ -13,7 +13,7 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.onnx_graph.tensorrt8 import unsupported_by_8_5
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp16 import fp16
-from sdcompress.schema.quantized import Quantized
+from sdcompress.schema.change import Quantized
 from sdcompress.schema.report import BenchReport, Evaluation
 
 
@@ -23,7 +23,7 @@ def int8(cli: Callable, made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = cli("quantize", made.cascade, "--precision", "int8", "--max-drop", "50%", "--out", out)
     assert done.code == 0, done.err
     assert "next: sdcompress calibrate" in done.out
-    assert "other answers" in done.out
+    assert "other decisions" in done.out
     assert "MiB" in done.out
     assert "160 training samples" in done.out
     assert "ms in int8, " in done.out  # beside fp32; whether it is faster is the machine's to say
@@ -47,7 +47,7 @@ def test_json_is_what_was_written(cli: Callable, made, tmp_path: Path, layout: s
     assert told.speed is not None
     assert (told.speed.verdict == "slower") == (told.speed.high < 1)
     assert told.bytes_after < 0.7 * told.bytes_before
-    assert told.wide == (0 if precision == "int8" else len(manifest.exits))
+    assert told.high_precision_ops == (0 if precision == "int8" else len(manifest.exits))
     assert cli("verify", out).code == 0
 
 
@@ -102,8 +102,8 @@ def test_fp8_raises_the_opset_and_signals_stay(cli: Callable, made, tmp_path: Pa
 def test_all_that_is_done_with_an_artifact(cli: Callable, int8: Path, tmp_path: Path) -> None:
     assert ": cascade, int8, classification, 10 outputs" in cli("inspect", int8).out
     told = Evaluation.model_validate_json(cli("evaluate", int8, "--split", "validation", "--json").out)
-    assert [e.score for e in told.exits[:-1]] == [e.scores["accuracy"] for e in open_artifact(int8).manifest.exits]
-    quick = ["--images", "golden", "--scenario", "single-stream", "--duration", "100ms", "--warmup", "1ms"]
+    assert [e.metric for e in told.exits[:-1]] == [e.metrics["accuracy"] for e in open_artifact(int8).manifest.exits]
+    quick = ["--samples", "golden", "--scenario", "single-stream", "--duration", "100ms", "--warmup", "1ms"]
     assert BenchReport.model_validate_json(cli("bench", int8, *quick, "--rounds", "5", "--json").out).records
     early = tmp_path / "early"
     done = cli("calibrate", int8, "--max-drop", "20%", "--confidence", "90%", "--out", early)

@@ -46,7 +46,7 @@ def test_a_key_that_is_set_to_two_values_is_an_error(cli, recipe: Path, settings
 FLAGS = {
     "--method": ("fastbert", "method.backbone_share", 0.25),
     "--model": ("cifar:resnet18", "model.options", {"dropout": 0.1}),
-    "--data": ("cifar10", "data.image_size", 48),
+    "--data": ("cifar10", "modality.image_size", 48),
     "--data-dir": ("there", "data.name", "cifar10"),
     "--epochs": ("3", "train.schedule.warmup_epochs", 1.0),
     "--batch-size": ("16", "train.accumulate", 2),

@@ -58,7 +58,7 @@ def interrupted_soon() -> Iterator[None]:
 
 @pytest.mark.usefixtures("interrupted_soon")
 def test_ctrl_c_in_a_measurement_is_130_and_says_how_to_go_on(made, cli) -> None:
-    done = cli("bench", made.cascade, "--images", "golden", "--duration", "60s", "--json")
+    done = cli("bench", made.cascade, "--samples", "golden", "--duration", "60s", "--json")
     assert done.code == 130
     assert "Stopped during 'bench'" in done.err
     assert "run the same command again" in done.err

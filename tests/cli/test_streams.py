@@ -75,7 +75,7 @@ def test_what_an_encoding_lacks_is_escaped_and_json_stays_json(shell, tiny_artif
         assert refused.returncode == 4
         assert b"\\u2192\\u2192' is not there" in refused.stderr
         measured = shell(
-            f"sdcompress bench {folder} --images golden --scenario single-stream --duration 50ms --warmup 1ms "
+            f"sdcompress bench {folder} --samples golden --scenario single-stream --duration 50ms --warmup 1ms "
             "--rounds 5 --json",
             PYTHONIOENCODING=encoding,
         )
@@ -85,7 +85,7 @@ def test_what_an_encoding_lacks_is_escaped_and_json_stays_json(shell, tiny_artif
 def test_a_working_directory_that_is_gone_is_3(shell, tiny_artifact) -> None:
     done = shell(f"mkdir gone && cd gone && rmdir ../gone && sdcompress inspect {tiny_artifact()}")
     assert done.returncode == 3
-    assert b"The working directory is not there any more" in done.stderr
+    assert b"The working directory does not exist any more" in done.stderr
 
 
 LONG = "a" * 300

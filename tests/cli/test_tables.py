@@ -8,8 +8,8 @@ import pytest
 from sdcompress.benchmarking.stats import latency
 from sdcompress.cli.bench import _show as show_bench
 from sdcompress.cli.evaluate import _show as show_evaluation
-from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
-from sdcompress.schema.report import BenchRecord, BenchReport, Comparison, Evaluation, ExitScore, Machine
+from sdcompress.evaluation.strata import balanced_metric, confusion, stratum_scores
+from sdcompress.schema.report import BenchRecord, BenchReport, Comparison, Evaluation, ExitEvaluation, Machine
 
 
 def test_an_evaluation_shows_every_class_and_says_when_only_the_majority_is_known(
@@ -21,8 +21,8 @@ def test_an_evaluation_shows_every_class_and_says_when_only_the_majority_is_know
     show_evaluation(
         Evaluation(
             kind="artifact", name="net", source="net", data="cells", split="test", samples=1000,
-            exits=(ExitScore(name="final", score=0.946, further={"nll": 0.2, "ece": 0.01}),), strata=scores,
-            metric="accuracy", stratum="class", balanced_score=balanced_score(scores),
+            exits=(ExitEvaluation(name="final", metric=0.946, further={"nll": 0.2, "ece": 0.01}),), strata=scores,
+            metric_name="accuracy", stratum="class", balanced_metric=balanced_metric(scores),
             confusion=confusion(labels, answers, 2),
         )
     )  # fmt: skip

@@ -18,7 +18,7 @@ VERBS = {
     "quantize": "quantize {cascade} --precision uint8 --out {out}",
     "calibrate": "calibrate {cascade} --out {out}",
     "verify": "verify {cascade}",
-    "bench": "bench {cascade} --images golden",
+    "bench": "bench {cascade} --samples golden",
     "explain": "explain {cascade} --out {out}",
 }
 

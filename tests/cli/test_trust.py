@@ -34,7 +34,7 @@ def trained(cli, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(user_code, "_trusted", set())
     monkeypatch.chdir(tmp_path)
     Path("linear_nets.py").write_text(NETS)
-    own = ["model.name=linear_nets:make", "data.image_size=8", "method=baseline"]
+    own = ["model.name=linear_nets:make", "modality.image_size=8", "method=baseline"]
     done = cli("train", "-c", recipe, *(word for each in own for word in ("--set", each)), "--out", "run")
     assert done.code == 0, done.err
     return tmp_path / "run"
@@ -72,7 +72,7 @@ def test_verify_says_what_is_proved_what_is_claimed_and_who_signed(cli, made, tm
     done = cli("verify", cascade, "--key", tmp_path / "public.pem")
     assert (done.code, "is not signed" in done.err) == (4, True)
     unsigned = cli("verify", cascade)
-    for words in ("proved here:", "only claimed by its author:", "no signature was checked (--key)"):
+    for words in ("checked here:", "only claimed by its author:", "no signature was checked (--key)"):
         assert words in unsigned.out
     signed = json.loads(cli("sign", cascade, "--key", tmp_path / "private.pem", "--json").out)
     assert signed["kind"] == "key"
@@ -80,7 +80,7 @@ def test_verify_says_what_is_proved_what_is_claimed_and_who_signed(cli, made, tm
     assert told["signature"]["signer"] == signed["signer"]
     assert told["claimed"]
     assert told["proved"]
-    assert "who stands for these claims" in cli("verify", cascade, "--key", tmp_path / "public.pem").out
+    assert "who vouches for these claims" in cli("verify", cascade, "--key", tmp_path / "public.pem").out
     made_of_it = ["export", made.train, "--layout", "single", "--out", cascade, "--overwrite"]
     assert cli(*made_of_it).code == 0  # a signed artifact is replaced as a whole
     assert not (cascade / "model.sig").exists()

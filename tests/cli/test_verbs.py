@@ -12,18 +12,18 @@ import pytest
 import sdcompress
 from sdcompress import registry
 from sdcompress.artifact.read import open_artifact
-from sdcompress.entries import ROOMS
 from sdcompress.methods import ROOM as METHODS
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Manifest
-from sdcompress.schema.report import BenchReport, Evaluation, Plan, Report, VerifyReport
+from sdcompress.schema.report import BenchReport, Evaluation, Report, SampleSizePlan, VerifyReport
+from sdcompress.verbs.list_entries import ROOMS
 
 EXITS = ["exit1", "exit2", "final"]
 
 
 @pytest.fixture(scope="session")
 def bench_file(cli, made, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = ["--images", "golden", "--duration", "100ms", "--warmup", "1ms", "--rounds", "5"]
+    options = ["--samples", "golden", "--duration", "100ms", "--warmup", "1ms", "--rounds", "5"]
     done = cli("bench", made.cascade, *options, "--scenario", "single-stream", "--json")
     assert done.code == 0, done.err
     path = tmp_path_factory.mktemp("bench") / "bench.json"
@@ -53,7 +53,7 @@ def test_evaluate_checkpoint_and_artifact_agree(cli, made, split: str) -> None:
     )
     assert [score.name for score in ours.exits] == [*EXITS, "ensemble"]
     assert (ours.kind, theirs.kind, ours.split) == ("checkpoint", "artifact", split)
-    assert [s.score for s in ours.exits] == [s.score for s in theirs.exits]
+    assert [s.metric for s in ours.exits] == [s.metric for s in theirs.exits]
     np.testing.assert_allclose(
         [s.further["nll"] for s in ours.exits], [s.further["nll"] for s in theirs.exits], rtol=1e-4
     )
@@ -84,7 +84,7 @@ def test_calibrate_writes_a_policy(cli, made, tmp_path: Path) -> None:
     done = cli("calibrate", made.cascade, "--max-drop", "0.7%", "--out", tmp_path / "early", "--json")
     policy = json.loads(done.out)["policy"]
     assert policy["max_drop"] == 0.007  # to the last digit: drops are counted exactly
-    assert policy["score"] >= policy["reference_score"] - 0.007
+    assert policy["metric"] >= policy["reference_metric"] - 0.007
     assert json.loads(cli("inspect", tmp_path / "early", "--json").out)["policy"] == policy
     assert "policy: max_prob" in cli("inspect", tmp_path / "early").out
 
@@ -118,11 +118,11 @@ def test_report(cli, made, bench_file: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     told = json.loads(done.out)
     scores = Evaluation.model_validate_json(scored.read_text()).exits
-    accuracy = next(score.score for score in scores if score.name == "final")
+    accuracy = next(score.metric for score in scores if score.name == "final")
     assert (told["title"], told["rows"][0]["name"]) == ("Tiny & small", "cascade")
-    assert told["rows"][0]["test_score"] == accuracy
+    assert told["rows"][0]["test_metric"] == accuracy
     written = Report.model_validate_json((tmp_path / "report" / "report.json").read_text())
-    assert written.rows[0].test_score == accuracy
+    assert written.rows[0].test_metric == accuracy
     assert "Tiny &amp; small" in (tmp_path / "report" / "report.html").read_text()
 
 
@@ -209,8 +209,8 @@ def test_a_promise_for_every_exit_and_one_that_is_none_are_told_apart(cli, made,
     wish = ["--max-drop", "60%", "--out", tmp_path / "early", "--overwrite"]
     shown = cli("calibrate", made.cascade, *wish, "--confidence", "80%", "--group-by", "exit")
     assert shown.code == 0, shown.err
-    assert "accuracy drop of what has left by each exit" in shown.out
-    assert "of what has left by each exit" in cli("verify", tmp_path / "early").out
+    assert "accuracy drop of the samples up to each exit" in shown.out
+    assert "of the samples up to each exit" in cli("verify", tmp_path / "early").out
     shown = cli("calibrate", made.cascade, *wish, "--in-expectation")
     assert shown.code == 0, shown.err
     assert "guarantee: in expectation" in shown.out
@@ -225,9 +225,9 @@ def test_a_promise_for_every_exit_and_one_that_is_none_are_told_apart(cli, made,
 def test_a_plan_writes_nothing(cli, made) -> None:
     before = sorted(made.cascade.parent.iterdir())
     wish = ["--plan", "--max-drop", "30%", "--confidence", "0.9"]
-    told = Plan.model_validate_json(cli("calibrate", made.cascade, *wish, "--json").out)
+    told = SampleSizePlan.model_validate_json(cli("calibrate", made.cascade, *wish, "--json").out)
     assert (told.max_drop, told.confidence) == (0.3, 0.9)
-    assert f"below {told.least} it is refused" in cli("calibrate", made.cascade, *wish).out
+    assert f"below {told.minimum_samples} it is refused" in cli("calibrate", made.cascade, *wish).out
     assert sorted(made.cascade.parent.iterdir()) == before
 
 
@@ -236,9 +236,9 @@ def test_export_one_graph_of_a_cascade_and_inspect_it(cli, one_graph_once, tmp_p
     assert done.code == 0, done.err
     assert f'onnxruntime.InferenceSession("{tmp_path / "graph" / "model.onnx"}")' in done.out
     shown = cli("inspect", tmp_path / "graph").out
-    assert "model.onnx (graph): one image, one thread" in shown
-    assert "exits and answers of the segments on 16 samples in batches of 1, 2, 7, 32 (0 undecided)" in shown
-    assert "model.onnx: gives the exits and answers" in cli("verify", tmp_path / "graph").out
+    assert "model.onnx (graph): one sample, one thread" in shown
+    assert "same exits and decisions as the segments on 16 samples in batches of 1, 2, 7, 32 (0 undecided)" in shown
+    assert "model.onnx: same exits and decisions" in cli("verify", tmp_path / "graph").out
 
 
 def test_export_one_graph_of_a_checkpoint_says_what_to_type(cli, made, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_export_one_graph_of_a_checkpoint_says_what_to_type(cli, made, tmp_path:
 
 
 def test_bench_measures_the_one_graph_beside_its_cascade(cli, one_graph_once) -> None:
-    options = ["--images", "golden", "--duration", "50ms", "--warmup", "1ms", "--rounds", "5", "--batch-size", "4"]
+    options = ["--samples", "golden", "--duration", "50ms", "--warmup", "1ms", "--rounds", "5", "--batch-size", "4"]
     for kind, expected in (("graph", [("graph", 1), ("graph", 4)]), ("if", [("if", 1)])):
         done = cli("bench", one_graph_once(kind), *options, "--json")
         assert done.code == 0, done.err
@@ -270,7 +270,7 @@ def test_export_an_ensemble(cli, made, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     told = json.loads(done.out)
     assert told["provenance"]["recipe"]["export"]["ensemble"] == "geometric"
-    first, alone = told["exits"][0]["scores"], json.loads(made.exported.out)["exits"][0]["scores"]
+    first, alone = told["exits"][0]["metrics"], json.loads(made.exported.out)["exits"][0]["metrics"]
     assert first == pytest.approx(alone, abs=1e-6)  # no exit before it
 
 
@@ -301,11 +301,11 @@ def test_explain_a_policy(cli, made, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "why").iterdir()) == ["explain.html", "explain.json", "explain.md"]
     assert Explanation.model_validate_json((tmp_path / "why" / "explain.json").read_text()) == found
     scored = Evaluation.model_validate_json(cli("evaluate", tmp_path / "early", "--json").out)
-    assert [exit_.score for exit_ in found.exits] == [score.score for score in scored.exits[:3]]
+    assert [exit_.metric for exit_ in found.exits] == [score.metric for score in scored.exits[:3]]
     assert found.policy is not None
     assert scored.policy is not None
     # what is worked out from the scores is what the engine does
-    assert found.policy.point.score == pytest.approx(scored.policy.score)
+    assert found.policy.point.metric == pytest.approx(scored.policy.metric)
     assert found.policy.point.shares == pytest.approx(scored.policy.shares)
     assert found.policy.verdict in {"wins", "no difference", "loses"}
     assert (found.split, found.curve_split, found.samples) == ("test", "validation", 160)

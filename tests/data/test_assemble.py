@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from sdcompress.data.samples import ArraySamples, Dataset, Samples
 from sdcompress.data.source import Source
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.modalities._preprocess import Preprocess
-from sdcompress.schema.recipe import Data, Task
+from sdcompress.schema.recipe import Data, Modality, Task
 from sdcompress.tasks.classification import Classification
 
 PREPROCESS = Preprocess(channels=1, mean=(0.5,), std=(0.5,))
@@ -214,14 +213,12 @@ def test_the_fingerprint_tells_two_splits_with_the_same_labels_apart() -> None:
     assert one.fingerprint != two.fingerprint
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [{"mean": (0.4,)}, {"std": (0.4,)}, {"interpolation": "bicubic"}, {"crop": 0.9}, {"white_level": 4095}],
-)
-def test_a_setting_that_a_source_passes_over_is_refused(setting: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=f"data.{next(iter(setting))}"):
-        assemble(Data(**setting), with_test(), seed=0)
-    assert assemble(Data(mean=(0.5,), std=(0.5,), interpolation="bilinear", crop="none"), with_test(), seed=0)
+def test_examples_and_fingerprint_follow_the_recipes_modality() -> None:
+    own, other = (assemble(Data(), with_test(), seed=0, modality=Modality(**new)) for new in ({}, {"image_size": 4}))
+    assert own.train.examples(np.array([0])).shape == (1, 2, 2, 1)
+    assert other.train.examples(np.array([0])).shape == (1, 4, 4, 1)
+    assert other.modality.tensors[0].shape == ("batch", 1, 4, 4)
+    assert other.fingerprint != own.fingerprint
 
 
 def test_an_image_that_is_left_out_keeps_its_place() -> None:

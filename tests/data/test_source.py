@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from sdcompress.data import images as module
-from sdcompress.data.images import image_source, preprocessing
+from sdcompress.data.images import image_source
 from sdcompress.data.source import data_folder
 from sdcompress.errors import RecipeError
+from sdcompress.modalities import build
 from sdcompress.modalities._preprocess import Preprocess
-from sdcompress.schema.recipe import Data
+from sdcompress.modalities.image import Image
+from sdcompress.schema.recipe import Augmentation, Data, Modality
 
 CORNERS = np.array([[0, 200], [40, 80]], np.uint8).reshape(1, 2, 2, 1)
 
@@ -31,7 +32,7 @@ def test_a_set_that_is_large_when_resized_gives_the_same_images(monkeypatch: pyt
     in_memory = image_source(("a", "b"), preprocess, arrays)
     monkeypatch.setattr(module, "_IN_MEMORY", 6 * 8 * 8 * 3 - 1)
     when_asked = image_source(("a", "b"), preprocess, arrays)
-    assert type(in_memory.train) is not type(when_asked.train)
+    assert (in_memory.train.in_memory, when_asked.train.in_memory) == (True, False)
     which = np.array([4, 0, 5])
     assert np.array_equal(in_memory.train.examples(which), when_asked.train.examples(which))
     assert np.array_equal(in_memory.train.targets, when_asked.train.targets)
@@ -46,39 +47,75 @@ def test_the_folder_is_the_recipes_then_the_environments_then_data(monkeypatch: 
     assert data_folder(Data()) == Path("data")
 
 
-OWN = {"side": 224, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.2)}
+OWN = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.2)}
+HALF = (0.5, 0.5, 0.5)
+
+
+def changed(own: Preprocess, **settings: object) -> Preprocess:
+    return Image.of(own, (224, 224)).with_settings(settings).preprocess
 
 
 def test_a_recipe_says_how_images_are_prepared_and_the_set_says_the_rest() -> None:
-    own = preprocessing(Data(), **OWN, crop=0.875)
-    assert own == Preprocess(channels=3, resize=256, crop=(224, 224), mean=OWN["mean"], std=OWN["std"])
-    half = (0.5, 0.5, 0.5)
-    spec = Data(image_size=48, mean=half, std=half, interpolation="bicubic", crop=0.95, white_level=4095)
-    expected = {"channels": 3, "interpolation": "bicubic", "mean": half, "std": half, "white_level": 4095}
-    # 48 / 0.95 = 50.5, the nearest whole number is 51
-    assert preprocessing(spec, **OWN, crop=0.875) == Preprocess(resize=51, crop=(48, 48), **expected)
+    own = Preprocess.square(224, **OWN, crop=0.875)
+    assert own == Preprocess(channels=3, resize=256, crop=(224, 224), **OWN)
+    assert changed(own) == own
+    # 64 / 0.875 = 73.1 and 48 / 0.95 = 50.5, of which the nearest whole numbers are 73 and 51
+    assert changed(own, image_size=64) == Preprocess(channels=3, resize=73, crop=(64, 64), **OWN)
+    settings = {"mean": list(HALF), "std": HALF, "interpolation": "bicubic", "white_level": 4095}
+    expected = Preprocess(channels=3, resize=51, crop=(48, 48), **settings)
+    assert changed(own, image_size=48, crop=0.95, **settings) == expected
+    wide = Preprocess(channels=3, resize=(10, 20), **OWN)
+    assert changed(wide, mean=HALF) == Preprocess(channels=3, resize=(10, 20), mean=HALF, std=OWN["std"])
 
 
 @pytest.mark.parametrize(
-    ("own", "crop", "resize", "cut"),
+    ("own", "settings", "resize", "cut"),
     [
-        (0.875, "none", (64, 64), None),
-        (0.875, 1.0, 64, (64, 64)),
-        (None, None, (64, 64), None),
-        (None, 0.5, 128, (64, 64)),
+        (0.875, {"crop": "none"}, (64, 64), None),
+        (0.875, {"crop": 1.0}, 64, (64, 64)),
+        (None, {}, (64, 64), None),
+        (None, {"crop": 0.5}, 128, (64, 64)),
     ],
 )
-def test_the_share_of_the_crop(own: float | None, crop: Any, resize: Any, cut: Any) -> None:
-    made = preprocessing(Data(image_size=64, crop=crop), **OWN, crop=own)
+def test_the_share_of_the_crop(own: float | None, settings: dict[str, Any], resize: Any, cut: Any) -> None:
+    made = changed(Preprocess.square(224, **OWN, crop=own), image_size=64, **settings)
     assert (made.resize, made.crop) == (resize, cut)
 
 
+def test_an_image_of_a_recipe_alone_needs_size_mean_and_std() -> None:
+    made = build(Modality(image_size=64, mean=HALF), Modality(name="image", std=HALF, crop=0.5))
+    assert made == Image.of(Preprocess(channels=3, resize=128, crop=(64, 64), mean=HALF, std=HALF))
+    with pytest.raises(RecipeError, match=r"image_size.*mean.*std"):
+        build(Modality(image_size=64), Modality(name="image", std=HALF))
+
+
 def test_means_of_another_number_of_channels_are_refused() -> None:
-    with pytest.raises(RecipeError, match=r"(?s)data\.mean has 1 values.*3.*data\.mean=\[0\.5, 0\.5, 0\.5\]"):
-        preprocessing(Data(mean=(0.5,)), **OWN)
+    with pytest.raises(RecipeError, match=r"(?s)modality\.mean has 1 values.*3.*modality\.mean=\[0\.5, 0\.5, 0\.5\]"):
+        changed(Preprocess.square(224, **OWN), mean=[0.5])
 
 
-@pytest.mark.parametrize("wrong", [{"crop": 0.0}, {"crop": 1.1}, {"mean": (float("nan"),)}, {"std": (0.0,)}])
+@pytest.mark.parametrize(
+    "wrong", [{"crop": 0.0}, {"crop": 1.1}, {"mean": (float("nan"),) * 3}, {"std": (0.0,) * 3}, {"image_size": "big"}]
+)
 def test_numbers_that_cannot_be_meant(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        Data(**wrong)
+    with pytest.raises(RecipeError, match=next(iter(wrong))):
+        changed(Preprocess.square(224, **OWN), **wrong)
+
+
+def test_a_parameter_that_the_modality_does_not_have_is_refused_with_those_that_it_has() -> None:
+    own = Image.of(Preprocess.square(8, **OWN))
+    with pytest.raises(RecipeError, match=r"(?s)modality\.imagesize.*'image_size'.*image_size, mean, std") as caught:
+        build(Modality(imagesize=8), own)
+    assert "list modalities" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"flipp": True}, r"(?s)train\.augment\.flipp.*'flip'.*mixup, resized_crop"),
+        ({"crop": -1}, "train.augment.*crop"),
+    ],
+)
+def test_augmentation_that_images_do_not_have_is_refused(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(RecipeError, match=why):
+        Image.of(Preprocess.square(8, **OWN)).augmentation_settings(Augmentation(**settings))

@@ -88,7 +88,7 @@ def test_no_image_at_all(folder: Path, name: str) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no file|is not a folder") as caught:
         read(folder.parent / name)
-    assert "--images FOLDER" in caught.value.next_step
+    assert "--samples FOLDER" in caught.value.next_step
 
 
 def test_training_images_are_found_among_them(folder: Path) -> None:

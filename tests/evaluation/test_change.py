@@ -28,13 +28,13 @@ def test_every_exit_is_counted_over_all_batches() -> None:
     found.add(before[:, 3:], after[:, 3:], LABELS[3:])
     first, last = found.qualities()
     assert (first.change.name, last.change.name) == ("exit1", "final")
-    assert (first.change.score_before, first.change.score_after) == (0.75, 0.5)
-    assert first.change.changed == 3
+    assert (first.change.metric_before, first.change.metric_after) == (0.75, 0.5)
+    assert first.change.decision_changes == 3
     assert first.lost == 1
-    assert first.change.max_abs == 2.5
+    assert first.change.max_abs_diff == 2.5
     assert first.worst[0] == 3
     assert first.finite
-    assert (last.lost, last.change.changed, last.change.max_abs) == (0, 0, 0.0)
+    assert (last.lost, last.change.decision_changes, last.change.max_abs_diff) == (0, 0, 0.0)
     confidence = np.exp(2) / (np.exp(2) + 2)
     assert last.further["ece"] == pytest.approx(1 - confidence)
 
@@ -46,7 +46,7 @@ def test_label_sets_lose_a_share_of_a_sample() -> None:
     found = ExitComparison(build("multilabel", ("a", "b", "c"), {}), ["final"])
     found.add(before, after, targets)
     (only,) = found.qualities()
-    assert (only.change.score_before, only.change.score_after, only.change.changed) == (1.0, 0.75, 1)
+    assert (only.change.metric_before, only.change.metric_after, only.change.decision_changes) == (1.0, 0.75, 1)
     assert (only.lost, only.loses_more_than(0.25), only.loses_more_than(0.24)) == (0.5, False, True)
     assert only.further["subset_accuracy"] == 0.5
 
@@ -62,7 +62,7 @@ def test_what_is_not_finite_is_said_and_is_the_worst(broken: float) -> None:
     (only,) = found.qualities()
     assert not only.finite
     assert only.worst[0] == 1
-    assert np.isfinite(only.change.max_abs)  # a number that JSON has
+    assert np.isfinite(only.change.max_abs_diff)  # a number that JSON has
 
 
 def test_a_policy_is_counted_by_who_leaves_where_and_what_they_are_told() -> None:
@@ -76,10 +76,10 @@ def test_a_policy_is_counted_by_who_leaves_where_and_what_they_are_told() -> Non
             LABELS[rows],
         )
     assert found.change() == PolicyChange(
-        score_before=0.75,
-        score_after=0.75,
-        moved=2,
-        changed=2,
+        metric_before=0.75,
+        metric_after=0.75,
+        exit_changes=2,
+        decision_changes=2,
         shares_before=(0.5, 0.25, 0.25),
         shares_after=(0.25, 0.25, 0.5),
     )

@@ -46,16 +46,16 @@ def test_every_exit_and_their_ensemble(tiny_artifact: Write, tiny_network: Any) 
     logits = truth(tiny_network, samples, open_engine(path).modality.preprocess)
     assert [row.name for row in found.exits] == ["exit1", "exit2", "final", "ensemble"]
     for row, one in zip(found.exits[:3], logits, strict=True):
-        assert row.score == pytest.approx((one.argmax(1) == samples.targets).mean())
+        assert row.metric == pytest.approx((one.argmax(1) == samples.targets).mean())
         assert row.further["nll"] == pytest.approx(nll(one, samples.targets), rel=1e-5)
         assert row.further["ece"] == pytest.approx(ece(softmax(one), samples.targets), abs=1e-4)
     mean = softmax(logits).mean(axis=0)
-    assert found.exits[3].score == pytest.approx((mean.argmax(1) == samples.targets).mean())
+    assert found.exits[3].metric == pytest.approx((mean.argmax(1) == samples.targets).mean())
     assert found.exits[3].further["nll"] == pytest.approx(
         -np.log(mean[np.arange(300), samples.targets]).mean(), rel=1e-5
     )
     assert found.exits[3].further["ece"] == pytest.approx(ece(mean, samples.targets), abs=1e-4)
-    assert found.exits[0].score < found.exits[1].score < found.exits[2].score
+    assert found.exits[0].metric < found.exits[1].metric < found.exits[2].metric
     macs = [row.macs for row in found.exits]
     assert macs[0] == 16 * 6 + 6 * 3
     assert macs[0] < macs[1] < macs[2]
@@ -77,9 +77,9 @@ def test_the_policy_is_scored_as_it_runs(tiny_artifact: Write, tiny_network: Any
     left = np.array([int(one.exit_index[0]) for one in one_by_one])
     right = np.array([int(one.outputs.argmax()) for one in one_by_one]) == samples.targets
     assert found.policy is not None
-    assert found.policy.score == pytest.approx(right.mean())
+    assert found.policy.metric == pytest.approx(right.mean())
     assert found.policy.shares == pytest.approx([(left == position).mean() for position in range(3)])
-    assert found.policy.exit_scores == pytest.approx([right[left == position].mean() for position in range(3)])
+    assert found.policy.metric_by_exit == pytest.approx([right[left == position].mean() for position in range(3)])
     assert set(left) == {0, 1, 2}
 
 
@@ -92,8 +92,8 @@ def test_classes_are_scored_by_what_a_user_gets(tiny_artifact: Write, tiny_netwo
     for k, one in enumerate(found.strata):
         here = samples.targets == k
         assert (one.name, one.samples) == (engine.task.outputs[k], here.sum())
-        assert one.score == pytest.approx((answers[here] == k).mean())
-        assert one.last_score == pytest.approx((last[here] == k).mean())
+        assert one.metric == pytest.approx((answers[here] == k).mean())
+        assert one.last_exit_metric == pytest.approx((last[here] == k).mean())
     assert sum(n for _, _, n in found.confusion) == 200
     assert sum(n for label, answer, n in found.confusion if label == answer) == (answers == samples.targets).sum()
     assert found.losses == pack(np.float32(answers != samples.targets))
@@ -101,15 +101,15 @@ def test_classes_are_scored_by_what_a_user_gets(tiny_artifact: Write, tiny_netwo
     paired = score_difference(found, whole)
     assert paired is not None
     assert paired.value == pytest.approx((answers == samples.targets).mean() - (last == samples.targets).mean())
-    assert all(one.last_score is None for one in whole.strata)
+    assert all(one.last_exit_metric is None for one in whole.strata)
 
 
 def test_an_exit_that_no_sample_took_has_no_score(tiny_artifact: Write, tiny_network: Any) -> None:
     found = scored(tiny_artifact(policy=(2.0, 0.0)), tiny_network.samples(20))
     assert found.policy is not None
     assert found.policy.shares == (0.0, 1.0, 0.0)
-    assert found.policy.exit_scores[0] is None
-    assert found.policy.exit_scores[2] is None
+    assert found.policy.metric_by_exit[0] is None
+    assert found.policy.metric_by_exit[2] is None
 
 
 def test_a_certain_mistake_has_a_finite_likelihood(tiny_artifact: Write, tiny_network: Any) -> None:
@@ -147,7 +147,7 @@ def test_labels_of_another_data_set(tiny_artifact: Write, label: int) -> None:
 
 def test_images_of_another_size(tiny_artifact: Write) -> None:
     samples = ArraySamples(np.zeros((3, 5, 4, 1), np.uint8), np.array([0, 1, 2]))
-    with pytest.raises(DataError, match=r"(?s)5x4x1.*4x4x1.*data.image_size"):
+    with pytest.raises(DataError, match=r"(?s)5x4x1.*4x4x1.*modality.image_size"):
         scored(tiny_artifact(), samples)
 
 

@@ -10,16 +10,16 @@ from pydantic import ValidationError
 
 from sdcompress.evaluation.early_exit import paired_difference, paired_interval
 from sdcompress.evaluation.paired import digest_of_targets, pack, score_difference
-from sdcompress.schema.report import Evaluation, ExitScore
+from sdcompress.schema.report import Evaluation, ExitEvaluation
 
 LABELS = np.arange(945) % 7
 
 
 def evaluation(loss: np.ndarray, **changed: object) -> Evaluation:
-    exits = (ExitScore(name="final", score=float(1 - loss.mean())),)
+    exits = (ExitEvaluation(name="final", metric=float(1 - loss.mean())),)
     fields = {
         "kind": "artifact", "name": "net", "source": "net", "data": "cells", "split": "test", "samples": len(loss),
-        "exits": exits, "losses": pack(loss), "targets_sha256": digest_of_targets(LABELS), "metric": "accuracy",
+        "exits": exits, "losses": pack(loss), "targets_sha256": digest_of_targets(LABELS), "metric_name": "accuracy",
     }  # fmt: skip
     return Evaluation.model_validate({**fields, **changed})
 

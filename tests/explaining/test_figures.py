@@ -35,7 +35,7 @@ def test_the_policy_wins_where_it_is_faster_than_the_exit_that_is_as_accurate() 
     figures = case((0.5, 0.5)).policy()
     assert figures is not None
     assert figures.point.shares == (0.6, 0.4, 0)
-    assert figures.point.score == 0.9
+    assert figures.point.metric == 0.9
     assert figures.point.mean_ms == pytest.approx(0.6 * 1 + 0.4 * 2)
     assert figures.point.mean_macs == pytest.approx(0.6 * 10 + 0.4 * 20)
     assert (figures.rival, figures.verdict) == ("exit2", "wins")
@@ -46,13 +46,13 @@ def test_the_policy_wins_where_it_is_faster_than_the_exit_that_is_as_accurate() 
 def test_a_margin_is_there_for_every_early_exit_that_somebody_gets_to() -> None:
     figures = case((0.5, 0.5), timing=Timing(TURNS, NOTHING + 0.5)).policy()
     assert figures is not None
-    assert [(margin.exit, margin.reached) for margin in figures.margins] == [("exit1", 1), ("exit2", 0.4)]
+    assert [(margin.exit, margin.reached) for margin in figures.break_even] == [("exit1", 1), ("exit2", 0.4)]
     # 0.6 of 1 ms less 0.4 * 0.5 for deciding; at exit2 all that get there leave: 2 ms less 0.5
-    assert [margin.ms.value for margin in figures.margins] == pytest.approx([0.4, 1.5])
+    assert [margin.ms.value for margin in figures.break_even] == pytest.approx([0.4, 1.5])
     everybody = case((0.0, 0.5)).policy()
     assert everybody is not None
-    assert [margin.exit for margin in everybody.margins] == ["exit1"]
-    assert case((0.5, 0.5), timing=None).policy().margins == ()  # type: ignore[union-attr]
+    assert [margin.exit for margin in everybody.break_even] == ["exit1"]
+    assert case((0.5, 0.5), timing=None).policy().break_even == ()  # type: ignore[union-attr]
 
 
 def test_the_policy_loses_by_ms_where_the_truncated_network_is_as_accurate() -> None:
@@ -103,8 +103,8 @@ def test_the_curve_is_made_on_other_samples_and_shown_on_these() -> None:
         SCORES, analysis.outcomes.confidences, np.zeros_like(LOSS), LABELS
     )  # there nothing is ever lost
     figures = analysis.curve(path_outcomes)
-    assert (figures[0].shares, figures[0].mean_ms, figures[0].score) == ((0, 0, 1), 4, 0.9)
-    assert (figures[-1].shares, figures[-1].mean_ms, figures[-1].score) == ((1, 0, 0), 1, 0.6)
+    assert (figures[0].shares, figures[0].mean_ms, figures[0].metric) == ((0, 0, 1), 4, 0.9)
+    assert (figures[-1].shares, figures[-1].mean_ms, figures[-1].metric) == ((1, 0, 0), 1, 0.6)
     times = [point.mean_ms for point in figures]
     assert times == sorted(times, reverse=True)
 
@@ -112,22 +112,22 @@ def test_the_curve_is_made_on_other_samples_and_shown_on_these() -> None:
 def test_exits_and_strata() -> None:
     analysis = case((0.5, 0.5))
     first, second, last = analysis.exits()
-    assert (first.score, first.share, first.left_score) == (0.6, 0.6, 1)
-    assert (second.share, second.left_score, second.macs) == (0.4, pytest.approx(3 / 4), 20)
-    assert (last.share, last.left_score) == (0, None)
+    assert (first.metric, first.share, first.exited_metric) == (0.6, 0.6, 1)
+    assert (second.share, second.exited_metric, second.macs) == (0.4, pytest.approx(3 / 4), 20)
+    assert (last.share, last.exited_metric) == (0, None)
     assert first.auroc == 1  # all that are right are surer than all that are wrong
     assert second.auroc == 0.5  # one confidence for all
     assert first.ece == pytest.approx(0.6 * 0.1 + 0.4 * 0.4)
     zero, one = analysis.strata(["zero", "one"])
-    assert (zero.name, zero.samples, zero.shares, zero.score) == ("zero", 5, (1, 0, 0), 1)
-    assert (one.shares, one.score, one.last_score) == ((0.2, 0.8, 0), 0.8, 0.8)
+    assert (zero.name, zero.samples, zero.shares, zero.metric) == ("zero", 5, (1, 0, 0), 1)
+    assert (one.shares, one.metric, one.last_exit_metric) == ((0.2, 0.8, 0), 0.8, 0.8)
     assert [figures.name for figures in analysis.strata(["zero", "one", "never seen"])] == ["zero", "one"]
 
 
 def test_oracle_and_overthinking() -> None:
     analysis = case((0.5, 0.5))
     oracle = analysis.oracle()
-    assert oracle.score == 0.9
+    assert oracle.metric == 0.9
     assert oracle.mean_ms == pytest.approx(0.6 * 1 + 0.3 * 2 + 0.1 * 4)
     last_exit = analysis.overthinking(np.full(10, 2))
     assert last_exit is not None

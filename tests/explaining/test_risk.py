@@ -49,9 +49,9 @@ def test_the_certified_steps_are_the_first_whose_bound_is_below_the_target(certi
     assert kept[figures.certified + 1 :] in ([], [False])
     assert figures.steps[figures.chosen].thresholds == policy.thresholds
     assert figures.chosen == figures.certified
-    assert policy.score is not None
-    assert policy.reference_score is not None
-    assert figures.steps[figures.chosen].loss == pytest.approx(policy.reference_score - policy.score)
+    assert policy.metric is not None
+    assert policy.reference_metric is not None
+    assert figures.steps[figures.chosen].loss == pytest.approx(policy.reference_metric - policy.metric)
     assert (figures.steps[0].loss, figures.steps[0].bound, figures.steps[0].mean_ms) == (0, 0, 4)
     assert figures.steps[figures.chosen].mean_ms == pytest.approx(policy.shares @ np.array([1, 2, 4]))
 

@@ -12,8 +12,8 @@ import torch
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.evaluation.trained_model import open_trained_model
-from sdcompress.exporting.exit_selection import Target
 from sdcompress.exporting.export import export_all
+from sdcompress.exporting.export_spec import ExportSpec
 from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export
@@ -25,7 +25,7 @@ EXITS = ("exit1", "exit2", "final")
 @pytest.fixture(scope="module")
 def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ensembles")
-    targets = [Target(folder / "cascade", "cascade"), Target(folder / "exit2", "single", exit="exit2")]
+    targets = [ExportSpec(folder / "cascade", "cascade"), ExportSpec(folder / "exit2", "single", exit="exit2")]
     export_all(checkpoint, targets, settings=Export(ensemble="geometric"))
     return folder
 
@@ -61,7 +61,7 @@ def test_scores_golden_samples_and_signals_are_those_of_the_ensemble(
     opened = open_artifact(folder / "cascade")
     labels = open_trained_model(checkpoint).dataset().val.targets
     right = (expected.argmax(2) == labels).mean(1)
-    assert [exit_.scores["accuracy"] for exit_ in opened.manifest.exits] == pytest.approx(right.tolist())
+    assert [exit_.metrics["accuracy"] for exit_ in opened.manifest.exits] == pytest.approx(right.tolist())
     golden = opened.golden()
     np.testing.assert_allclose(np.exp(golden.outputs[0]).sum(1), 1, rtol=1e-5)  # log probabilities
     engine = open_engine(folder / "cascade", threads=1)

@@ -23,8 +23,8 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import OutputExistsError, ParityError, UnknownNameError, UsageError
 from sdcompress.evaluation.trained_model import open_trained_model
-from sdcompress.exporting.exit_selection import Target
 from sdcompress.exporting.export import export_all
+from sdcompress.exporting.export_spec import ExportSpec
 from sdcompress.modalities._geometry import normalise
 from sdcompress.options import Options
 from sdcompress.runtime.open import open_engine
@@ -38,8 +38,8 @@ LAYOUTS = ("single", "cascade", "all")
 def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All layouts, from one export."""
     folder = tmp_path_factory.mktemp("artifacts")
-    targets = [Target(folder / layout, layout) for layout in LAYOUTS]
-    targets.append(Target(folder / "truncated", "single", exit="exit1"))
+    targets = [ExportSpec(folder / layout, layout) for layout in LAYOUTS]
+    targets.append(ExportSpec(folder / "truncated", "single", exit="exit1"))
     ticks: list[tuple[int, int]] = []
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -109,8 +109,8 @@ def test_the_manifest_carries_scores_costs_and_provenance(
     source = open_checkpoint(checkpoint)
     manifest = open_artifact(folder / "cascade").manifest
     right = (truth[1].argmax(2) == open_trained_model(source).dataset().val.targets).mean(1)
-    assert [exit_.scores["accuracy"] for exit_ in manifest.exits] == pytest.approx(right.tolist())
-    assert all("ece" in exit_.scores for exit_ in manifest.exits)
+    assert [exit_.metrics["accuracy"] for exit_ in manifest.exits] == pytest.approx(right.tolist())
+    assert all("ece" in exit_.metrics for exit_ in manifest.exits)
     full = open_artifact(folder / "all").manifest.segments[0]
     assert sum(segment.macs for segment in manifest.segments) == full.macs
     assert sum(segment.parameters for segment in manifest.segments) == full.parameters
@@ -123,7 +123,7 @@ def test_the_manifest_carries_scores_costs_and_provenance(
     for record in manifest.parity:
         assert record.samples == 256
         assert record.batches == (1, 2, 7, 32)
-        assert 0 <= record.max_abs <= record.allowed
+        assert 0 <= record.max_abs_diff <= record.tolerance
 
 
 def test_the_golden_samples_are_the_checkpoints_own(folder: Path, checkpoint: Path) -> None:
@@ -152,7 +152,7 @@ def test_verify_passes_and_reports_each_exit(folder: Path) -> None:
         report = verify(folder / name)
         assert report.layout == name
         assert report.samples == 32
-        assert all(exit_.max_abs <= exit_.allowed for exit_ in report.exits)
+        assert all(exit_.max_abs_diff <= exit_.tolerance for exit_ in report.exits)
         assert all(exit_.flips == 0 for exit_ in report.exits)
 
 
@@ -215,7 +215,7 @@ def test_an_unknown_exit_and_an_exit_of_the_wrong_layout_are_refused(checkpoint:
 
 def test_an_existing_artifact_is_kept_without_overwrite(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
     before = (folder / "single" / "manifest.json").read_bytes()
-    targets = [Target(tmp_path / "new", "all"), Target(folder / "single", "single")]
+    targets = [ExportSpec(tmp_path / "new", "all"), ExportSpec(folder / "single", "single")]
     with pytest.raises(OutputExistsError, match="--overwrite"):
         export_all(checkpoint, targets, settings=Export())
     assert (folder / "single" / "manifest.json").read_bytes() == before
@@ -232,7 +232,7 @@ def test_an_export_that_fails_the_gate_is_set_aside_with_its_figures(checkpoint:
     assert sorted(path.name for path in (tmp_path / "out.failed").iterdir()) == ["model.onnx", "parity.json"]
     findings = json.loads((tmp_path / "out.failed" / "parity.json").read_text())
     assert [finding["exit"] for finding in findings] == ["exit1", "exit2", "final"]
-    assert all(1e-12 < finding["max_abs"] < 1e-4 for finding in findings)
+    assert all(1e-12 < finding["max_abs_diff"] < 1e-4 for finding in findings)
     assert all(len(finding["worst"]) == 8 for finding in findings)
 
 

@@ -43,7 +43,7 @@ def test_the_artifact_is_the_cascade_and_one_graph_more(one_graph_once: Made, ki
     assert new.provenance.parent == old.digest
     made = new.one_graph
     assert made is not None
-    assert (made.file, made.kind, made.samples, made.undecided) == ("model.onnx", kind, 16, 0)
+    assert (made.file, made.kind, made.samples, made.near_threshold) == ("model.onnx", kind, 16, 0)
     assert made.batches == ((1,) if kind == "if" else (1, 2, 7, 32))
     assert [tensor.name for tensor in made.outputs] == ["outputs", "decision", "exit_index"]
     assert made.inputs[0].shape == ((1 if kind == "if" else "batch"), 1, 4, 4)
@@ -56,8 +56,8 @@ def test_the_artifact_is_the_cascade_and_one_graph_more(one_graph_once: Made, ki
     assert [time.samples for time in made.times] == np.minimum(left, 8).tolist()
     for time in made.times[:-1]:
         assert time.ms is not None
-        assert time.to_end_ms is not None
-        assert time.ms < time.to_end_ms
+        assert time.full_depth_ms is not None
+        assert time.ms < time.full_depth_ms
 
 
 def test_without_sdcompress_the_lines_of_the_card_run(one_graph_once: Made, tmp_path: Path) -> None:
@@ -125,7 +125,9 @@ def test_a_graph_that_answers_otherwise_is_set_aside(
 def test_a_graph_that_gains_nothing_is_refused_and_nothing_is_written(
     one_graph_once: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = PathTime(exit="exit1", samples=4, rounds=40, ms=2.0, to_end_ms=2.1, whole_ms=1.9, faster=22)
+    slow = PathTime(
+        exit="exit1", samples=4, rounds=40, ms=2.0, full_depth_ms=2.1, no_exits_ms=1.9, wins_vs_full_depth=22
+    )
     monkeypatch.setattr(one_graph, "time_paths", lambda *_, **__: (slow, slow))
     with pytest.raises(VerificationError, match=r"exit1 in 2\.000 ms, to the end in 2\.100 ms"):
         export_one_graph(one_graph_once("cascade"), tmp_path / "out", kind="graph", host=HERE)

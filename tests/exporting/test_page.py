@@ -42,8 +42,8 @@ def cascade(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         thresholds=tuple(float(rows[15:17].mean()) for rows in confidence[:2]),
         max_drop=0.5,
         samples=32,
-        score=0.5,
-        reference_score=0.5,
+        metric=0.5,
+        reference_metric=0.5,
         shares=(0.5, 0.25, 0.25),
         stage_ms=(1.0, 1.0, 1.0),
     )

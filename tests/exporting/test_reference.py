@@ -43,10 +43,10 @@ def test_images_are_spread_over_validation_and_scored_there() -> None:
     np.testing.assert_array_equal(truth.targets, (np.arange(0, 256, 3) >= 128).astype(np.int64))
     np.testing.assert_allclose(truth.outputs[0][:, 1], np.arange(0, 256, 3) / 255 - 0.5, atol=1e-6)
     np.testing.assert_array_equal(truth.outputs[1], -truth.outputs[0])
-    assert [scores["accuracy"] for scores in truth.scores] == [1.0, 0.0]
+    assert [scores["accuracy"] for scores in truth.metrics] == [1.0, 0.0]
     # every image is right with confidence 1 / (1 + exp(-|2 b - 1|)): the gaps of all bins have the same sign
     confidence = 1 / (1 + np.exp(-np.abs(2 * np.arange(256) / 255 - 1)))
-    assert truth.scores[0]["ece"] == pytest.approx(1 - confidence.mean(), abs=1e-6)
+    assert truth.metrics[0]["ece"] == pytest.approx(1 - confidence.mean(), abs=1e-6)
     assert sum(ticks) == 256
 
 
@@ -54,13 +54,13 @@ def test_test_images_fill_up_a_small_validation_split() -> None:
     truth = reference(Brightness(), dataset(samples(0, 4), samples(100, 11)), samples=10, advance=lambda _: None)
     assert truth.examples[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 100, 102, 104, 106, 108, 110]
     assert truth.outputs.shape == (2, 10, 2)
-    assert [scores["accuracy"] for scores in truth.scores] == [1.0, 0.0]
+    assert [scores["accuracy"] for scores in truth.metrics] == [1.0, 0.0]
 
 
 def test_without_validation_there_are_no_scores() -> None:
     truth = reference(Brightness(), dataset(samples(0, 0), samples(100, 10)), samples=10, advance=lambda _: None)
     assert truth.examples[:, 0, 0, 0].tolist() == list(range(100, 110))
-    assert truth.scores == ({}, {})
+    assert truth.metrics == ({}, {})
 
 
 def test_all_held_out_images_are_taken_where_there_are_fewer_and_never_training_images() -> None:

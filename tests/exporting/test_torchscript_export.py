@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import ParityError, UsageError
-from sdcompress.exporting.exit_selection import Target
 from sdcompress.exporting.export import export_all
+from sdcompress.exporting.export_spec import ExportSpec
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.torchscript_export import _failure_text, torchscript_export
 from sdcompress.modalities import Inputs
@@ -46,7 +46,7 @@ def versions(model: onnx.ModelProto) -> tuple[int, list[tuple[str, int]]]:
 def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All layouts of the small ResNet, at opset 16."""
     folder = tmp_path_factory.mktemp("sixteen")
-    targets = [Target(folder / layout, layout) for layout in ("single", "cascade", "all")]
+    targets = [ExportSpec(folder / layout, layout) for layout in ("single", "cascade", "all")]
     export_all(checkpoint, targets, settings=Export(opset=16))
     return folder
 
@@ -61,7 +61,7 @@ def test_every_file_has_the_opset_and_passes_the_gate_like_any_other(folder: Pat
         assert versions(model) == (8, [("", 16)])
         assert all(tensor.shape[0] == "batch" for tensor in (*segment.inputs, *segment.outputs))
     assert [record.flips for record in manifest.parity] == [0] * len(manifest.exits)
-    assert all(exit_.max_abs <= exit_.allowed for exit_ in verify(folder / layout).exits)
+    assert all(exit_.max_abs_diff <= exit_.tolerance for exit_ in verify(folder / layout).exits)
 
 
 def test_a_resnet_cascade_holds_only_operators_of_tensorrt_8_5(folder: Path) -> None:
@@ -75,11 +75,11 @@ def test_a_resnet_cascade_holds_only_operators_of_tensorrt_8_5(folder: Path) -> 
 
 
 def test_both_exporters_give_the_same_costs_and_logits(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
-    export_all(checkpoint, [Target(tmp_path / "new", "cascade")], settings=Export(opset=18))
+    export_all(checkpoint, [ExportSpec(tmp_path / "new", "cascade")], settings=Export(opset=18))
     old, new = open_artifact(folder / "cascade"), open_artifact(tmp_path / "new")
     assert [segment.macs for segment in old.manifest.segments] == [segment.macs for segment in new.manifest.segments]
-    assert [(exit_.name, exit_.scores) for exit_ in old.manifest.exits] == [
-        (exit_.name, exit_.scores) for exit_ in new.manifest.exits
+    assert [(exit_.name, exit_.metrics) for exit_ in old.manifest.exits] == [
+        (exit_.name, exit_.metrics) for exit_ in new.manifest.exits
     ]
     np.testing.assert_array_equal(old.golden().outputs, new.golden().outputs)
     shapes = [[tensor.shape for tensor in segment.outputs] for segment in old.manifest.segments]

@@ -95,7 +95,7 @@ class Case:
             weight = torch.full((len(images),), 0.3)
             mixed = 0.3 * images + 0.7 * images[partner]
             return own._replace(inputs=(mixed,), mix=Mix(own.targets[partner], weight, partner))
-        if view.samples == "own":
+        if view.samples == "same":
             return own._replace(inputs=(images + 0.1 * images.roll(1, dims=3),))
         others = own._replace(inputs=(images.flip(2),), positions=(own.positions + SAMPLES // 2) % SAMPLES)
         targets = (own.targets + 1) % CLASSES if own.targets.dim() == 1 else 1 - own.targets

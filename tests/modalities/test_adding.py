@@ -14,7 +14,7 @@ import pytest
 
 from sdcompress import data, modalities, registry
 from sdcompress.errors import InputError, RecipeError
-from sdcompress.schema.recipe import Augmentation, Data
+from sdcompress.schema.recipe import Augmentation, Data, Modality
 
 GUIDE = Path(__file__).parents[2] / "docs" / "adding" / "modality.md"
 
@@ -98,5 +98,11 @@ def test_the_data_set_of_the_guide_is_split_by_class_and_passes_no_setting_over(
     assert [len(found.train), len(found.val), len(found.test)] == [1294, 144, 359]
     assert set(np.bincount(found.test.targets)) <= {35, 36, 37}
     assert found.modality.collate(found.train.examples(np.arange(3))).arrays["values"].shape == (3, 64)
-    with pytest.raises(RecipeError, match=r"data\.mean, data\.crop"):
-        data.load(Data(name="digit_vectors", mean=(0.5,), crop=0.9), seed=0)
+    with pytest.raises(RecipeError, match=r"(?s)modality\.crop .*'vectors'.*allowed.*mean, std"):
+        data.load(Data(name="digit_vectors"), seed=0, modality=Modality(crop=0.9))
+    other = data.load(Data(name="digit_vectors"), seed=0, modality=Modality(name="vectors", std=[2.0] * 64))
+    assert other.modality.std == (2.0,) * 64
+    assert other.modality.mean == found.modality.mean
+    assert other.fingerprint != found.fingerprint
+    with pytest.raises(RecipeError, match=r"modality is 'image'.*those of 'vectors'"):
+        data.load(Data(name="digit_vectors"), seed=0, modality=Modality(name="image"))

@@ -7,8 +7,8 @@ import torch
 from sdcompress.errors import RecipeError
 from sdcompress.modalities import _geometry as preprocess
 from sdcompress.modalities._augment import ImageAugment
+from sdcompress.modalities._image_settings import ImageAugmentation
 from sdcompress.modalities._preprocess import Preprocess
-from sdcompress.schema.recipe import Augmentation
 
 SPEC = Preprocess(channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
 # (x / 255 - 0) / (1 / 255) = x: pixel values can be read off the result
@@ -24,6 +24,12 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def augment_by(
+    spec: Preprocess, *, rank: int = 0, world: int = 1, mixup: float = 0.0, **settings: object
+) -> ImageAugment:
+    return ImageAugment(ImageAugmentation(**settings), mixup, spec, rank=rank, world=world)
+
+
 def applied(
     operation: ImageAugment, images: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
@@ -35,7 +41,7 @@ def applied(
 def augment(
     images: torch.Tensor, spec: Preprocess = PLAIN, seed: int = 0, **settings: object
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    return applied(ImageAugment(Augmentation(**settings), spec), images, seeded(seed))
+    return applied(augment_by(spec, **settings), images, seeded(seed))
 
 
 def pixels(out: torch.Tensor) -> np.ndarray:
@@ -48,15 +54,15 @@ def test_with_all_off_images_are_normalised_and_the_generator_stays() -> None:
     generator = seeded()
     before = generator.get_state()
     images = noise()
-    out, mixed_in, _ = applied(ImageAugment(Augmentation(), SPEC), images, generator)
+    out, mixed_in, _ = applied(augment_by(SPEC), images, generator)
     assert mixed_in is None
-    assert torch.equal(out, ImageAugment(Augmentation(), SPEC).normalise(images))
+    assert torch.equal(out, augment_by(SPEC).normalise(images))
     assert torch.equal(generator.get_state(), before)
 
 
 def test_normalise_is_that_of_the_deployed_preprocessing() -> None:
     every_level = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
-    ours = ImageAugment(Augmentation(), SPEC).normalise(torch.from_numpy(every_level).permute(0, 3, 1, 2))
+    ours = augment_by(SPEC).normalise(torch.from_numpy(every_level).permute(0, 3, 1, 2))
     assert ours.is_contiguous()
     assert np.abs(ours.numpy() - preprocess.normalise(every_level, SPEC)).max() <= 1e-6
 
@@ -92,7 +98,7 @@ def test_crop_gives_windows_of_the_padded_image_each_as_likely(pad: int) -> None
 
 def test_flip_mirrors_about_half_and_leaves_the_rest() -> None:
     images = noise(1, 4, 5).expand(2000, 3, 4, 5)
-    (out,), _ = ImageAugment(Augmentation(flip=True), PLAIN)(images.permute(0, 2, 3, 1), seeded())
+    (out,), _ = augment_by(PLAIN, flip=True)(images.permute(0, 2, 3, 1), seeded())
     mirrored = (out == images.flip(3)).flatten(1).all(1)
     kept = (out == images).flatten(1).all(1)
     assert bool((mirrored ^ kept).all())
@@ -146,7 +152,7 @@ def test_mixup_is_the_convex_combination_that_its_weight_says() -> None:
 
 
 def test_the_weight_of_mixup_is_beta_distributed() -> None:
-    operation, generator = ImageAugment(Augmentation(mixup=2.0), SPEC), seeded()
+    operation, generator = augment_by(SPEC, mixup=2.0), seeded()
     images = noise(2, 2, 2).permute(0, 2, 3, 1)
     weights = [float(mixing.weight[0]) for _ in range(1000) if (mixing := operation(images, generator)[1])]
     # Beta(2, 2): mean 1/2, variance 1/20
@@ -233,7 +239,7 @@ def test_the_given_images_are_not_written_to() -> None:
 
 @pytest.mark.gpu
 def test_no_step_waits_for_the_gpu() -> None:
-    augment = ImageAugment(Augmentation(crop=2, flip=True, cutout=4, mixup=0.2, cutmix=1.0), SPEC)
+    augment = augment_by(SPEC, crop=2, flip=True, cutout=4, mixup=0.2, cutmix=1.0)
     images = torch.zeros(8, 16, 16, 3, dtype=torch.uint8, device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -274,7 +280,64 @@ def test_a_resized_crop_is_drawn_alike_in_all_processes() -> None:
     assert torch.equal(augment(images[:8], resized_crop=0.3)[0], augment(images[:8], resized_crop=0.3)[0])
     whole = augment(images, resized_crop=0.3)[0]
     shares = [
-        applied(ImageAugment(Augmentation(resized_crop=0.3), PLAIN, rank=rank, world=2), images[rank::2], seeded())[0]
+        applied(augment_by(PLAIN, rank=rank, world=2, resized_crop=0.3), images[rank::2], seeded())[0]
         for rank in range(2)
     ]
     assert torch.equal(torch.stack(shares, 1).flatten(0, 1), whole)
+
+
+def together(masks: torch.Tensor, seed: int = 0, fill: int = 255, **settings: object) -> tuple[np.ndarray, np.ndarray]:
+    """Images whose every channel is the mask, augmented together with it: the images as numbers, and the masks."""
+    images = masks[..., None].expand(*masks.shape, 3).contiguous()
+    (out,), moved, mixing = augment_by(PLAIN, **settings).joint(images, masks, seeded(seed), fill=fill)
+    assert mixing is None
+    assert moved is not None
+    return out[:, 0].numpy(), moved.numpy()
+
+
+def blocks(count: int = 16, side: int = 24) -> torch.Tensor:
+    """Masks of two values in large blocks, at other places in each."""
+    masks = torch.zeros(count, side, side, dtype=torch.uint8)
+    for at in range(count):
+        masks[at, at % 5 + 2 : at % 5 + 12, at % 7 + 1 : at % 7 + 14] = 200
+    return masks
+
+
+def test_masks_move_with_their_images() -> None:
+    for settings in ({"crop": 5}, {"flip": True}, {"crop": 3, "flip": True}, {"cutmix": 1.0}):
+        out, moved = together(noise(16)[:, 0], **settings)
+        np.testing.assert_array_equal(out.round(), moved)
+    (same,), kept, _ = augment_by(PLAIN).joint(noise(4).permute(0, 2, 3, 1), LABELS[:4], seeded(), fill=255)
+    assert same.shape == (4, 3, 10, 12)
+    assert torch.equal(kept, LABELS[:4])
+
+
+def test_a_resized_mask_takes_the_nearest_pixel() -> None:
+    masks = blocks()
+    out, moved = together(masks, resized_crop=0.3)
+    assert set(np.unique(moved)) == {0, 200}
+    assert (moved != masks.numpy()).any()
+    pure = (out < 0.5) | (out > 199.5)  # an interpolated edge is of neither value
+    np.testing.assert_array_equal(out[pure].round(), moved[pure])
+    assert pure.mean() > 0.8
+
+
+def test_what_cutout_greys_is_void() -> None:
+    out, moved = together(blocks() + 1, cutout=6, fill=255)
+    grey = out == 0
+    assert grey.any()
+    np.testing.assert_array_equal(moved == 255, grey)
+
+
+def test_the_draws_are_those_without_masks() -> None:
+    images = noise(8).permute(0, 2, 3, 1)
+    operation = augment_by(PLAIN, resized_crop=0.5, crop=2, flip=True, cutout=3, cutmix=1.0)
+    (alone,), _ = operation(images, seeded())
+    (beside,), _, _ = operation.joint(images, torch.zeros(8, 10, 12, dtype=torch.uint8), seeded(), fill=0)
+    assert torch.equal(alone, beside)
+
+
+def test_policies_that_rotate_images_alone_are_refused_with_masks() -> None:
+    pytest.importorskip("torchvision")
+    with pytest.raises(RecipeError, match="would leave the masks behind"):
+        together(blocks(), auto_augment="trivial")

@@ -12,6 +12,8 @@ from sdcompress.errors import RecipeError, UnknownNameError, UsageError
 from sdcompress.models import backbones, heads
 from sdcompress.models.build import build
 from sdcompress.schema import recipe
+from sdcompress.schema.graphs import Tensor
+from sdcompress.schema.recipe import Exits, Model
 
 IMAGE = (3, 16, 16)
 VIT = {"depth": 4, "embed_dim": 24, "num_heads": 2}
@@ -68,7 +70,7 @@ def test_building_leaves_batch_norm_alone_and_training_on():
     assert not net.backbone.bn1.running_mean.any()
 
 
-@pytest.mark.parametrize("head", registry.names(heads.ROOM))
+@pytest.mark.parametrize("head", [name for name in registry.names(heads.ROOM) if name != "dense"])
 @pytest.mark.parametrize(
     ("name", "size", "options"),
     [
@@ -174,7 +176,7 @@ def test_backbones_that_cannot_be_used(user_module, code, message):
 
 
 def test_images_too_small_for_the_backbone():
-    with pytest.raises(RecipeError, match=r"3 x 8 x 8.*\n?.*data\.image_size"):
+    with pytest.raises(RecipeError, match=r"3 x 8 x 8.*\n?.*modality\.image_size"):
         network("cifar:vgg11_bn", (3, 8, 8))
 
 
@@ -241,4 +243,35 @@ def test_a_family_of_one_size_names_it():
     with pytest.raises(RecipeError, match="cannot take inputs of 3 x 64 x 64") as caught:
         network("timm:efficientformer_l1", image=(3, 64, 64))
     assert "224 x 224" in caught.value.allowed
-    assert "data.image_size=224" in caught.value.next_step
+    assert "modality.image_size=224" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "options"),
+    [
+        ("timm_fcn:resnet18", (64, 48), {"output_stride": 16, "width": 8}),
+        ("timm_fcn:swin_tiny_patch4_window7_224", (64, 64), SWIN),
+        ("timm_fcn:tf_efficientnet_lite0", (64, 96), {}),
+        ("torchvision_segmentation:lraspp_mobilenet_v3_large", (64, 64), {}),
+    ],
+)
+def test_networks_with_outputs_of_every_pixel(name, size, options):
+    inputs = (Tensor(name="input", dtype="float32", shape=("batch", 3, *size)),)
+    made = build(
+        Model(name=name, options=options), Exits(count=2, head="dense", width_cap=8), outputs=(4, *size), inputs=inputs
+    ).eval()
+    with torch.no_grad():
+        outputs = made(torch.rand(2, 3, *size))
+    assert [tuple(z.shape) for z in outputs.logits] == [(2, 4, *size)] * 3
+    assert [tuple(f.shape[1:]) for f in outputs.features] == [(d,) for d in made.feature_sizes]
+    assert [tuple(m.shape[1:]) for m in outputs.maps] == list(made.map_shapes)
+
+
+def test_backbones_without_maps_and_vector_heads_are_refused_for_pixels():
+    inputs = (Tensor(name="input", dtype="float32", shape=("batch", 3, 32, 32)),)
+    with pytest.raises(RecipeError, match="gives? tokens"):
+        build(Model(name="timm_fcn:mixer_s32_224"), Exits(head="dense"), outputs=(4, 32, 32), inputs=inputs)
+    with pytest.raises(RecipeError, match="such as dense"):
+        build(Model(name="timm_fcn:resnet18"), Exits(), outputs=(4, 32, 32), inputs=inputs)
+    with pytest.raises(UnknownNameError, match="lraspp"):
+        build(Model(name="torchvision_segmentation:lrasp"), Exits(head="dense"), outputs=(4, 32, 32), inputs=inputs)

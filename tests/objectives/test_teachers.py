@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sdcompress.objectives.teachers import deepest, ensemble
+from sdcompress.objectives.exits import deepest, ensemble
 
 
 def test_the_deepest_exit_teaches_without_a_gradient() -> None:

@@ -21,7 +21,7 @@ from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize
 from sdcompress.policies import leave, restore, scores
 from sdcompress.schema.graphs import DECISION, EXIT_INDEX
-from sdcompress.schema.manifest import Named
+from sdcompress.schema.manifest import RegistryEntry
 from sdcompress.tasks import task_of
 from sdcompress.verification.sessions import SegmentSessions
 
@@ -66,7 +66,7 @@ def score(kind: str, logits: np.ndarray, exit_: int, temperature: Sequence[float
 @pytest.mark.parametrize("batch_of_one", [False, True])
 def test_a_policy_that_looks_back_on_label_sets(tiny_artifact: Write, tiny_network: Any, batch_of_one: bool) -> None:
     artifact, segments = opened(tiny_artifact(policy=(0.5, 0.5), signals=False, kind="learned", parameters=LEARNED))
-    manifest = artifact.manifest.model_copy(update={"task": Named(name="multilabel")})
+    manifest = artifact.manifest.model_copy(update={"task": RegistryEntry(name="multilabel")})
     x = np.random.default_rng(5).normal(size=(40, 1, 4, 4)).astype(np.float32)
     outputs, task = tiny_network.exits(x), task_of(manifest)
     score = scores(restore("learned", LEARNED, task, 3), [task.signals(each) for each in outputs])

@@ -16,10 +16,10 @@ from onnx.reference import ReferenceEvaluator
 from signals import TASK
 from torch import Tensor, nn
 
-from sdcompress.exporting.exit_selection import Target
 from sdcompress.exporting.export import _warn_unsupported, export_all
+from sdcompress.exporting.export_spec import ExportSpec
 from sdcompress.exporting.graph import export_all_exits
-from sdcompress.exporting.layout import Layout
+from sdcompress.exporting.layout import LayoutGraphs
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.partition import cut_segments
@@ -162,9 +162,11 @@ def test_operators_that_8_5_does_not_know_are_named_once_with_a_node_and_its_fil
 
 
 def test_each_artifact_is_named_although_their_files_have_equal_names() -> None:
-    def layout(operator: str) -> Layout:
+    def layout(operator: str) -> LayoutGraphs:
         node = helper.make_node(operator, ["x"], ["y"], name=f"the-{operator.lower()}")
-        return Layout("single", ("final",), {"model.onnx": helper.make_model(helper.make_graph([node], "g", [], []))})
+        return LayoutGraphs(
+            "single", ("final",), {"model.onnx": helper.make_model(helper.make_graph([node], "g", [], []))}
+        )
 
     with pytest.warns(UserWarning, match="Mish .node 'the-mish' of first/model.onnx"):
         _warn_unsupported({"first": layout("Mish"), "second": layout("Relu")})
@@ -183,7 +185,7 @@ def test_an_export_warns_of_them_at_the_opsets_that_are_for_tensorrt_8(
     monkeypatch.setattr("sdcompress.onnx_graph.tensorrt8.TENSORRT_8_5", TENSORRT_8_5 - {"Relu"})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        export_all(checkpoint, [Target(tmp_path / "out", "cascade")], settings=Export(opset=opset))
+        export_all(checkpoint, [ExportSpec(tmp_path / "out", "cascade")], settings=Export(opset=opset))
     messages = [str(warning.message) for warning in caught if "TensorRT 8.5" in str(warning.message)]
     assert len(messages) == warned
     if warned:

@@ -31,19 +31,19 @@ TOO_FEW = {
 @pytest.mark.parametrize("settings", TOO_FEW.values(), ids=TOO_FEW.keys())
 def test_too_few_held_out_images_are_refused(settings: list[str]) -> None:
     with pytest.raises(RecipeError, match="holds out") as caught:
-        check_data(recipes.read("digits", settings), data.Loader())
+        check_data(recipes.read("digits", settings), data.DatasetCache())
     assert "data.validation" in caught.value.next_step
 
 
 def test_no_validation_is_right_where_nothing_is_calibrated() -> None:
-    check_data(recipes.read("digits", ["data.validation=0", "export.layouts=[single]"]), data.Loader())
-    check_data(recipes.read("digits", ["data.validation=0", "method=baseline", "controls=[]"]), data.Loader())
+    check_data(recipes.read("digits", ["data.validation=0", "export.layouts=[single]"]), data.DatasetCache())
+    check_data(recipes.read("digits", ["data.validation=0", "method=baseline", "controls=[]"]), data.DatasetCache())
 
 
 def test_few_held_out_images_prove_less_and_that_is_said_before_the_training() -> None:
     recipe = recipes.read("digits", ["data.validation=0.05", "data.test_limit=100"])  # 72 and 100 images
     with pytest.warns(UserWarning, match="172 held-out examples prove the export, not 256"):
-        warn_of_export(recipe, data.load(recipe.data, seed=recipe.seed))
+        warn_of_export(recipe, data.load(recipe.data, seed=recipe.seed, modality=recipe.modality))
 
 
 MIXING = """
@@ -84,7 +84,7 @@ def test_a_training_alone_needs_nothing_of_an_export(monkeypatch: pytest.MonkeyP
     recipe = recipes.read("digits", ["data.test_limit=20", "data.validation=0"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_export(recipe, data.load(recipe.data, seed=recipe.seed))
+        warn_of_export(recipe, data.load(recipe.data, seed=recipe.seed, modality=recipe.modality))
 
 
 def test_an_exit_that_will_not_be_is_refused_with_the_nearest() -> None:
@@ -122,7 +122,7 @@ def test_precisions_that_go_are_let_through(opset: int) -> None:
 def test_too_few_images_to_take_ranges_from_are_refused() -> None:
     few = ["data.train_limit=40", "quantize.precisions=[int8]", "method=baseline", "controls=[]"]
     with pytest.raises(DataError, match="40 training samples"):
-        check_data(recipes.read("digits", few), data.Loader())
+        check_data(recipes.read("digits", few), data.DatasetCache())
 
 
 def test_exits_to_keep_are_checked_where_a_layout_has_several() -> None:
@@ -147,7 +147,6 @@ def test_nothing_is_trained_or_written_when_the_end_is_known(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        (["controls=[{name: ps_kd}]", "train.augment.cutmix=1"], "'ps_kd'.*cannot be mixed"),
         (["controls=[{name: born_again, generations: 40}]"], "40 phases"),
     ],
 )
@@ -160,6 +159,7 @@ def test_a_control_that_cannot_train_is_refused_before_the_method_trains(setting
     ("settings", "match"),
     [
         (["controls=[{name: r_drop}]"], "'r_drop' compares two passes"),
+        (["controls=[{name: ps_kd}]", "train.augment.cutmix=1"], "'ps_kd'.*cannot be mixed"),
         (["train.accumulate=7"], "does not divide"),
         (["model.weights=nowhere"], "no weights at nowhere"),
     ],

@@ -25,7 +25,8 @@ from sdcompress.schema.report import Evaluation, Report
 
 RECIPE = {
     "name": "tiny",
-    "data": {"name": "digits", "image_size": 16, "validation": 0.2, "train_limit": 96, "test_limit": 160},
+    "modality": {"image_size": 16},
+    "data": {"name": "digits", "validation": 0.2, "train_limit": 96, "test_limit": 160},
     "exits": {"count": 1, "head": "linear"},
     "method": "byot",
     "controls": ["baseline"],
@@ -69,7 +70,7 @@ class Watch:
 
 def go(out: Path, *settings: str, watch: Watch | None = None, **options: bool) -> tuple[list[str], Report]:
     watch = watch or Watch()
-    made = run_pipeline(recipes.read(RECIPE, settings), out, stage=watch, **options)
+    made = run_pipeline(recipes.read(RECIPE, settings), out, step_progress=watch, **options)
     return watch.steps, made
 
 
@@ -280,7 +281,7 @@ def test_exits_to_keep_make_the_cascade_again_and_nothing_before_it(done: Path) 
 def test_a_method_that_is_its_own_control_is_trained_once_or_refused(done: Path, tmp_path: Path) -> None:
     recipe = recipes.read(RECIPE, ["controls=[baseline, byot]"])
     watch = Watch()
-    assert run_pipeline(recipe, done, stage=watch).reference == "baseline-final"
+    assert run_pipeline(recipe, done, step_progress=watch).reference == "baseline-final"
     assert watch.steps == []
     other = Recipe.model_validate({**RECIPE, "controls": [{"name": "byot", "temperature": 2.0}]})
     with pytest.raises(RecipeError, match="its own control"):

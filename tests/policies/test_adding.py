@@ -47,7 +47,7 @@ def test_a_policy_of_somebody_elses(tiny_artifact: Callable[..., Path], tiny_net
     wish = Calibrate(policy="agreement", max_drop=0.05, confidence=0.9)
     manifest = calibrate(tiny_artifact(), tmp_path / "out", samples=tiny_network.samples(2000), settings=wish)
     assert manifest.policy is not None
-    assert (manifest.policy.kind, manifest.policy.guarantee) == ("agreement", "certified")
+    assert (manifest.policy.name, manifest.policy.guarantee) == ("agreement", "certified")
     engine = open_engine(tmp_path / "out", threads=1)
     images = tiny_network.samples(400, seed=5).examples(np.arange(400))
     inputs = engine.preprocess(images)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from sdcompress.quantizing.abs_max import abs_max
+from sdcompress.quantizing.ranges import abs_max
 
 
 def test_the_largest_is_of_all_batches_and_of_both_signs(graph: Callable[..., onnx.ModelProto]) -> None:

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from sdcompress.quantizing.precisions._base import FloatSegment, Precision
+from sdcompress.quantizing.precisions._base import FloatSegment, Rewriter
 from sdcompress.quantizing.precisions.int8 import int8
 from sdcompress.quantizing.precisions.uint8 import uint8
 
@@ -65,7 +65,13 @@ def clipped(graph: Made, low: float | None, high: float | None, **outputs: list[
 )
 @pytest.mark.parametrize("level", [Levels.ORT_DISABLE_ALL, Levels.ORT_ENABLE_ALL])
 def test_a_clip_keeps_both_bounds(
-    *, low: float | None, high: float | None, level: object, precision: Precision, graph: Made, segment_of: Segment
+    *,
+    low: float | None,
+    high: float | None,
+    level: object,
+    precision: Rewriter,
+    graph: Made,
+    segment_of: Segment,
 ) -> None:
     expected = X
     if low is not None:
@@ -107,7 +113,7 @@ def test_a_clip_with_computed_bounds_stays(graph: Made, segment_of: Segment) -> 
 @pytest.mark.parametrize("precision", [int8, uint8])
 @pytest.mark.parametrize("reader", ["Add", "Mul"])
 def test_another_reader_of_the_tensor_gets_it_unclipped(
-    reader: str, precision: Precision, graph: Made, segment_of: Segment
+    reader: str, precision: Rewriter, graph: Made, segment_of: Segment
 ) -> None:
     """In integers (Add) and in float32 (Mul)."""
     nodes = [
@@ -126,7 +132,7 @@ def test_another_reader_of_the_tensor_gets_it_unclipped(
 @pytest.mark.parametrize("precision", [int8, uint8])
 @pytest.mark.parametrize("operator", ["Relu", "Clip"])
 def test_an_output_of_the_segment_is_not_clipped_by_its_one_reader(
-    operator: str, precision: Precision, graph: Made, segment_of: Segment
+    operator: str, precision: Rewriter, graph: Made, segment_of: Segment
 ) -> None:
     """A cut before an activation, as in networks that normalise first: the next segment wants what is below 0."""
     model = clipped(graph, 0.0, 1.0, c=IMAGE)

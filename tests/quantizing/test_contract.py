@@ -17,14 +17,14 @@ from onnx.reference import ReferenceEvaluator
 from sdcompress import registry
 from sdcompress.errors import UsageError
 from sdcompress.quantizing import quantize as module
-from sdcompress.quantizing.precisions._base import FloatSegment, Precision
+from sdcompress.quantizing.precisions._base import FloatSegment, Rewriter
 from sdcompress.quantizing.segments import count_products
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adding" / "precision.md").read_text(encoding="utf-8")
 
 
-def of_the_page() -> Precision:
+def of_the_page() -> Rewriter:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(code, "docs/adding/precision.md", "exec"), names)
@@ -38,7 +38,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def precision(name: str) -> Precision:
+def precision(name: str) -> Rewriter:
     return of_the_page() if name == "docs" else registry.load(module.ROOM, name, extra="quantize")
 
 
@@ -60,7 +60,7 @@ def run(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
         return ReferenceEvaluator(model).run(None, {"x": x})
 
 
-def test_borders_keep_their_names_shapes_and_type(precision: Precision, segment: FloatSegment) -> None:
+def test_borders_keep_their_names_shapes_and_type(precision: Rewriter, segment: FloatSegment) -> None:
     before = segment.model.SerializeToString(deterministic=True)
     quantised = precision(segment)
     assert segment.model.SerializeToString(deterministic=True) == before
@@ -70,14 +70,14 @@ def test_borders_keep_their_names_shapes_and_type(precision: Precision, segment:
         assert {v.type.tensor_type.elem_type for v in getattr(quantised.graph, kind)} == {TensorProto.FLOAT}
 
 
-def test_logits_come_from_what_computes_in_float32(precision: Precision, segment: FloatSegment) -> None:
+def test_logits_come_from_what_computes_in_float32(precision: Rewriter, segment: FloatSegment) -> None:
     quantised = precision(segment)
     makers = {name: node for node in quantised.graph.node for name in node.output}
     assert makers["exit1_outputs"].op_type == "Gemm"
 
 
 def test_something_is_narrow_and_the_answers_are_close(
-    name: str, precision: Precision, segment: FloatSegment, batches: list[np.ndarray]
+    name: str, precision: Rewriter, segment: FloatSegment, batches: list[np.ndarray]
 ) -> None:
     quantised = precision(segment)
     assert count_products(quantised, name)[0] >= 2
@@ -86,7 +86,7 @@ def test_something_is_narrow_and_the_answers_are_close(
         assert 0 < np.abs(exact - close).max() < 0.1 * np.abs(exact).max()
 
 
-def test_rows_do_not_look_at_each_other(precision: Precision, segment: FloatSegment, batches: list[np.ndarray]) -> None:
+def test_rows_do_not_look_at_each_other(precision: Rewriter, segment: FloatSegment, batches: list[np.ndarray]) -> None:
     """But for a few numbers that the order of a float32 sum rounds to the next code: a range of the batch moves all."""
     quantised = precision(segment)
     together = run(quantised, batches[1])
@@ -95,7 +95,7 @@ def test_rows_do_not_look_at_each_other(precision: Precision, segment: FloatSegm
             assert (~np.isclose(alone[0], all_[row], atol=1e-5)).mean() < 0.05
 
 
-def test_the_same_bytes(precision: Precision, segment: FloatSegment) -> None:
+def test_the_same_bytes(precision: Rewriter, segment: FloatSegment) -> None:
     first, second = (precision(segment).SerializeToString(deterministic=True) for _ in range(2))
     assert first == second
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from sdcompress.quantizing.fills import clip_fills
+from sdcompress.quantizing.float16_range import clip_fills
 from sdcompress.quantizing.precisions.fp16 import fp16
 
 Made = Callable[..., onnx.ModelProto]

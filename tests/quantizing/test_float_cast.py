@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from sdcompress.errors import UsageError
 from sdcompress.quantizing.float_cast import FLOAT_ONLY
-from sdcompress.quantizing.precisions._base import FloatSegment, Precision
+from sdcompress.quantizing.precisions._base import FloatSegment, Rewriter
 from sdcompress.quantizing.precisions.bf16 import bf16
 from sdcompress.quantizing.precisions.fp8 import fp8
 from sdcompress.quantizing.precisions.fp16 import fp16
@@ -121,7 +121,7 @@ def test_brain_floats_need_a_newer_format_than_an_export_has(graph: Made, segmen
 @pytest.mark.parametrize(("precision", "needs"), [(bf16, 22), (fp8, 19)])
 @pytest.mark.parametrize("opset", [16, 17])
 def test_an_export_for_older_runtimes_is_not_made_unreadable_to_them(
-    graph: Made, segment_of: Segment, opset: int, precision: Precision, needs: int
+    graph: Made, segment_of: Segment, opset: int, precision: Rewriter, needs: int
 ) -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     weights = {"w": np.ones((32, 32), np.float32)}

@@ -12,9 +12,9 @@ import pytest
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import VerificationError
-from sdcompress.quantizing import optimised
+from sdcompress.quantizing import checks
 from sdcompress.quantizing import quantize as module
-from sdcompress.quantizing.optimised import compare_optimised
+from sdcompress.quantizing.checks import compare_optimised
 
 BEFORE, AFTER = [b"before"], [b"after"]
 
@@ -33,7 +33,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 (off[:, None] * sign)[:, None, :], (len(written), len(inputs), 3)
             ).astype(np.float32)
 
-        monkeypatch.setattr(optimised, "open_sessions", open_sessions)
+        monkeypatch.setattr(checks, "open_sessions", open_sessions)
 
     return outputs
 
@@ -48,7 +48,7 @@ def test_the_distance_is_that_of_a_logit_to_float32(
     assert [exit_.exit for exit_ in exits] == [exit_.name for exit_ in manifest.exits]
     assert [(exit_.written, exit_.optimised) for exit_ in exits] == [(0.5, 0.5), (1.0, 1.0), (0.0, 0.0)]
     for exit_, record in zip(exits, manifest.parity, strict=True):
-        assert exit_.allowed == pytest.approx(1.5 * exit_.written + record.allowed)
+        assert exit_.allowed == pytest.approx(1.5 * exit_.written + record.tolerance)
         assert (exit_.samples, exit_.problem) == (min(count, 256), "")
 
 

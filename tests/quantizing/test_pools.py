@@ -13,7 +13,7 @@ from onnx import helper
 from torch import from_numpy
 from torch.nn import functional
 
-from sdcompress.quantizing.precisions._base import FloatSegment, Precision
+from sdcompress.quantizing.precisions._base import FloatSegment, Rewriter
 from sdcompress.quantizing.precisions.int8 import int8
 from sdcompress.quantizing.precisions.uint8 import uint8
 
@@ -57,7 +57,7 @@ def images(size: int) -> np.ndarray:
 @pytest.mark.parametrize("include", [0, 1])
 @pytest.mark.parametrize(("kernel", "stride", "padding", "size"), POOLS)
 def test_overhang_does_not_count(
-    *, kernel: int, stride: int, padding: int, size: int, include: int, precision: Precision, graph: Made,
+    *, kernel: int, stride: int, padding: int, size: int, include: int, precision: Rewriter, graph: Made,
     segment_of: Segment,
 ) -> None:  # fmt: skip
     x = images(size)

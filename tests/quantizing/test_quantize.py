@@ -44,8 +44,8 @@ from sdcompress.quantizing.quantize import ROOM, quantize
 from sdcompress.quantizing.segments import without_signals
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.runtime.open import open_engine
+from sdcompress.schema.change import Quantized
 from sdcompress.schema.graphs import Precision
-from sdcompress.schema.quantized import Quantized
 from sdcompress.schema.recipe import Calibrate
 from sdcompress.tasks._probabilities import softmax
 from sdcompress.verification.sessions import SegmentSessions
@@ -94,11 +94,11 @@ def test_an_artifact_of_each_layout(
     for row, (exit_, change) in enumerate(zip(new.exits, result.exits, strict=True)):
         before, after = logits[0][row], logits[1][row]
         right = [float((at_exit.argmax(axis=1) == samples.targets).mean()) for at_exit in (before, after)]
-        assert [change.score_before, change.score_after] == right
-        assert exit_.scores["accuracy"] == change.score_after
-        assert exit_.scores["ece"] == pytest.approx(ece(softmax(after), samples.targets), abs=1e-9)
-        assert change.changed == (before.argmax(1) != after.argmax(1)).sum()
-        assert change.max_abs == pytest.approx(np.abs(before - after).max(), rel=1e-6)
+        assert [change.metric_before, change.metric_after] == right
+        assert exit_.metrics["accuracy"] == change.metric_after
+        assert exit_.metrics["ece"] == pytest.approx(ece(softmax(after), samples.targets), abs=1e-9)
+        assert change.decision_changes == (before.argmax(1) != after.argmax(1)).sum()
+        assert change.max_abs_diff == pytest.approx(np.abs(before - after).max(), rel=1e-6)
     assert verify(tmp_path / "out").layout == layout
     assert f"computed in {precision}" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
@@ -197,7 +197,7 @@ def test_another_files_weights_are_found_in_spite_of_the_wider_tolerance(
     out = tmp_path / "out"
     manifest = open_artifact(out).manifest
     for record in manifest.parity:
-        assert record.max_abs < record.allowed < 1
+        assert record.max_abs_diff < record.tolerance < 1
     model = onnx.load(out / "segment-2.onnx")
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "W2_quantized")
     codes = onnx.numpy_helper.to_array(weight).copy()
@@ -222,11 +222,11 @@ def test_the_distance_to_the_checkpoint_is_the_measured_one(
     names = [exit_.outputs for exit_ in opened.manifest.exits]
     plainly = SegmentSessions(files, outputs=names, optimise=False)(inputs)
     logits = engine.exits(inputs)
-    parents = {record.exit: record.allowed for record in open_artifact(source).manifest.parity}
+    parents = {record.exit: record.tolerance for record in open_artifact(source).manifest.parity}
     for row, record in enumerate(opened.manifest.parity):
         ways = [float(np.abs(way[row] - golden.outputs[row]).max()) for way in (logits, plainly)]
-        assert record.max_abs == pytest.approx(max(ways), rel=1e-6)
-        assert record.allowed == pytest.approx(2 * record.max_abs + parents[record.exit])
+        assert record.max_abs_diff == pytest.approx(max(ways), rel=1e-6)
+        assert record.tolerance == pytest.approx(2 * record.max_abs_diff + parents[record.exit])
         assert (record.samples, record.batches) == (16, (16,))
         assert record.flips == (logits[row].argmax(1) != golden.outputs[row].argmax(1)).sum()
 
@@ -245,17 +245,17 @@ def test_a_loss_that_is_too_large_leaves_the_figures_and_no_artifact(
     assert not (tmp_path / "out").exists()
     failed = json.loads((tmp_path / "out.failed" / "parity.json").read_text(encoding="utf-8"))
     final = next(each for each in failed if each["exit"] == "final")
-    assert final["changed"] > 0
-    assert (final["max_drop"], final["score_before"]) == (0.0, 1.0)
-    assert final["score_after"] == pytest.approx(1 - final["changed"] / 4000)
+    assert final["decision_changes"] > 0
+    assert (final["max_drop"], final["metric_before"]) == (0.0, 1.0)
+    assert final["metric_after"] == pytest.approx(1 - final["decision_changes"] / 4000)
     assert "lost" in final["problem"]
     assert "parity.json" in caught.value.next_step
     assert "Each try overfits these images a little more" in caught.value.next_step
     with pytest.raises(sdcompress.errors.ArtifactError):  # type: ignore[attr-defined]
         open_artifact(tmp_path / "out.failed")
-    lost = final["changed"] / 4000
+    lost = final["decision_changes"] / 4000
     result = run(source, validation=validation, max_drop=lost + 0.1)  # and with more allowed it is written
-    assert next(e.changed for e in result.exits if e.name == "final") == final["changed"]
+    assert next(e.decision_changes for e in result.exits if e.name == "final") == final["decision_changes"]
 
 
 def test_exactly_the_allowed_loss_is_allowed(
@@ -266,10 +266,10 @@ def test_exactly_the_allowed_loss_is_allowed(
     engine = open_engine(source, threads=1)
     validation = ArraySamples(images, engine.exits(engine.preprocess(images))[-1].argmax(1))
     (change,) = run(source, validation=validation, max_drop=0.5).exits
-    assert change.changed > 0
-    run(source, validation=validation, max_drop=change.changed / 1000, overwrite=True)
+    assert change.decision_changes > 0
+    run(source, validation=validation, max_drop=change.decision_changes / 1000, overwrite=True)
     with pytest.raises(VerificationError):
-        run(source, validation=validation, max_drop=(change.changed - 0.5) / 1000, overwrite=True)
+        run(source, validation=validation, max_drop=(change.decision_changes - 0.5) / 1000, overwrite=True)
 
 
 def test_bf16_is_written_where_it_runs_and_refused_where_not(
@@ -404,7 +404,7 @@ def test_padding_before_a_maximum_costs_no_precision_anything(
     }
     result = run(single(nodes, weights), precision)
     (change,) = result.exits
-    assert change.changed < 8  # of 400
+    assert change.decision_changes < 8  # of 400
 
 
 def test_advice_after_a_refusal_is_another_precision_once(run: Callable, single: Callable, tiny_network: Any) -> None:
@@ -504,8 +504,8 @@ def test_an_artifact_in_fp8_holds_8_bit_floats_beside_float16_and_float32(
     assert (segment.inputs, segment.outputs) == (old.segments[0].inputs, old.segments[0].outputs)
     assert new.provenance.parent == old.digest
     (change,) = result.exits
-    assert change.changed > 0
-    assert change.score_after == new.exits[0].scores["accuracy"]
+    assert change.decision_changes > 0
+    assert change.metric_after == new.exits[0].metrics["accuracy"]
     stored = {t.name: t.data_type for t in onnx.load(tmp_path / "out" / "segment-0.onnx").graph.initializer}
     types = onnx.TensorProto
     assert [stored[name] for name in ("up/fp16", "square/fp8", "down")] == [

@@ -10,8 +10,8 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from sdcompress.quantizing.float16_range import vanishing_paths
 from sdcompress.quantizing.precisions.fp16 import fp16
-from sdcompress.quantizing.vanishing import vanishing_paths
 
 Made = Callable[..., onnx.ModelProto]
 

@@ -20,10 +20,10 @@ from sdcompress.schema.report import (
     BenchReport,
     Comparison,
     Evaluation,
-    ExitScore,
+    ExitEvaluation,
     ExitTiming,
     Machine,
-    PolicyScore,
+    PolicyEvaluation,
 )
 
 HASH = "ab" * 32
@@ -53,7 +53,7 @@ def write_artifact(folder: Path, *, cascade: bool) -> Manifest:
             )
         )
     policy = Policy(
-        thresholds=(0.9,), max_drop=0.01, samples=100, score=0.8, reference_score=0.8, shares=(0.5, 0.5),
+        thresholds=(0.9,), max_drop=0.01, samples=100, metric=0.8, reference_metric=0.8, shares=(0.5, 0.5),
         stage_ms=(1.0, 2.0),
     )  # fmt: skip
     return seal(
@@ -66,7 +66,8 @@ def write_artifact(folder: Path, *, cascade: bool) -> Manifest:
         golden=entry(folder, "golden.npz"),
         card=entry(folder, "README.md"),
         parity=[
-            ParityRecord(exit=name, samples=256, batches=(1,), max_abs=0.0, allowed=1e-4, flips=0) for name in names
+            ParityRecord(exit=name, samples=256, batches=(1,), max_abs_diff=0.0, tolerance=1e-4, flips=0)
+            for name in names
         ],
         provenance=Provenance(
             created="2026-01-01T00:00:00Z", recipe={}, recipe_sha256=HASH, weights_sha256=HASH, data_fingerprint=HASH
@@ -82,12 +83,14 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 
 
 def evaluation(
-    name: str, *, split: Any = "test", exits: dict[str, float], policy: PolicyScore | None = None
+    name: str, *, split: Any = "test", exits: dict[str, float], policy: PolicyEvaluation | None = None
 ) -> Evaluation:
-    scores = tuple(ExitScore(name=exit_, score=a, further={"nll": 0.5, "ece": 0.01}) for exit_, a in exits.items())
+    scores = tuple(
+        ExitEvaluation(name=exit_, metric=a, further={"nll": 0.5, "ece": 0.01}) for exit_, a in exits.items()
+    )
     return Evaluation(
         kind="artifact", name=name, source=name, digest=None, data="digits", split=split, samples=10_000, exits=scores,
-        policy=policy, metric="accuracy",
+        policy=policy, metric_name="accuracy",
     )  # fmt: skip
 
 
@@ -113,7 +116,7 @@ def comparison(name: str, mean: float, verdict: Any = "faster", p50: float | Non
 
 @pytest.fixture
 def evaluations() -> list[Evaluation]:
-    left = PolicyScore(score=0.91, shares=(0.75, 0.25), exit_scores=(0.96, 0.76))
+    left = PolicyEvaluation(metric=0.91, shares=(0.75, 0.25), metric_by_exit=(0.96, 0.76))
     return [
         evaluation("whole", exits={"final": 0.92}),
         evaluation("chain", exits={"exit1": 0.85, "final": 0.92, "ensemble": 0.925}, policy=left),

@@ -25,12 +25,12 @@ def test_rows_hold_what_was_measured_of_them(report: Report) -> None:
         500,
         1000,
     )
-    assert (reference_row.test_score, reference_row.validation_score, reference_row.macs) == (0.92, None, 40e6)
+    assert (reference_row.test_metric, reference_row.validation_metric, reference_row.macs) == (0.92, None, 40e6)
     assert reference_row.p50_ms == pytest.approx(4.005, abs=0.002)
     assert reference_row.p99_ms is not None
     assert (reference_row.speedup, reference_row.stable) == (None, True)
     assert (chain.parameters, chain.bytes, chain.p50_ms, chain.p99_ms) == (1000, 2000, 1.0, None)
-    assert chain.test_score == 0.91  # of the policy, not of the last exit, not of the ensemble
+    assert chain.test_metric == 0.91  # of the policy, not of the last exit, not of the ensemble
     assert chain.mean_ms == pytest.approx(1.75)
     assert (chain.speedup, chain.speedup_low, chain.speedup_high) == pytest.approx((2.29, 2.25, 2.33))
     assert (chain.preparation_ms, chain.end_to_end_ms) == pytest.approx((0.5, 2.25))
@@ -45,7 +45,7 @@ def test_the_mean_macs_are_weighted_by_the_shares_of_the_test_split(report: Repo
 def test_without_an_evaluation_the_shares_of_the_calibration_count(folders: dict[str, Path]) -> None:
     report = build(title="t", command="c", artifacts=folders)
     assert report.rows[1].macs == pytest.approx(0.5 * 10e6 + 0.5 * 40e6)
-    assert report.rows[1].test_score is None
+    assert report.rows[1].test_metric is None
     assert report.reference is None
 
 
@@ -53,7 +53,7 @@ def test_an_evaluation_of_another_artifact_with_the_same_name_is_not_taken(
     folders: dict[str, Path], evaluations: list[Evaluation]
 ) -> None:
     foreign = evaluations[0].model_copy(update={"digest": "cd" * 32})
-    assert build(title="t", command="c", artifacts=folders, evaluations=[foreign]).rows[0].test_score is None
+    assert build(title="t", command="c", artifacts=folders, evaluations=[foreign]).rows[0].test_metric is None
 
 
 def test_an_artifact_measured_under_two_names_keeps_what_is_its_own(

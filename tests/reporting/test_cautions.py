@@ -8,7 +8,7 @@ import pytest
 
 from sdcompress.reporting.build import build
 from sdcompress.reporting.cautions import cautions, noise
-from sdcompress.schema.report import BenchReport, Evaluation, Report, StratumScore
+from sdcompress.schema.report import BenchReport, Evaluation, Report, StratumEvaluation
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_reasons_of_other_kinds_are_kept_apart(report: Report) -> None:
 
 def test_networks_that_lack_the_same_class_share_a_sentence(report: Report) -> None:
     strata = tuple(
-        StratumScore(name=name, samples=n, score=a) for name, n, a in (("a", 60, 1), ("b", 30, 1), ("c", 10, 0))
+        StratumEvaluation(name=name, samples=n, metric=a) for name, n, a in (("a", 60, 1), ("b", 30, 1), ("c", 10, 0))
     )
     seen = {
         "stratum": "class",

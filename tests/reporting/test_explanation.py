@@ -16,10 +16,10 @@ from sdcompress.reporting.html import html
 from sdcompress.reporting.markdown import markdown
 from sdcompress.reporting.write import write
 from sdcompress.schema.explain import (
+    BreakEven,
     ExitFigures,
     Explanation,
     Interval,
-    Margin,
     OperatingPoint,
     Overthinking,
     PolicyFigures,
@@ -40,38 +40,38 @@ def ms(value: float, half: float = 0.01) -> Interval:
 
 
 def exit_(name: str, accuracy: float, reach: float, share: float) -> ExitFigures:
-    bins = (ReliabilityBin(low=0.5, high=0.6, samples=10, confidence=0.55, score=0.5),)
+    bins = (ReliabilityBin(low=0.5, high=0.6, samples=10, confidence=0.55, metric=0.5),)
     return ExitFigures(
-        name=name, score=accuracy, ece=0.02, reliability=bins, auroc=0.875, aurc=0.0125, macs=int(reach * 1e6),
-        ms=ms(reach), share=share, left_score=0.95,
+        name=name, metric=accuracy, ece=0.02, reliability=bins, auroc=0.875, aurc=0.0125, macs=int(reach * 1e6),
+        ms=ms(reach), share=share, exited_metric=0.95,
     )  # fmt: skip
 
 
 def point(accuracy: float, first: float, mean: float, thresholds: Any = (0.9,)) -> OperatingPoint:
     return OperatingPoint(
-        thresholds=thresholds, score=accuracy, shares=(first, 1 - first), mean_ms=mean, mean_macs=mean * 1e6
+        thresholds=thresholds, metric=accuracy, shares=(first, 1 - first), mean_ms=mean, mean_macs=mean * 1e6
     )
 
 
 def explanation(**changed: Any) -> Explanation:
     """1,000 images, two exits of 1 and 2 ms; the policy takes 1.3 ms and is a little less accurate than the last."""
     truncations = (
-        Truncation(exit="exit1", score=0.85, ms=1.0, saving_ms=ms(-0.3), difference=ms(0.04, 0.02)),
-        Truncation(exit="final", score=0.9, ms=2.0, saving_ms=ms(0.7), difference=ms(-0.01, 0.02)),
+        Truncation(exit="exit1", metric=0.85, ms=1.0, saving_ms=ms(-0.3), difference=ms(0.04, 0.02)),
+        Truncation(exit="final", metric=0.9, ms=2.0, saving_ms=ms(0.7), difference=ms(-0.01, 0.02)),
     )
     policy = PolicyFigures(
         point=point(0.89, 0.75, 1.3), mean_ms=ms(1.3), truncations=truncations, rival="final", verdict="wins"
     )
     fields: dict[str, Any] = {
         "created": "2026-01-02T03:04:05+00:00", "command": "sdcompress explain early", "source": "early",
-        "digest": "ab" * 32, "layout": "cascade", "kind": "max_prob", "guarantee": "Guarantee: none.", "data": "digits",
-        "split": "test", "samples": 1000,
-        "metric": "accuracy", "stratum": "class", "threads": 1, "turns_ms": ((1.0, 2.0),) * 6, "decision_ms": 0.05,
+        "digest": "ab" * 32, "layout": "cascade", "policy_name": "max_prob", "guarantee": "Guarantee: none.",
+        "data": "digits", "split": "test", "samples": 1000,
+        "metric_name": "accuracy", "stratum": "class", "threads": 1, "turns_ms": ((1.0, 2.0),) * 6, "decision_ms": 0.05,
         "machine": Machine(cpu="CPU", cores=2, isa=(), memory_gib=8, gpu=None, os="os", python="3", versions={}),
         "exits": (exit_("exit1", 0.85, 1.0, 0.75), exit_("final", 0.9, 2.0, 0.25)), "policy": policy,
         "strata": (
-            Stratum(name="late", samples=500, shares=(0.5, 0.5), score=0.87, last_score=0.89),
-            Stratum(name="early", samples=500, shares=(1.0, 0.0), score=0.91, last_score=0.91),
+            Stratum(name="late", samples=500, shares=(0.5, 0.5), metric=0.87, last_exit_metric=0.89),
+            Stratum(name="early", samples=500, shares=(1.0, 0.0), metric=0.91, last_exit_metric=0.91),
         ),
         "curve": (point(0.9, 0.0, 2.05), point(0.89, 0.75, 1.3), point(0.85, 1.0, 1.05)),
         "curve_split": "validation", "curve_samples": 500,
@@ -86,7 +86,7 @@ def lost(verdict: Any, rival: str | None = "exit1") -> Explanation:
     """The same policy where exit1 is as accurate and takes 1 ms."""
     policy = explanation().policy
     assert policy is not None
-    same = policy.truncations[0].model_copy(update={"score": 0.89, "difference": ms(0, 0.02)})
+    same = policy.truncations[0].model_copy(update={"metric": 0.89, "difference": ms(0, 0.02)})
     truncations = (same, policy.truncations[1])
     changed = {"truncations": truncations, "verdict": verdict, "rival": rival}
     return explanation(policy=policy.model_copy(update=changed))
@@ -129,23 +129,23 @@ def test_a_win_is_said_with_its_figures() -> None:
 def test_an_exit_that_does_not_pay_is_named_with_the_command_that_leaves_it_out() -> None:
     policy = explanation().policy
     assert policy is not None
-    margins = tuple(
-        Margin(exit=name, reached=share, ms=ms(value))
+    break_even = tuple(
+        BreakEven(exit=name, reached=share, ms=ms(value))
         for name, share, value in (("exit1", 1, -0.05), ("exit2", 0.9, 0.3), ("exit3", 0.2, -0.005))
     )
     names = ("exit1", "exit2", "exit3", "final")
     record = explanation(
         exits=tuple(exit_(name, 0.9, 1.0, 0.25) for name in names),
-        policy=policy.model_copy(update={"margins": margins}),
+        policy=policy.model_copy(update={"break_even": break_even}),
     )
     text = " ".join(findings(record))
     # exit3 might pay: not below 0 in every turn
     assert "At exit1 so few samples leave that the decisions take longer than the exit saves" in text
     assert "sdcompress export CHECKPOINT --layout cascade --keep-exits exit2 --keep-exits exit3 --out FOLDER" in text
     assert "may take at most: exit2 0.300 ms (0.290 to 0.310); exit3 −0.00500 ms (−0.0150 to 0.00500)." in text
-    only = policy.model_copy(update={"margins": margins[:1]})
+    only = policy.model_copy(update={"break_even": break_even[:1]})
     assert "--layout single --out FOLDER" in " ".join(findings(explanation(policy=only)))
-    nobody = policy.model_copy(update={"margins": margins, "point": point(0.9, 0.0, 2.0)})
+    nobody = policy.model_copy(update={"break_even": break_even, "point": point(0.9, 0.0, 2.0)})
     assert "so few samples leave" not in " ".join(findings(explanation(policy=nobody)))
 
 
@@ -217,7 +217,8 @@ def test_risk_is_shown_step_by_step() -> None:
 
 def test_of_many_classes_the_ends_are_shown() -> None:
     many = tuple(
-        Stratum(name=f"class {k}", samples=1, shares=(1 - k / 99, k / 99), score=1, last_score=1) for k in range(100)
+        Stratum(name=f"class {k}", samples=1, shares=(1 - k / 99, k / 99), metric=1, last_exit_metric=1)
+        for k in range(100)
     )
     shown = [one.name for one in by_depth(many)]
     assert len(shown) == MAX_STRATA

@@ -15,7 +15,7 @@ from sdcompress.reporting.build import build
 from sdcompress.reporting.cautions import cautions
 from sdcompress.reporting.findings import findings, headline
 from sdcompress.schema.base import Interval
-from sdcompress.schema.report import BenchReport, Comparison, Evaluation, ExitScore, Report
+from sdcompress.schema.report import BenchReport, Comparison, Evaluation, ExitEvaluation, Report
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_headline_from_an_unsteady_machine_says_what_to_do(report: Report) -> 
 def test_a_headline_calls_a_difference_within_sampling_error_so(report: Report) -> None:
     near = answered(report, gained=5, lost=9, samples=945)
     rows = tuple(
-        row.model_copy(update={"test_score": right / 945}) for row, right in zip(report.rows, (940, 936), strict=True)
+        row.model_copy(update={"test_metric": right / 945}) for row, right in zip(report.rows, (940, 936), strict=True)
     )
     assert headline(near.model_copy(update={"rows": rows})) == (
         "chain is 2.29× as fast as whole (2.00× end to end) and as accurate within sampling error (−0.42 points)."
@@ -54,7 +54,7 @@ def test_a_headline_calls_a_difference_within_sampling_error_so(report: Report) 
 
 def test_no_row_is_praised_whose_accuracy_was_not_compared(report: Report) -> None:
     evaluations = tuple(evaluation for evaluation in report.evaluations if evaluation.name == "chain")
-    rows = (report.rows[0].model_copy(update={"test_score": None}), report.rows[1])
+    rows = (report.rows[0].model_copy(update={"test_metric": None}), report.rows[1])
     sentence = headline(report.model_copy(update={"evaluations": evaluations, "rows": rows}))
     assert sentence == (
         "No trade-off can be named: the accuracy of chain and whole was not compared."
@@ -82,7 +82,7 @@ def test_no_difference_is_said_plainly(report: Report) -> None:
 
 
 def test_speed_that_costs_more_than_a_point_makes_no_headline(report: Report) -> None:
-    rows = (report.rows[0], report.rows[1].model_copy(update={"test_score": 0.90}))
+    rows = (report.rows[0], report.rows[1].model_copy(update={"test_metric": 0.90}))
     assert headline(report.model_copy(update={"rows": rows})).startswith("Nothing was found")
 
 
@@ -92,7 +92,7 @@ def answered(report: Report, gained: int, lost: int, samples: int) -> Report:
     theirs[:gained], mine[samples - lost :] = False, False
     evaluations = []
     for evaluation, right in zip(report.evaluations[:2], (theirs, mine), strict=True):
-        last = ExitScore(name="final", score=float(right.mean()))
+        last = ExitEvaluation(name="final", metric=float(right.mean()))
         kept = {
             "samples": samples,
             "losses": pack(np.float32(~right)),
@@ -145,7 +145,7 @@ def test_cautions_name_unstable_runs_threads_flattering_medians_and_missing_test
     shaky = bench.records[0].model_copy(update={"stable": False, "reasons": ("it shook",)})
     routed = bench.records[1].model_copy(update={"mixture_residual": 0.25})
     other = bench.model_copy(update={"records": (shaky, routed), "threads": 2, "comparisons": ()})
-    untested = tuple(row.model_copy(update={"test_score": None}) for row in report.rows)
+    untested = tuple(row.model_copy(update={"test_metric": None}) for row in report.rows)
     text = " ".join(cautions(report.model_copy(update={"benches": (other,), "rows": untested, "notes": ("mine",)})))
     noisy = (
         "The times of whole (single-stream, batch 1) are not steady: it shook. The machine causes this, not the "

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
+from sdcompress.evaluation.strata import balanced_metric, confusion, stratum_scores
 from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table, worst_stratum
-from sdcompress.schema.report import Evaluation, ExitScore, PolicyScore
+from sdcompress.schema.report import Evaluation, ExitEvaluation, PolicyEvaluation
 
 NAMES = ("cat", "dog", "eel")
 
@@ -23,14 +23,14 @@ def evaluation(matrix: Any, last: Any = None, names: Any = NAMES) -> Evaluation:
     left = None if last_answers is None else np.int64(answers == last_answers)
     scores = stratum_scores(names, labels, early, exit_loss, left)
     right = float((labels == answers).mean())
-    policy = None if last is None else PolicyScore(score=right, shares=(0.5, 0.5), exit_scores=(None, None))
+    policy = None if last is None else PolicyEvaluation(metric=right, shares=(0.5, 0.5), metric_by_exit=(None, None))
     final = right if last_answers is None else float((labels == last_answers).mean())
     names_of_exits = ("final",) if policy is None else ("exit1", "final")
-    exits = tuple(ExitScore(name=name, score=final) for name in names_of_exits)
+    exits = tuple(ExitEvaluation(name=name, metric=final) for name in names_of_exits)
     return Evaluation(
         kind="artifact", name="net", source="net", data="pets", split="test", samples=len(labels),
-        exits=exits, policy=policy, metric="accuracy", stratum="class", strata=scores,
-        balanced_score=balanced_score(scores), confusion=confusion(labels, answers, len(names)),
+        exits=exits, policy=policy, metric_name="accuracy", stratum="class", strata=scores,
+        balanced_metric=balanced_metric(scores), confusion=confusion(labels, answers, len(names)),
     )  # fmt: skip
 
 

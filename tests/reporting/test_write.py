@@ -93,8 +93,8 @@ def test_page_and_markdown_show_the_figures_of_the_json(report: Report) -> None:
     chain = report.rows[1]
     assert chain.mean_ms is not None
     assert chain.speedup is not None
-    assert chain.test_score is not None
-    wanted = [f"{chain.mean_ms:.2f} ms", f"{chain.speedup:.2f}×", f"{chain.test_score:.2%}".replace("%", " %")]
+    assert chain.test_metric is not None
+    wanted = [f"{chain.mean_ms:.2f} ms", f"{chain.speedup:.2f}×", f"{chain.test_metric:.2%}".replace("%", " %")]
     for text in (Reader(page(report)).text, text_of(report)):
         for figure in [
             *wanted,
@@ -200,9 +200,9 @@ def test_a_report_of_nothing_but_a_row(folders: dict[str, Path], tmp_path: Path)
 @pytest.mark.parametrize("right", [0.0, 1.0])
 def test_a_network_that_is_right_on_every_image_or_on_none(report: Report, right: float) -> None:
     """359 images are one of the numbers at which the end of Wilson's interval rounds to the wrong side."""
-    exits = tuple(exit_.model_copy(update={"score": right}) for exit_ in report.evaluations[0].exits)
+    exits = tuple(exit_.model_copy(update={"metric": right}) for exit_ in report.evaluations[0].exits)
     evaluations = (report.evaluations[0].model_copy(update={"exits": exits, "samples": 359}), *report.evaluations[1:])
-    rows = (report.rows[0].model_copy(update={"test_score": right}), *report.rows[1:])
+    rows = (report.rows[0].model_copy(update={"test_metric": right}), *report.rows[1:])
     text = Reader(page(report.model_copy(update={"evaluations": evaluations, "rows": rows}))).text
     assert f"{right * 100:.2f} %" in text
 

@@ -1,4 +1,4 @@
-"""Backends that only tests have: a chain on a device of the host's memory, under a name of its own."""
+"""Backends that only tests have: a executor on a device of the host's memory, under a name of its own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from host_device import HostDevice, HostProgram
 
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import Artifact
-from sdcompress.runtime.backends._base import ChainBackend
+from sdcompress.runtime.backends._base import ExecutorBackend
 from sdcompress.runtime.backends.onnxruntime import load
-from sdcompress.runtime.resident.buckets import buckets
-from sdcompress.runtime.resident.chain import ResidentChain
+from sdcompress.runtime.on_device.buckets import buckets
+from sdcompress.runtime.on_device.executor import DeviceExecutor
 from sdcompress.schema.engines import BatchProfile
 
 
@@ -24,17 +24,17 @@ def hosted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
     names, loads = registry.names, registry.load
 
     def install(plans: str | None) -> None:
-        def open_(artifact: Artifact, *, threads: int | None, device: str) -> ResidentChain:
+        def open_(artifact: Artifact, *, threads: int | None, device: str) -> DeviceExecutor:
             memory = HostDevice()
             programs = [
                 HostProgram(memory, s, load(artifact.file(s), s, threads=threads, device="cpu"))
                 for s in artifact.manifest.segments
             ]
             sizes = buckets([BatchProfile(min=1, opt=8, max=64)])
-            return ResidentChain(memory, artifact.manifest, programs, sizes, ExecutionTarget("hosted", device, plans))
+            return DeviceExecutor(memory, artifact.manifest, programs, sizes, ExecutionTarget("hosted", device, plans))
 
         def load_(room: str, name: str, *, extra: str) -> object:
-            return ChainBackend(open_) if name == "hosted" else loads(room, name, extra=extra)
+            return ExecutorBackend(open_) if name == "hosted" else loads(room, name, extra=extra)
 
         monkeypatch.setattr(registry, "names", lambda room: sorted([*names(room), "hosted"]))
         monkeypatch.setattr(registry, "load", load_)

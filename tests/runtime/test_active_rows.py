@@ -13,7 +13,7 @@ from sdcompress.runtime.active_rows import ActiveRows, Moves
 def test_the_rows_that_stay_are_in_front_after_the_moves(leaves: list[bool]) -> None:
     batch = ActiveRows(len(leaves))
     mask = np.array(leaves)
-    assert not batch.leave(mask.copy(), lambda: np.zeros((len(leaves), 2), np.float32), 0)
+    assert not batch.exit_early(mask.copy(), lambda: np.zeros((len(leaves), 2), np.float32), 0)
     moves = batch.compact()
     rows = np.arange(len(leaves))
     by_block = rows.copy()
@@ -40,10 +40,10 @@ def test_logits_are_asked_for_only_where_some_leave() -> None:
         return np.ones((3, 2), np.float32)
 
     batch = ActiveRows(3)
-    assert not batch.leave(np.zeros(3, bool), logits, 0)
-    assert not batch.leave(np.array([True, False, False]), logits, 1)
-    assert batch.leave(np.array([True, True, True]), logits, 2)
+    assert not batch.exit_early(np.zeros(3, bool), logits, 0)
+    assert not batch.exit_early(np.array([True, False, False]), logits, 1)
+    assert batch.exit_early(np.array([True, True, True]), logits, 2)
     assert len(asked) == 1
-    found = batch.close(np.full((3, 2), 2, np.float32), 2)
+    found = batch.gather(np.full((3, 2), 2, np.float32), 2)
     assert found.exit_index.tolist() == [1, 2, 2]
     assert found.outputs[:, 0].tolist() == [1, 2, 2]

@@ -19,7 +19,7 @@ from sdcompress.modalities.image import Image
 from sdcompress.models.cost import costs
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.manifest import Named
+from sdcompress.schema.manifest import RegistryEntry
 from sdcompress.schema.recipe import Exits, Recipe
 from sdcompress.training.save import Resumable, save
 
@@ -41,7 +41,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "step": 1,
         "finished": True,
         "samples": 10,
-        "task": Named(name="classification"),
+        "task": RegistryEntry(name="classification"),
         "outputs": ("a", "b", "c", "d"),
         "modality": Image.of(Preprocess(channels=1, resize=IMAGE[1:], mean=(0.5,), std=(0.25,))).record,
         "data_fingerprint": "0" * 64,

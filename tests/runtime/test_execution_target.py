@@ -20,7 +20,7 @@ from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.errors import CertificateError, UsageError
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.one_graph import open_one_graph
-from sdcompress.runtime.open import open_engine, open_network
+from sdcompress.runtime.open import open_cascade, open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.verification.verify import verify
@@ -44,8 +44,8 @@ def with_engines(path: Path, out: Path) -> Engines:
         (folder / "engines" / "build.log").write_text("nothing was built\n")
         made = Engines(
             gpu="a GPU", compute_capability="9.0", tensorrt="10.9.0.34", driver="", plans=tuple(plans),
-            profiles=(BatchProfile(min=1, opt=8, max=64),), tf32=False, workspace_bytes=1, level=None,
-            log=entry(folder, "engines/build.log"), parity=opened.manifest.parity,
+            profiles=(BatchProfile(min=1, opt=8, max=64),), tf32=False, workspace_bytes=1,
+            builder_optimization_level=None, log=entry(folder, "engines/build.log"), parity=opened.manifest.parity,
         )  # fmt: skip
         rewrite(opened, folder, engines=(made,))
     return made
@@ -106,7 +106,7 @@ def test_a_certificate_is_bound_to_the_engines_that_it_was_made_on(
     assert manifest.engines == (made,)
     assert verify_certificate(open_artifact(out)) == manifest.certificate
     assert verify(out).certificate is not None  # the graphs are proven as ever, by onnxruntime
-    assert open_network(out, HOSTED).where == ExecutionTarget("hosted", "cuda", plans_digest(made))
+    assert open_cascade(out, HOSTED).execution_target == ExecutionTarget("hosted", "cuda", plans_digest(made))
     with pytest.raises(CertificateError, match="not for onnxruntime on cpu") as caught:
         open_engine(out)
     assert "calibrate it again with --confidence for onnxruntime on cpu" in str(caught.value)

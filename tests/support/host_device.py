@@ -1,6 +1,6 @@
-"""The host's own memory as a device: what a chain on a device does, step by step, where everything can be looked at.
+"""The host's memory as a device: what an executor on a device does, step by step, where everything can be looked at.
 
-An executable specification, and the oracle of the tests: the same chain, addresses and copies as on a GPU, with ONNX
+An executable specification, and the oracle of the tests: the same executor, addresses and copies as on a GPU, with ONNX
 Runtime's segments. ``late`` does nothing that is queued before it is waited for, as the slowest GPU might; whoever
 reads without waiting then reads what was there before.
 """
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sdcompress.errors import ArtifactError
 from sdcompress.runtime.backends._base import Graph
-from sdcompress.runtime.resident.device import ALIGNMENT, Bytes, DeviceArray, TensorSpec
+from sdcompress.runtime.on_device.device import ALIGNMENT, Bytes, DeviceArray, TensorSpec
 from sdcompress.schema.manifest import Segment, Tensor
 
 __all__ = ["HostDevice", "HostProgram"]

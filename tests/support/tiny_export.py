@@ -60,7 +60,7 @@ def images() -> np.ndarray:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained, but with the statistics of batch norm taken from real digits."""
     recipe = Recipe(name="tiny", exits=Exits(count=2, head="linear"))
-    dataset = data.load(recipe.data, seed=recipe.seed)
+    dataset = data.load(recipe.data, seed=recipe.seed, modality=recipe.modality)
     torch.manual_seed(0)
     net = build(recipe.model, recipe.exits, outputs=dataset.task.output_shape, inputs=dataset.modality.tensors).train()
     with torch.no_grad():

@@ -62,7 +62,7 @@ def recipe(tmp_path: Path) -> Recipe:
 @pytest.mark.usefixtures("regression")
 def test_the_task_of_the_guide_serves_its_data_set_and_comes_back_from_its_record(recipe: Recipe) -> None:
     assert "regression" in registry.names(tasks.ROOM)
-    dataset = data.load(recipe.data, seed=0, task=recipe.task)
+    dataset = data.load(recipe.data, seed=0, task=recipe.task, modality=recipe.modality)
     task = dataset.task
     assert task.record.model_dump() == {"name": "regression", "parameters": {"low": 0.0, "high": 9.0}}
     assert tasks.restore(task.record.name, task.outputs, task.record.parameters) == task
@@ -72,9 +72,9 @@ def test_the_task_of_the_guide_serves_its_data_set_and_comes_back_from_its_recor
     images = data.load(Data(name="digit_values"), seed=0, task=recipe.task).train.examples(np.arange(1294)) / 255
     assert (images.mean(), images.std()) == (pytest.approx(mean, abs=0.005), pytest.approx(std, abs=0.005))
     with pytest.raises(DataError, match="out of range"):
-        data.load(recipe.data, seed=0, task=recipe.task.model_copy(update={"high": 8}))
+        data.load(recipe.data, seed=0, modality=recipe.modality, task=recipe.task.model_copy(update={"high": 8}))
     with pytest.raises(RecipeError, match="regression"):
-        data.load(recipe.data, seed=0)
+        data.load(recipe.data, seed=0, modality=recipe.modality)
 
 
 @pytest.mark.usefixtures("regression")

@@ -86,5 +86,5 @@ def test_reliability_and_calibration_error_are_of_the_same_bins() -> None:
     right = rng.random(400) < confidences**2
     bins = reliability(confidences, right)
     assert sum(found.samples for found in bins) == 400
-    gaps = sum(found.samples * abs(found.confidence - found.score) for found in bins) / 400
+    gaps = sum(found.samples * abs(found.confidence - found.metric) for found in bins) / 400
     assert calibration_error(confidences, right) == pytest.approx(gaps)

@@ -15,7 +15,8 @@ from sdcompress import recipes
 from sdcompress.schema.recipe import Recipe
 
 SMALL = {
-    "data": {"name": "digits", "image_size": 16, "train_limit": 160, "test_limit": 64},
+    "modality": {"image_size": 16},
+    "data": {"name": "digits", "train_limit": 160, "test_limit": 64},
     "model": {"name": "cifar:resnet8", "options": {}},
     "exits": {"count": 2, "head": "linear", "width_cap": 32},
     "method": "byot",

@@ -14,9 +14,9 @@ from sdcompress.errors import RecipeError
 from sdcompress.models.backbones.cifar import cifar
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import feature_cache
+from sdcompress.training.check_recipe import check_recipe
 from sdcompress.training.feature_cache import Plan, cache_folder, room_for
 from sdcompress.training.run import train
-from sdcompress.training.validate_recipe import check_recipe
 
 Small = Callable[..., Recipe]
 FROZEN = ["train.backbone=frozen", "train.epochs=1"]
@@ -57,7 +57,7 @@ def trained(recipe: Recipe, out: Path) -> tuple[str, dict[str, torch.Tensor]]:
     ],
 )
 def test_the_backbone_stays_and_the_cache_changes_no_bit(
-    small: Small, old: Path, tmp_path: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
+    small: Small, old: Path, tmp_path: Path, settings: list[str]
 ) -> None:
     base = ["train.backbone=frozen", "train.augment.crop=0", "data.train_limit=96", f"model.weights={old}"]
     settings = [*base, *settings, *([] if "train.epochs=2" in settings else ["train.epochs=1"])]
@@ -65,17 +65,24 @@ def test_the_backbone_stays_and_the_cache_changes_no_bit(
     direct, _ = trained(small(*settings, "train.feature_cache_gb=0"), tmp_path / "a")
     kept, after = trained(recipe, tmp_path / "b")
     assert kept == direct
-    monkeypatch.setattr(feature_cache, "IN_MEMORY", 0)
-    on_disk, _ = trained(recipe, tmp_path / "c")
-    (folder,) = cache_folder().iterdir()
-    monkeypatch.setattr(feature_cache, "_computed", lambda *_: pytest.fail("it is known"))
-    again, _ = trained(recipe, tmp_path / "d")
-    assert direct == on_disk == again
-    assert folder.is_dir()
     before = torch.load(old)
     body = [name for name in before if not name.startswith("fc.")]
     assert all(torch.equal(before[name], after[f"backbone.{name}"]) for name in body)  # running statistics among them
     assert not torch.equal(before["fc.weight"], after["backbone.fc.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:.*tensors are taken from")
+def test_what_lies_on_disk_is_used_again_by_another_method(
+    small: Small, old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*PLAIN, f"model.weights={old}"]
+    in_memory, _ = trained(small(*settings), tmp_path / "a")
+    monkeypatch.setattr(feature_cache, "IN_MEMORY", 0)
+    assert trained(small(*settings), tmp_path / "b")[0] == in_memory
+    (folder,) = cache_folder().iterdir()
+    monkeypatch.setattr(feature_cache, "_computed", lambda *_: pytest.fail("it is known"))
+    train(small(*settings, "method=deep_supervision"), tmp_path / "c")
+    assert [*cache_folder().iterdir()] == [folder]
 
 
 @pytest.mark.filterwarnings("ignore:.*tensors are taken from")

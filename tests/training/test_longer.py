@@ -81,4 +81,4 @@ def test_a_recipe_and_a_run_are_one_too_many(small: Small, tmp_path: Path) -> No
 def test_the_command_line_says_so(small: Small, tmp_path: Path) -> None:
     sdcompress.train(small("train.epochs=1"), tmp_path / "run")
     shown = CliRunner().invoke(app, ["train", "--from", str(tmp_path / "run"), "--epochs", "2"]).output
-    assert "made longer at step 5, up to which its rates were those of 1 epochs" in shown
+    assert "extended at step 5; before it, the learning rates were those of 1 epochs" in shown

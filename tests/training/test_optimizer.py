@@ -11,8 +11,7 @@ from torch import nn
 
 from sdcompress.models.build import build as build_network
 from sdcompress.schema import recipe
-from sdcompress.training.ema import Ema
-from sdcompress.training.optimizer import build, depths, rate_factors
+from sdcompress.training.optimizer import Ema, build, depths, rate_factors
 from sdcompress.training.schedule import rate
 
 

@@ -44,7 +44,7 @@ def test_phases_fill_the_epochs_each_near_its_share(shares: list[float], epochs:
 def trainer(recipe: Recipe, out: Path) -> Trainer:
     fabric = Fabric(accelerator="cpu", devices=1)
     fabric.launch()
-    return Trainer(recipe, data.load(recipe.data, seed=recipe.seed), fabric, out)
+    return Trainer(recipe, data.load(recipe.data, seed=recipe.seed, modality=recipe.modality), fabric, out)
 
 
 def epoch(made: Trainer, number: int) -> None:

@@ -109,7 +109,7 @@ from sdcompress.training.trainer import Trainer
 def main():  # a trainer that lived to the end of the process would keep gloo's threads, which may abort it then
     recipe = recipes.read(sys.argv[1])
     fabric = launch(recipe.train)
-    trainer = Trainer(recipe, data.load(recipe.data, seed=0), fabric, Path(sys.argv[2]))
+    trainer = Trainer(recipe, data.load(recipe.data, seed=0, modality=recipe.modality), fabric, Path(sys.argv[2]))
     trainer.learner.begin_epoch()
     for parts in trainer.batches.epoch(0):
         trainer.learner.learn(parts)

@@ -16,8 +16,8 @@ from sdcompress import recipes
 from sdcompress.checkpoint import open_checkpoint, read_metrics
 from sdcompress.errors import RecipeError
 from sdcompress.schema.recipe import Recipe
+from sdcompress.training.check_recipe import check_recipe
 from sdcompress.training.run import train
-from sdcompress.training.validate_recipe import check_recipe
 
 Small = Callable[..., Recipe]
 Torchrun = Callable[..., str]
@@ -109,11 +109,11 @@ from sdcompress.data.samples import ArraySamples
 from sdcompress.training.hardware import launch
 from sdcompress.training.sharding import full_value, local_value
 from sdcompress.training.trainer import Trainer
-from sdcompress.training.validate import exit_scores
+from sdcompress.training.validation_scores import exit_scores
 
 recipe = recipes.read(sys.argv[1])
 fabric = launch(recipe.train)
-dataset = data.load(recipe.data, seed=0)
+dataset = data.load(recipe.data, seed=0, modality=recipe.modality)
 trainer = Trainer(recipe, dataset, fabric, Path(sys.argv[2]))
 learner, nets = trainer.learner, {}
 three = np.arange(3)  # two for one process and one for the other

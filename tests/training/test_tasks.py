@@ -17,14 +17,14 @@ from sdcompress.data.samples import ArraySamples, Dataset, Samples
 from sdcompress.errors import RecipeError
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training.trainer import Trainer
-from sdcompress.training.validate import exit_scores
+from sdcompress.training.validation_scores import exit_scores
 
 Small = Callable[..., Recipe]
 
 
 def tagged(recipe: Recipe) -> Dataset:
     """The digits with three tags each: is it even, is it above 4, is it 0."""
-    digits = data.load(recipe.data, seed=recipe.seed)
+    digits = data.load(recipe.data, seed=recipe.seed, modality=recipe.modality)
 
     def with_tags(samples: Samples) -> ArraySamples:
         labels = samples.targets

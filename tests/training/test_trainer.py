@@ -26,10 +26,9 @@ from sdcompress.errors import (
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import save as saving
-from sdcompress.training.interrupt import StopRequest
 from sdcompress.training.run import train
-from sdcompress.training.trainer import Trainer
-from sdcompress.training.validate import exit_scores
+from sdcompress.training.trainer import StopRequest, Trainer
+from sdcompress.training.validation_scores import exit_scores
 
 Small = Callable[..., Recipe]
 
@@ -43,7 +42,7 @@ def fabric() -> Fabric:
 def test_baseline_step_is_the_step_of_a_bare_loop(small: Small, tmp_path: Path) -> None:
     """One step of ours against torch written out: same loss, same weights."""
     recipe = small("method=baseline", "train.augment.crop=0", "train.optimizer.nesterov=false")
-    dataset = data.load(recipe.data, seed=recipe.seed)
+    dataset = data.load(recipe.data, seed=recipe.seed, modality=recipe.modality)
     trainer = Trainer(recipe, dataset, fabric(), tmp_path)
     twin = Trainer(recipe, dataset, fabric(), tmp_path).net
     (part,) = next(trainer.batches.epoch(0))
@@ -89,7 +88,7 @@ def test_diverging_loss_stops_and_keeps_the_last_good_checkpoint(small: Small, t
 def test_weights_that_are_not_finite_are_never_saved(small: Small, tmp_path: Path) -> None:
     """The loss of the step was finite; the weights after it are not."""
     recipe = small("method=baseline")
-    trainer = Trainer(recipe, data.load(recipe.data, seed=0), fabric(), tmp_path)
+    trainer = Trainer(recipe, data.load(recipe.data, seed=0, modality=recipe.modality), fabric(), tmp_path)
     with torch.no_grad():
         next(trainer.net.parameters()).view(-1)[0] = float("inf")
     with pytest.raises(TrainingDivergedError, match="weights"):
@@ -133,7 +132,7 @@ def test_fp16_goes_on_with_its_loss_scale(small: Small, tmp_path: Path) -> None:
         return made
 
     recipe = small()
-    dataset = data.load(recipe.data, seed=recipe.seed)
+    dataset = data.load(recipe.data, seed=recipe.seed, modality=recipe.modality)
 
     def stop(done: int, _all: int) -> None:
         request.asked = done == 4
@@ -229,7 +228,7 @@ def test_broken_images_are_found_before_the_first_step(photos: Photos) -> None:
 
 def test_evaluation_counts_each_image_once(small: Small, tmp_path: Path) -> None:
     recipe = small()
-    dataset = data.load(recipe.data, seed=recipe.seed)
+    dataset = data.load(recipe.data, seed=recipe.seed, modality=recipe.modality)
     net = Trainer(recipe, dataset, fabric(), tmp_path).net
     odd = exit_scores(net, dataset.test, dataset.task, dataset.modality, fabric=fabric(), batch=7)
     whole = exit_scores(net, dataset.test, dataset.task, dataset.modality, fabric=fabric(), batch=512)

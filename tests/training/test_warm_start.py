@@ -17,8 +17,8 @@ from sdcompress.methods._base import Needs
 from sdcompress.models.build import build
 from sdcompress.schema.recipe import Model, Recipe
 from sdcompress.storage import digest_of
+from sdcompress.training.check_recipe import check_network, check_recipe
 from sdcompress.training.run import train
-from sdcompress.training.validate_recipe import check_network, check_recipe
 from sdcompress.training.warm_start import load_start
 
 Small = Callable[..., Recipe]

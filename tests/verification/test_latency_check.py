@@ -34,10 +34,17 @@ def test_the_times_are_those_of_images_that_take_the_exit(monkeypatch: pytest.Mo
     graphs = TimedGraphs(takes(lambda exit_: 0.5 + exit_), takes(lambda _: 2.5), takes(lambda _: 2.0))
     first, second, last = time_paths(graphs, inputs, left, EXITS, seconds=0.4)
     # 0.4 s hold 40 rounds of two calls each of 0.5 + 2.5 + 2 ms, three of which warm up
-    expected = {"ms": 0.5, "to_end_ms": 2.5, "whole_ms": 2.0, "rounds": 37, "faster": 37, "faster_than_whole": 37}
+    expected = {
+        "ms": 0.5,
+        "full_depth_ms": 2.5,
+        "no_exits_ms": 2.0,
+        "rounds": 37,
+        "wins_vs_full_depth": 37,
+        "wins_vs_no_exits": 37,
+    }
     assert first == PathTime(exit="exit1", samples=3, **expected)
     assert second == PathTime(exit="exit2", samples=0)
-    assert (last.ms, last.rounds, last.faster) == (2.5, 30, 0)
+    assert (last.ms, last.rounds, last.wins_vs_full_depth) == (2.5, 30, 0)
     check_faster((first, second, last))
 
 
@@ -46,12 +53,12 @@ def path(name: str = "exit1", faster: int = 30, **fields: Any) -> PathTime:
         "samples": 4,
         "rounds": 30,
         "ms": 1.0,
-        "to_end_ms": 2.0,
-        "whole_ms": 1.9,
-        "faster_than_whole": 30,
+        "full_depth_ms": 2.0,
+        "no_exits_ms": 1.9,
+        "wins_vs_no_exits": 30,
         **fields,
     }
-    return PathTime(exit=name, faster=faster, **given)
+    return PathTime(exit=name, wins_vs_full_depth=faster, **given)
 
 
 def test_an_early_path_that_is_not_faster_is_refused_with_the_figures() -> None:
@@ -64,8 +71,8 @@ def test_an_early_path_that_is_not_faster_is_refused_with_the_figures() -> None:
 
 def test_the_first_exit_must_beat_the_network_without_exits_and_a_deeper_one_need_not() -> None:
     with pytest.raises(VerificationError, match="exit1 in"):
-        check_faster((path(faster_than_whole=20), path("final", 0)))
-    check_faster((PathTime(exit="exit0", samples=0), path(), path("exit2", faster_than_whole=0), path("final", 0)))
+        check_faster((path(wins_vs_no_exits=20), path("final", 0)))
+    check_faster((PathTime(exit="exit0", samples=0), path(), path("exit2", wins_vs_no_exits=0), path("final", 0)))
 
 
 @pytest.mark.parametrize("faster", range(15, 31))

@@ -47,15 +47,15 @@ def test_what_is_equal_passes_with_its_figures() -> None:
     assert parity.describe_failures(result) == ""
     first, _ = parity.records(result)
     assert (first.exit, first.samples, first.batches) == ("exit1", 256, (1, 2, 7, 16))
-    assert (first.max_abs, first.flips) == (0.0, 0)
-    assert first.allowed == pytest.approx(1e-4 + 1e-3 * 255)
+    assert (first.max_abs_diff, first.flips) == (0.0, 0)
+    assert first.tolerance == pytest.approx(1e-4 + 1e-3 * 255)
 
 
 @pytest.mark.parametrize(("shift", "passes"), [(0.25, True), (0.26, False)])
 def test_the_tolerance_is_atol_plus_rtol_times_the_largest_logit(shift: float, passes: bool) -> None:
     result = findings(lambda images: perfect(images) + np.float32([[[shift]], [[0]]]))
     assert (result[0].problem == "") is passes  # allowed: 0.2551
-    assert result[0].max_abs == pytest.approx(shift, abs=1e-4)
+    assert result[0].max_abs_diff == pytest.approx(shift, abs=1e-4)
     assert result[1].problem == ""
 
 
@@ -108,7 +108,7 @@ def test_one_logit_that_is_not_finite_fails(value: float) -> None:
 
     first, final = findings(run)
     assert first.problem == ""
-    assert (final.problem, final.max_abs) == ("outputs are not finite", None)
+    assert (final.problem, final.max_abs_diff) == ("outputs are not finite", None)
 
 
 def test_a_checkpoint_that_is_not_finite_is_not_exported() -> None:

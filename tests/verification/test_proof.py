@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import open_artifact
-from sdcompress.artifact.weights import contradiction, stored_weights
+from sdcompress.artifact.weight_types import contradiction, stored_weights
 from sdcompress.errors import ArtifactError
 from sdcompress.storage import digest_of, sha256_of
 from sdcompress.verification.verify import verify
@@ -131,10 +131,10 @@ def test_the_card_of_another_version_is_listed_as_not_compared(own: Path) -> Non
 UNPROVED: dict[str, tuple[Callable[[Fields], Any], str]] = {
     "split": (lambda fields: fields["policy"].update(split="test"), "split"),
     "stage_ms": (lambda fields: fields["policy"].update(stage_ms=[0.001] * 3), "stage_ms"),
-    "accuracy": (lambda fields: fields["exits"][0].update(scores={"accuracy": 1.0}), "scores"),
+    "accuracy": (lambda fields: fields["exits"][0].update(metrics={"accuracy": 1.0}), "metrics"),
     "macs": (lambda fields: fields["segments"][0].update(macs=1), "MACs"),
     "classes": (lambda fields: fields.update(outputs=["x", "y", "z"]), "outputs"),
-    "parity": (lambda fields: fields["parity"][0].update(max_abs=0.0, allowed=9.0), "limits"),
+    "parity": (lambda fields: fields["parity"][0].update(max_abs_diff=0.0, tolerance=9.0), "limits"),
     "backend": (lambda fields: fields["policy"].update(device="another"), "device"),
     "recipe": (lambda fields: fields["provenance"].update(recipe={"name": "another"}), "recipe"),
     "weights": (lambda fields: fields["provenance"].update(weights_sha256="9" * 64), "weights"),

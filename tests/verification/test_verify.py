@@ -38,7 +38,7 @@ def make(folder: Path, models: tuple[onnx.ModelProto, ...], golden: Golden) -> M
         inputs, outputs = tensor_specs(model.graph.input), tensor_specs(model.graph.output)
         listed.append(Segment(**file, inputs=inputs, outputs=outputs, macs=1, parameters=1))
     spec = Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    figures = {"samples": 256, "batches": (1,), "max_abs": 0.0, "allowed": 1e-4, "flips": 0}
+    figures = {"samples": 256, "batches": (1,), "max_abs_diff": 0.0, "tolerance": 1e-4, "flips": 0}
     return seal(
         folder,
         **meaning(tuple("abcde"), spec, (3, 8, 8)),
@@ -83,7 +83,9 @@ def test_a_right_artifact_gives_its_figures(model: onnx.ModelProto, tmp_path: Pa
     report = verify(tmp_path / "a")
     assert (report.digest, report.layout, report.files, report.samples) == (manifest.digest, "cascade", 6, 6)
     assert [exit_.name for exit_ in report.exits] == list(TENSORS)
-    assert all(exit_.max_abs < 1e-5 and exit_.row_abs < 1e-5 and exit_.flips == 0 for exit_ in report.exits)
+    assert all(
+        exit_.max_abs_diff < 1e-5 and exit_.batch_max_abs_diff < 1e-5 and exit_.flips == 0 for exit_ in report.exits
+    )
 
 
 def test_other_logits_than_the_checkpoints_are_refused(model: onnx.ModelProto, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sdcompress.data.images import Images, image_source, preprocessing
+from sdcompress.data.images import Images, Preprocess, image_source
 from sdcompress.data.source import Source
 from sdcompress.data.sources._torchvision import Published
 from sdcompress.errors import DataError
@@ -35,7 +35,7 @@ def source(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Source:
-    """Return CIFAR as a source, at ``spec.image_size`` or 32 pixels.
+    """Return CIFAR as a source, at 32 pixels.
 
     Args:
         spec: ``data`` of the recipe.
@@ -53,7 +53,7 @@ def source(
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return image_source(
         read_names(published, folder, meta, key=f"{kind}label_names"),
-        preprocessing(spec, side=_SIDE, mean=mean, std=std),
+        Preprocess.square(_SIDE, mean=mean, std=std),
         (images, labels),
         read_split(published, folder, test, labels=f"{kind}labels", count=10_000),
     )

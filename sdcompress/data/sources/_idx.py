@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.data.images import image_source, preprocessing
+from sdcompress.data.images import Preprocess, image_source
 from sdcompress.data.source import Source
 from sdcompress.data.sources._torchvision import Published
 from sdcompress.errors import DataError
@@ -25,7 +25,7 @@ _SIDE = 28
 
 
 def source(spec: recipe.Data, published: Published, *, classes: tuple[str, ...], mean: float, std: float) -> Source:
-    """Return the data set as a source with one channel, at ``spec.image_size`` or 28 pixels.
+    """Return the data set as a source with one channel, at 28 pixels.
 
     Args:
         spec: ``data`` of the recipe.
@@ -42,7 +42,7 @@ def source(spec: recipe.Data, published: Published, *, classes: tuple[str, ...],
         )
         for split, count in (("train", 60_000), ("t10k", 10_000))
     )
-    preprocess = preprocessing(spec, side=_SIDE, mean=(mean,), std=(std,))
+    preprocess = Preprocess.square(_SIDE, mean=(mean,), std=(std,))
     return image_source(classes, preprocess, train, test)
 
 

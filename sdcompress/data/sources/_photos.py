@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from sdcompress.data.files import FileSamples
-from sdcompress.data.images import preprocessing
+from sdcompress.data.images import Preprocess
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.modalities.image import Image
-from sdcompress.schema import recipe
 from sdcompress.tasks import Array
 
 __all__ = [
@@ -59,10 +58,10 @@ def left_out(splits: Mapping[str, FileSamples], without: Collection[str], place:
     return {split: frozenset(positions.values()) for split, positions in positions_by_split.items()}
 
 
-def photos(spec: recipe.Data) -> Image:
-    """Return the modality of ImageNet: RGB, shorter side resized to ``image_size`` / 0.875, then a centre crop."""
+def photos() -> Image:
+    """Return the modality of ImageNet: RGB, the shorter side resized to 256, then the centre of 224 x 224."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    return Image.of(preprocessing(spec, side=_SIDE, mean=mean, std=std, crop=0.875))
+    return Image.of(Preprocess.square(_SIDE, mean=mean, std=std, crop=0.875))
 
 
 def has_splits(names: Collection[str]) -> bool:

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.data.images import Images, image_source, preprocessing
+from sdcompress.data.images import Images, Preprocess, image_source
 from sdcompress.data.source import Source, content_digest, data_folder
 from sdcompress.data.sources._listing import Skipped, files_below
 from sdcompress.errors import DataError, InputError
-from sdcompress.modalities._pictures import BROKEN, open_picture
+from sdcompress.modalities._image_files import BROKEN, open_picture
 from sdcompress.modalities.image import Image
 from sdcompress.schema import recipe
 
@@ -36,13 +36,13 @@ _Masks = npt.NDArray[np.uint8]
 
 
 def camvid_labels(spec: recipe.Data) -> Source:
-    """Return the squares, at ``spec.image_size`` or 120 pixels, with mean and std of the training images.
+    """Return the squares, at 120 pixels, with mean and std of the training images.
 
     Raises:
         DataError: if a folder or a mask is missing, or an image or a mask cannot be used.
     """
     root = _root(data_folder(spec))
-    preprocess = preprocessing(spec, side=_SIDE, mean=(0.4116, 0.4256, 0.4320), std=(0.3068, 0.3108, 0.3067))
+    preprocess = Preprocess.square(_SIDE, mean=(0.4116, 0.4256, 0.4320), std=(0.3068, 0.3108, 0.3067))
     train, val, test = (_split(root, split, Image.of(preprocess)) for split in ("train", "val", "test"))
     source = image_source(_CLASSES, preprocess, train, test, task="multilabel")
     held_out = image_source(_CLASSES, preprocess, val, task="multilabel")
@@ -96,7 +96,7 @@ def _pair(image_file: Path, mask_file: Path, modality: Image) -> tuple[Images, _
             mask = np.asarray(opened)
     except (InputError, *BROKEN) as error:
         raise DataError(
-            f"{image_file} or its mask {mask_file} cannot be read: {getattr(error, 'found', error)}",
+            f"{image_file} or its mask {mask_file} cannot be read: {getattr(error, 'problem', error)}",
             allowed="whole image files",
             next_step="copy them again",
         ) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from sdcompress.data.images import image_source, preprocessing
+from sdcompress.data.images import Preprocess, image_source
 from sdcompress.data.source import Source
 from sdcompress.schema import recipe
 
@@ -18,10 +18,10 @@ __all__ = ["digits"]
 _SIDE = 32
 
 
-def digits(spec: recipe.Data) -> Source:
-    """Return the digits, scaled from 0..16 to 0..255, bilinear to ``spec.image_size``."""
+def digits(spec: recipe.Data) -> Source:  # noqa: ARG001 - it lies in scikit-learn
+    """Return the digits, scaled from 0..16 to 0..255, bilinear to 32 pixels."""
     # mean and std of all images at 32x32
-    preprocess = preprocessing(spec, side=_SIDE, mean=(0.3055,), std=(0.3235,))
+    preprocess = Preprocess.square(_SIDE, mean=(0.3055,), std=(0.3235,))
     values, labels = load_digits(return_X_y=True)
     images = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     return image_source(tuple(str(digit) for digit in range(10)), preprocess, (images, labels))

@@ -47,7 +47,7 @@ def huggingface(spec: recipe.Data) -> Source:
     if spec.dir is None:
         raise RecipeError("'huggingface' needs data.dir.", next_step=f"--set data.dir=FOLDER, saved by {_SAVE}")
     root = Path(spec.dir)
-    modality = photos(spec)
+    modality = photos()
     tables = _tables(root)
     splits, named = {}, {}
     for split, table in tables.items():

@@ -6,8 +6,8 @@
 
 Classes are the folders sorted by name. Images are the files below them sorted by path, with links followed. A warning
 names what is skipped: hidden folders, files without an image suffix, folders beside the splits. Images are decoded on
-access. The shorter side is resized to ``image_size`` / 0.875 and the centre cropped, as usual for ImageNet (224 of
-256), with its mean and std. ``data.crop``, ``data.mean``, ``data.std`` and ``data.interpolation`` change that.
+access. The shorter side is resized and the centre cropped, as usual for ImageNet (224 of 256), with its mean and std.
+The recipe's ``modality`` changes that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def imagefolder(spec: recipe.Data) -> Source:
     if spec.dir is None:
         raise RecipeError("'imagefolder' needs data.dir.", next_step="--set data.dir=FOLDER (with a folder per class)")
     root = Path(spec.dir)
-    modality = photos(spec)
+    modality = photos()
     skipped = Skipped(modality.suffixes)
     folders = _folders(root, skipped)
     classes = {split: _classes(folder, skipped) for split, folder in folders.items()}

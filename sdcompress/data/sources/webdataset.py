@@ -59,7 +59,7 @@ def webdataset(spec: recipe.Data) -> Source:
     if spec.dir is None:
         raise RecipeError("'webdataset' needs data.dir.", next_step="--set data.dir=FOLDER (with .tar shards)")
     root = Path(spec.dir)
-    modality = photos(spec)
+    modality = photos()
     splits = {split: _ShardSamples(root, _shards(folder), modality) for split, folder in _folders(root).items()}
     train = splits["train"].targets
     names = _class_names(root)

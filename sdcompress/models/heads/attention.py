@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdcompress.models.heads import _tokens
-from sdcompress.models.heads._base import Head, Pool, channels, halvings
-from sdcompress.models.heads._convolutions import pooled_vector, separable, separable_chain
+from sdcompress.models.heads._base import Head, Pool, channels, halvings, pooled_vector, separable, separable_chain
 
 __all__ = ["AttentionConvolutions"]
 

@@ -14,8 +14,7 @@ from math import ceil
 from torch import nn
 
 from sdcompress.models.heads import _tokens
-from sdcompress.models.heads._base import Head, Pool, channels, resolution
-from sdcompress.models.heads._convolutions import conv_norm_relu, pooled_vector
+from sdcompress.models.heads._base import Head, Pool, channels, conv_norm_relu, pooled_vector, resolution
 
 __all__ = ["Bottleneck"]
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from sdcompress.models.heads import _tokens
-from sdcompress.models.heads._base import Head, Pool, channels
-from sdcompress.models.heads._convolutions import pooled_vector
+from sdcompress.models.heads._base import Head, Pool, channels, pooled_vector
 
 __all__ = ["Linear"]
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 from torch import nn
 
 from sdcompress.models.heads import _tokens
-from sdcompress.models.heads._base import Head, Pool, channels, halvings
-from sdcompress.models.heads._convolutions import pooled_vector, separable_chain
+from sdcompress.models.heads._base import Head, Pool, channels, halvings, pooled_vector, separable_chain
 
 __all__ = ["SeparableConvolutions"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-__all__ = ["PRODUCTS", "Feed", "FloatSegment", "Precision"]
+__all__ = ["PRODUCTS", "Feed", "FloatSegment", "Rewriter"]
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -37,7 +37,7 @@ class FloatSegment:
     threads: int = 1
 
 
-class Precision(Protocol):
+class Rewriter(Protocol):
     """The one public name of a file in this folder; it is called for every segment.
 
     Rules:

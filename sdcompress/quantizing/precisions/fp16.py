@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import onnx
 
-from sdcompress.quantizing.fills import clip_fills
+from sdcompress.quantizing.float16_range import clip_fills, vanishing_paths
 from sdcompress.quantizing.float_cast import cast_floats
 from sdcompress.quantizing.precisions._base import FloatSegment
-from sdcompress.quantizing.vanishing import vanishing_paths
 
 __all__ = ["fp16"]
 

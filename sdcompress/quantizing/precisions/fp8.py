@@ -12,12 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.onnx_graph.dataflow import Dataflow
 from sdcompress.onnx_graph.edit import copy_model, replace_nodes
-from sdcompress.quantizing.abs_max import abs_max
-from sdcompress.quantizing.fills import clip_fills
+from sdcompress.quantizing.float16_range import clip_fills, vanishing_paths
 from sdcompress.quantizing.float_cast import cast_floats
 from sdcompress.quantizing.opset import upgrade_opset
 from sdcompress.quantizing.precisions._base import FloatSegment
-from sdcompress.quantizing.vanishing import vanishing_paths
+from sdcompress.quantizing.ranges import abs_max
 
 __all__ = ["fp8"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.explanation.tables import by_depth
 from sdcompress.reporting.tables import threads
-from sdcompress.schema.explain import Explanation, Interval, Margin, PolicyFigures, Stratum, Truncation
+from sdcompress.schema.explain import BreakEven, Explanation, Interval, PolicyFigures, Stratum, Truncation
 
 __all__ = ["cautions", "findings", "headline"]
 
@@ -20,7 +20,7 @@ def headline(record: Explanation) -> str:
         return "One graph computes every exit here, so that early exit saves nothing."
     if len(record.exits) == 1:
         only = record.exits[0]
-        return f"The only exit, {only.name}, is right on {q.score(only.score, record.samples)}."
+        return f"The only exit, {only.name}, is right on {q.score(only.metric, record.samples)}."
     if record.policy is None:
         return "There is no policy yet, so that every sample runs to the last exit."
     return _pays(record.policy)
@@ -28,8 +28,8 @@ def headline(record: Explanation) -> str:
 
 def _pays(policy: PolicyFigures) -> str:
     against = _against(policy)
-    policy_text = f"{q.milliseconds(policy.point.mean_ms)} on average at {q.score(policy.point.score)}"
-    exit_text = f"{against.exit} alone takes {q.milliseconds(against.ms)} at {q.score(against.score)}"
+    policy_text = f"{q.milliseconds(policy.point.mean_ms)} on average at {q.score(policy.point.metric)}"
+    exit_text = f"{against.exit} alone takes {q.milliseconds(against.ms)} at {q.score(against.metric)}"
     if policy.verdict == "loses":
         return f"Early exit loses here: {policy_text}, while {exit_text}."
     if policy.verdict == "no difference":
@@ -67,7 +67,7 @@ def cautions(record: Explanation) -> list[str]:
             "take less. Where it is close, compare both artifacts with 'sdcompress bench'."
         )
     sentences += _unsteady(record) if record.turns_ms else []
-    few = [exit_.name for exit_ in record.exits if round((1 - exit_.score) * record.samples) < _FEW_MISTAKES]
+    few = [exit_.name for exit_ in record.exits if round((1 - exit_.metric) * record.samples) < _FEW_MISTAKES]
     if few:
         sentences.append(f"Fewer than {_FEW_MISTAKES} mistakes at {q.enumeration(few)}: AUROC and AURC depend on them.")
     return sentences
@@ -106,7 +106,7 @@ def _verdict(record: Explanation, policy: PolicyFigures) -> list[str]:
     no_early_exit = "No sample leaves before the last exit. " if policy.point.shares[-1] == 1 else ""
     comparison = (
         f"{no_early_exit}On average the policy takes {_less(against.saving_ms)} than {against.exit} alone; its"
-        f" {record.metric} differs by {q.paired(against.difference)}."
+        f" {record.metric_name} differs by {q.paired(against.difference)}."
     )
     if policy.verdict == "wins":
         return [comparison]
@@ -120,7 +120,7 @@ def _cheaper(record: Explanation, policy: PolicyFigures) -> list[str]:
         return []
     row = same[0]
     sentence = (
-        f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's {record.metric} differs by "
+        f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's {record.metric_name} differs by "
         f"{q.paired(row.difference)} on {q.count(record.samples)} images. If that is good enough: {_export(row.exit)}"
     )
     return [sentence]
@@ -132,7 +132,7 @@ def _time(record: Explanation, policy: PolicyFigures) -> list[str]:
     first = record.exits[0]
     early = policy.point.shares[0]
     spent = first.ms.value / policy.point.mean_ms if first.ms else 0.0
-    right = f", {q.score(first.left_score)} of them right" if first.left_score is not None else ""
+    right = f", {q.score(first.exited_metric)} of them right" if first.exited_metric is not None else ""
     time_text = f"{q.share(spent)} of the time is spent up to {first.name}, which every image reaches"
     return [f"{time_text}; {q.share(early)} leave there{right}."]
 
@@ -141,7 +141,7 @@ def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
     """Return which exits do not pay, and the most that the others may cost."""
     if policy.point.shares[-1] == 1:
         return []
-    losing = [margin.exit for margin in policy.margins if margin.ms.high <= 0]
+    losing = [margin.exit for margin in policy.break_even if margin.ms.high <= 0]
     sentences = []
     if losing:
         paying = [exit_.name for exit_ in record.exits[:-1] if exit_.name not in losing]
@@ -150,7 +150,7 @@ def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
             f"At {q.enumeration(losing)} so few samples leave that the decisions take longer than the exit saves, "
             f"even with a free head. Without: sdcompress export CHECKPOINT --layout {layout} --out FOLDER"
         )
-    if undecided := [margin for margin in policy.margins if margin.exit not in losing]:
+    if undecided := [margin for margin in policy.break_even if margin.exit not in losing]:
         sentences.append(
             "The head of an exit and the hand-over to the next graph are not measured by themselves. For each image "
             f"that reaches the exit they may take at most: {'; '.join(map(_margin, undecided))}. If one is close, "
@@ -160,7 +160,7 @@ def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
     return sentences
 
 
-def _margin(margin: Margin) -> str:
+def _margin(margin: BreakEven) -> str:
     low, high = (q.milliseconds(end).removesuffix(" ms") for end in (margin.ms.low, margin.ms.high))
     return f"{margin.exit} {q.milliseconds(margin.ms.value)} ({low} to {high})".replace("-", "−")
 
@@ -169,10 +169,10 @@ def _strata(record: Explanation) -> list[str]:
     if len(record.strata) < 2 or not record.policy or record.policy.point.shares[-1] == 1:
         return []
     order, word = by_depth(record.strata), record.stratum
-    worst = max(record.strata, key=lambda figures: figures.last_score - figures.score)
+    worst = max(record.strata, key=lambda figures: figures.last_exit_metric - figures.metric)
     sentences = [f"Earliest leaves {word} {_leaves(record, order[0])}; latest {word} {_leaves(record, order[-1])}."]
-    if worst.score < worst.last_score:
-        lost = round((worst.last_score - worst.score) * worst.samples)
+    if worst.metric < worst.last_exit_metric:
+        lost = round((worst.last_exit_metric - worst.metric) * worst.samples)
         sentences.append(f"Most right answers are lost in {word} '{worst.name}': {lost} of {q.count(worst.samples)}.")
     return sentences
 
@@ -199,7 +199,7 @@ def _oracle(record: Explanation) -> list[str]:
     gap = ""
     if policy and policy.point.mean_ms is not None and oracle.mean_ms is not None:
         gap = f"; the policy takes {policy.point.mean_ms / oracle.mean_ms:.2f} times that"
-    best = f"{q.score(oracle.score)}{timed}{gap}"
+    best = f"{q.score(oracle.metric)}{timed}{gap}"
     return [f"Leaving at the first right exit, which only an oracle can, gives {best}."]
 
 

@@ -42,4 +42,4 @@ def _facts(record: Explanation) -> list[str]:
             f"{len(record.turns_ms)} turns, with the lowest and the highest. The preparation of the input is not "
             "included; 'sdcompress bench' measures it too."
         )
-    return [*facts, f"Policy {record.kind}. {record.guarantee}"] if record.kind else facts
+    return [*facts, f"Policy {record.policy_name}. {record.guarantee}"] if record.policy_name else facts

@@ -45,9 +45,9 @@ def _budget(record: Explanation) -> Plot | None:
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set_xlabel("mean ms of one image")
-        axes.set_ylabel(f"{record.split} {record.metric}, %")
-        path = [(point.mean_ms or 0.0, point.score * 100) for point in record.curve]
-        exits = [(exit_.ms.value if exit_.ms else 0.0, exit_.score * 100) for exit_ in record.exits]
+        axes.set_ylabel(f"{record.split} {record.metric_name}, %")
+        path = [(point.mean_ms or 0.0, point.metric * 100) for point in record.curve]
+        exits = [(exit_.ms.value if exit_.ms else 0.0, exit_.metric * 100) for exit_ in record.exits]
         axes.plot(*zip(*path, strict=True), color=_PATH, linewidth=1.8, marker=".", markersize=5)
         axes.plot(*zip(*exits, strict=True), color=_EXITS, linewidth=1, linestyle=(0, (4, 3)), marker="o", markersize=6)
         labels = [Label(f"all to {e.name}", *at, _EXITS) for e, at in zip(record.exits, exits, strict=True)]
@@ -60,7 +60,7 @@ def _budget(record: Explanation) -> Plot | None:
         "Up and left is better. Solid: the path of thresholds, from no early exit (right) to all images at the first "
         "exit. Dashed: every image at that exit. The policy is off the path if it was chosen in another way."
     )
-    metric = record.metric.capitalize()
+    metric = record.metric_name.capitalize()
     return Plot(f"{metric} on a budget", draw("budget", f"{metric} against mean milliseconds", 380, paint), caption)
 
 
@@ -70,7 +70,7 @@ def _marked(axes: Axes, record: Explanation) -> list[Label]:
     points += [("oracle", record.oracle, _ORACLE)] if record.oracle else []
     labels = []
     for name, point, colour in points:
-        at = (point.mean_ms or 0.0, point.score * 100)
+        at = (point.mean_ms or 0.0, point.metric * 100)
         face = colour if name == "policy" else PAPER
         axes.plot(*at, color=colour, marker="D", markersize=8, markerfacecolor=face, zorder=4, linestyle="none")
         labels.append(Label(name, *at, colour))
@@ -140,7 +140,7 @@ def _risk(risk: Risk | None) -> Plot | None:
 def _reliability(record: Explanation) -> Plot | None:
     if not all(exit_.reliability for exit_ in record.exits):
         return None
-    metric = record.metric
+    metric = record.metric_name
     rows = -(-len(record.exits) // _ACROSS)
     across = min(len(record.exits), _ACROSS)
 
@@ -166,7 +166,7 @@ def _reliability_of(axes: Axes, exit_: ExitFigures) -> None:
     for bin_ in exit_.reliability:
         width = bin_.high - bin_.low
         strength = 0.25 + 0.65 * (bin_.samples / largest) ** 0.5
-        axes.bar(bin_.low, bin_.score, width * 0.92, align="edge", color=_PATH, alpha=strength)
+        axes.bar(bin_.low, bin_.metric, width * 0.92, align="edge", color=_PATH, alpha=strength)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)

@@ -26,7 +26,7 @@ def summary(record: Explanation) -> Table:
         rows.append(
             (
                 f"all to {exit_.name}",
-                q.score(exit_.score, record.samples, exit_.standard_error),
+                q.score(exit_.metric, record.samples, exit_.standard_error),
                 _interval(exit_.ms),
                 q.short_count(exit_.macs),
                 _interval(truncation.saving_ms) if truncation else q.NOTHING,
@@ -36,11 +36,11 @@ def summary(record: Explanation) -> Table:
     if record.oracle:
         rows.append(_point_row(record, "oracle", record.oracle, None))
     note = (
-        f"{record.metric.capitalize()} with its 95 % {_interval_of(record)}interval; ms with the lowest and the"
+        f"{record.metric_name.capitalize()} with its 95 % {_interval_of(record)}interval; ms with the lowest and the"
         " highest turn. Saving and difference compare the policy with that line; the difference has its paired 95 %"
         " interval. The oracle knows the labels: it leaves at the first exit that is right, else at the last."
     )
-    metric = record.metric
+    metric = record.metric_name
     columns = ("network", metric, "mean ms", "mean MACs", "policy saves", f"policy's {metric} is")
     return Table("Summary", columns, tuple(rows), note).without_empty_columns()
 
@@ -51,7 +51,7 @@ def _interval_of(record: Explanation) -> str:
 
 def _point_row(record: Explanation, name: str, point: OperatingPoint, ms: Interval | None) -> tuple[str, ...]:
     timed = _interval(ms) if ms else q.milliseconds(point.mean_ms)
-    score = q.score(point.score, record.samples, point.standard_error)
+    score = q.score(point.metric, record.samples, point.standard_error)
     return name, score, timed, q.short_count(point.mean_macs), q.NOTHING, q.NOTHING
 
 
@@ -65,12 +65,12 @@ def _exits(record: Explanation) -> Table:
     rows = tuple(
         (
             exit_.name,
-            q.score(exit_.score, record.samples, exit_.standard_error),
+            q.score(exit_.metric, record.samples, exit_.standard_error),
             q.NOTHING if exit_.ece is None else f"{exit_.ece * 100:.1f} %",
             q.NOTHING if exit_.auroc is None else f"{exit_.auroc:.3f}",
             q.NOTHING if exit_.aurc is None else f"{exit_.aurc * 100:.3f} %",
             q.NOTHING if exit_.share is None else q.share(exit_.share),
-            q.score(exit_.left_score),
+            q.score(exit_.exited_metric),
         )
         for exit_ in record.exits
     )
@@ -79,7 +79,7 @@ def _exits(record: Explanation) -> Table:
         " chance. AURC: mean error over all coverages, lower is better. Both use the score of the policy; the last exit"
         " has none, so that they use its confidence."
     )
-    metric = record.metric
+    metric = record.metric_name
     columns = ("exit", f"{metric} of all", "ECE", "AUROC", "AURC", "left here", f"{metric} of those")
     return Table("Exits", columns, rows, note).without_empty_columns()
 
@@ -128,13 +128,13 @@ def _waste_row(name: str, waste: Overthinking) -> tuple[str, ...]:
 def _curve(record: Explanation) -> Table | None:
     if not record.curve:
         return None
-    last = record.exits[-1].score
+    last = record.exits[-1].metric
     rows = tuple(
         (
             str(step),
             q.milliseconds(record.curve[step].mean_ms),
-            q.score(record.curve[step].score),
-            q.difference(record.curve[step].score - last),
+            q.score(record.curve[step].metric),
+            q.difference(record.curve[step].metric - last),
             q.short_count(record.curve[step].mean_macs),
             ", ".join(q.share(share) for share in record.curve[step].shares),
         )
@@ -144,8 +144,8 @@ def _curve(record: Explanation) -> Table | None:
         f"{len(record.curve)} steps of thresholds, made on {q.count(record.curve_samples)} images of the "
         f"{record.curve_split} split, shown on the {record.split} split; safest first. explain.json has all of them."
     )
-    columns = ("step", "mean ms", record.metric, "against the last exit", "mean MACs", "leave at each exit")
-    return Table(f"{record.metric.capitalize()} on a budget", columns, rows, note)
+    columns = ("step", "mean ms", record.metric_name, "against the last exit", "mean MACs", "leave at each exit")
+    return Table(f"{record.metric_name.capitalize()} on a budget", columns, rows, note)
 
 
 def _risk(record: Explanation) -> Table | None:
@@ -185,14 +185,14 @@ def _strata(record: Explanation) -> Table | None:
             figures.name,
             q.count(figures.samples),
             *(q.share(share) for share in figures.shares),
-            q.score(figures.score, figures.samples),
-            q.score(figures.last_score),
+            q.score(figures.metric, figures.samples),
+            q.score(figures.last_exit_metric),
         )
         for figures in strata
     )
     words, shortened = plural(word), len(strata) < len(record.strata)
     note = f"The earliest and the latest of {len(record.strata)} {words}; explain.json has all." if shortened else ""
-    columns = (word, "images", *names, record.metric, "at the last exit")
+    columns = (word, "images", *names, record.metric_name, "at the last exit")
     return Table(f"{words.capitalize()}, those that leave earliest first", columns, rows, note)
 
 

@@ -1,1 +1,1 @@
-"""One way of computing a graph per file; each makes a callable of a segment. See docs/adding/backend.md."""
+"""Run the graphs of an artifact, one backend a file; see docs/adding/backend.md."""

@@ -1,4 +1,4 @@
-"""The two contracts of a backend: a callable on numpy arrays for each segment, or a whole chain that keeps tensors."""
+"""Define the two kinds of backends: a callable on numpy arrays for each segment, or an executor of all segments."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ import numpy.typing as npt
 from sdcompress.schema.manifest import Segment
 
 if TYPE_CHECKING:
-    from sdcompress.artifact.read import Artifact
-    from sdcompress.runtime.segments import Chain
+    from sdcompress.runtime.segments import Executor
 
-__all__ = ["Array", "Backend", "ChainBackend", "Graph"]
+__all__ = ["Array", "Backend", "ExecutorBackend", "Graph"]
 
 Array = npt.NDArray[Any]
 
-# from the segment's inputs by name to its outputs in the manifest's order; the first axis of all of them is the batch
+# the segment's inputs by name -> its outputs in the order of the manifest; the first axis of all is the batch
 Graph = Callable[[dict[str, Array]], Sequence[Array]]
 
 
 class Backend(Protocol):
-    """What most entries of this room are: a function (or a class) that makes a graph ready to run."""
+    """The usual entry of this room: a function (or a class) that loads a graph."""
 
     def __call__(self, file: Path, segment: Segment, *, threads: int | None, device: str) -> Graph:
         """Load one graph.
@@ -44,29 +43,13 @@ class Backend(Protocol):
         """
 
 
-class OpensChain(Protocol):
-    """Makes all stages of an artifact ready to run."""
-
-    def __call__(self, artifact: Artifact, *, threads: int | None, device: str) -> Chain:
-        """Open the stages.
-
-        Args:
-            artifact: opened, so checked.
-            threads: for one call; None leaves the choice to the backend.
-            device: "cpu" or "cuda".
-
-        Raises:
-            SetupError: if this machine has no such device.
-            ArtifactError: if a file cannot be loaded, or is not what the manifest says.
-        """
-
-
 @dataclass(frozen=True)
-class ChainBackend:
-    """What an entry is that keeps tensors between segments where they were computed, such as on a GPU.
+class ExecutorBackend:
+    """An entry of this room that keeps tensors between segments where they were computed, such as on a GPU.
 
     Attributes:
-        open: makes the stages of an artifact ready to run.
+        open: ``open(artifact, threads=..., device=...)`` returns the executor of an artifact; the arguments and the
+            errors are those of ``Backend``.
     """
 
-    open: OpensChain
+    open: Callable[..., Executor]

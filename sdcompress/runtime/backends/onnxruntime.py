@@ -16,7 +16,7 @@ __all__ = ["load"]
 
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 
-# what a tensor may be, as ONNX Runtime and as numpy write it
+# types of tensors, as ONNX Runtime and as numpy write them
 _DTYPES = {f"tensor({name})": name for name in ("float16", "bool", "int8", "uint8", "int32", "int64")}
 _DTYPES |= {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(bfloat16)": "bfloat16"}
 
@@ -33,7 +33,7 @@ ORT_ERRORS = (
 
 
 def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> Graph:
-    """Make a session; see ``Backend``. A session may be called from several threads at once."""
+    """Return the callable of a graph; see ``Backend``. It may be called from several threads at once."""
     providers = _providers(device)
     try:
         session = ort.InferenceSession(file, _options(threads), providers=providers)
@@ -43,7 +43,7 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
         ) from error
     if providers[0] not in session.get_providers():  # ONNX Runtime falls back without an error
         raise _no_device(device, f"{providers[0]} could not be started; its CUDA or cuDNN libraries do not load.")
-    _check_borders(file, session, segment)
+    _check_interface(file, session, segment)
     outputs = [tensor.name for tensor in segment.outputs]
     shapes = [tensor.shape[1:] for tensor in segment.outputs]
 
@@ -54,10 +54,10 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
             raise _failed(f"run {file}", error, "a graph that computes all of its outputs for any batch") from error
         rows = len(next(iter(tensors.values())))
         for array, shape in zip(arrays, shapes, strict=True):
-            there = array.shape
-            if not there or there[0] != rows or (there[1:] != shape and not _fits(there[1:], shape)):
+            actual = array.shape
+            if not actual or actual[0] != rows or (actual[1:] != shape and not _fits(actual[1:], shape)):
                 raise ArtifactError(
-                    f"A graph gives an output of shape {list(there)} for {rows} rows: {file}.",
+                    f"A graph gives an output of shape {list(actual)} for {rows} rows: {file}.",
                     allowed=f"{['batch', *shape]}, as the manifest says",
                     next_step="export the artifact again",
                 )
@@ -108,7 +108,7 @@ def _options(threads: int | None) -> ort.SessionOptions:
     return options
 
 
-def _check_borders(file: Path, session: ort.InferenceSession, segment: Segment) -> None:
+def _check_interface(file: Path, session: ort.InferenceSession, segment: Segment) -> None:
     for ports, tensors in ((session.get_inputs(), segment.inputs), (session.get_outputs(), segment.outputs)):
         in_graph = {port.name: (_DTYPES.get(port.type, port.type), port.shape) for port in ports}
         listed = {tensor.name: (tensor.dtype, list(tensor.shape)) for tensor in tensors}
@@ -123,7 +123,7 @@ def _check_borders(file: Path, session: ort.InferenceSession, segment: Segment) 
 
 
 def _fits(shape: Sequence[int | str | None], listed: Sequence[int | str]) -> bool:
-    """Return whether a shape may be one that the manifest lists; an axis that is no number may have any size."""
+    """Return whether a shape fits one of the manifest; an axis that is no number may have any size."""
     return len(shape) == len(listed) and all(
         one == other or not isinstance(one, int) or not isinstance(other, int)
         for one, other in zip(shape, listed, strict=True)

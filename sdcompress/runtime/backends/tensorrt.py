@@ -7,15 +7,15 @@ import weakref
 from sdcompress.artifact.certificate import ExecutionTarget, plans_digest
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import SetupError
-from sdcompress.runtime.backends._base import ChainBackend
-from sdcompress.runtime.resident.buckets import buckets
-from sdcompress.runtime.resident.chain import ResidentChain
-from sdcompress.runtime.resident.gpu import GpuDevice
-from sdcompress.runtime.resident.plans import Loader, programs
+from sdcompress.runtime.backends._base import ExecutorBackend
+from sdcompress.runtime.on_device.buckets import buckets
+from sdcompress.runtime.on_device.executor import DeviceExecutor
+from sdcompress.runtime.on_device.gpu import GpuDevice
+from sdcompress.runtime.on_device.plans import PlanLoader, programs
 from sdcompress.tensorrt.nvidia.compatible import choose_engines
 from sdcompress.tensorrt.nvidia.cuda import load_runtime
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 from sdcompress.tensorrt.nvidia.log import Log
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
 from sdcompress.tensorrt.nvidia.trt import is_lean, load, make_runtime, version_of
 
 __all__ = ["backend"]
@@ -23,8 +23,8 @@ __all__ = ["backend"]
 _LINES = 100  # of TensorRT's log that an engine keeps: it may warn at every call, for months
 
 
-def _open(artifact: Artifact, *, threads: int | None, device: str) -> ResidentChain:
-    """See ``ChainBackend``. Everything is made, run and recorded here, so that the first call is like every other."""
+def _open(artifact: Artifact, *, threads: int | None, device: str) -> DeviceExecutor:
+    """Load and run all stages once, so that the first call takes no longer than others; see ``ExecutorBackend``."""
     del threads  # the GPU's
     if device != "cuda":
         raise SetupError(
@@ -40,15 +40,15 @@ def _open(artifact: Artifact, *, threads: int | None, device: str) -> ResidentCh
     try:
         runtime = make_runtime(trt, log, version_compatible=engines.version_compatible)
         shapes = buckets(engines.profiles)
-        loaded = programs(Loader(trt, runtime, log), artifact, engines, on, shapes)
-        where = ExecutionTarget("tensorrt", device, plans_digest(engines))
-        chain = ResidentChain(on, artifact.manifest, loaded, shapes, where)
-        chain.warm_up()
+        loaded = programs(PlanLoader(trt, runtime, log), artifact, engines, on, shapes)
+        execution_target = ExecutionTarget("tensorrt", device, plans_digest(engines))
+        executor = DeviceExecutor(on, artifact.manifest, loaded, shapes, execution_target)
+        executor.warm_up()
     except BaseException:
         on.close()
         raise
-    weakref.finalize(chain, on.close)  # the GPU's memory goes with the engine
-    return chain
+    weakref.finalize(executor, on.close)  # the GPU's memory goes with the engine
+    return executor
 
 
-backend = ChainBackend(_open)
+backend = ExecutorBackend(_open)

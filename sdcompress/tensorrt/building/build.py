@@ -11,7 +11,7 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.options import Options
-from sdcompress.progress import Progress, silent
+from sdcompress.progress import Progress, no_progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.engines import Engines, Plan
@@ -28,8 +28,8 @@ from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.building.timing_cache import Timings, engines_folder, open_timings, saved_log
 from sdcompress.tensorrt.building.validation import find_reference
 from sdcompress.tensorrt.nvidia.compatible import same_machine
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu, free_memory, probe_cuda
 from sdcompress.tensorrt.nvidia.log import Log
-from sdcompress.tensorrt.nvidia.probe import Gpu, free_memory, probe_cuda
 from sdcompress.tensorrt.nvidia.progress import RESOLUTION
 from sdcompress.tensorrt.nvidia.trt import TensorRT, is_strongly_typed, load, version_of
 
@@ -53,8 +53,8 @@ def build_engines(
         source: an artifact.
         out: folder to write; may be ``source`` with ``overwrite``.
         settings: of the build.
-        options: folder of the validation images. If it is not given and they are missing, the engines are not compared
-            on them, with a warning. Progress in thousandths of a plan; then in validation images; then in rounds of
+        options: folder of the validation samples. If it is not given and they are missing, the engines are not compared
+            on them, with a warning. Progress in thousandths of a plan; then in validation samples; then in rounds of
             timing.
         overwrite: replace an artifact that is there.
 
@@ -83,10 +83,10 @@ def build_engines(
     check_memory(artifact.manifest, settings.profiles, free=free_memory(), gpu=gpu.name)
     trt = load(builds=True)
     siblings = find_siblings(artifact.manifest, settings, tensorrt=version_of(trt), gpu=gpu)
-    reference = find_reference(model, count=settings.validation_images)
+    reference = find_reference(model, count=settings.validation_samples)
     timings = open_timings(settings.timing_cache, tensorrt=version_of(trt), gpu=gpu, log=Log())
     with staged(out, overwrite=overwrite) as folder, saved_log(timings):
-        engines = _Build(trt, artifact, settings, gpu, timings, options.progress or silent).run(folder)
+        engines = _Build(trt, artifact, settings, gpu, timings, options.progress or no_progress).run(folder)
         attach(artifact, folder, engines, gpu)  # the runtime opens nothing that no manifest lists
         written = open_artifact(folder)
         opened_siblings = [(sibling, _opened(sibling.artifact)) for sibling in siblings]
@@ -168,7 +168,7 @@ class _Build:
             profiles=self.settings.profiles,
             tf32=self.settings.tf32,
             workspace_bytes=self.settings.workspace_bytes,
-            level=level,
+            builder_optimization_level=level,
             version_compatible=self.settings.version_compatible,
             hardware_compatibility=self.settings.hardware_compatibility,
             log=entry(folder, f"{folder_name}/build.log"),

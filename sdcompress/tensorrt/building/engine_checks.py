@@ -25,18 +25,18 @@ def check_engines(
     siblings: Sequence[tuple[Sibling, Engine]],
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Compare engines with the checkpoint on golden images, with their graphs on validation images, and in speed.
+    """Compare engines with the checkpoint on golden images, with their graphs on validation samples, and in speed.
 
     Args:
         engine: that runs them.
         artifact: that they were built from.
         settings: of the build.
-        reference: the graphs and validation images; None: not available.
+        reference: the graphs and validation samples; None: not available.
         siblings: artifacts to compare the speed with, at the batches that the profiles are tuned for.
         progress: called with (images run, all images), then (rounds done, all rounds).
 
     Returns:
-        The fields ``parity``, ``validation`` and, where there are any, ``siblings`` of ``Engines``.
+        The fields ``parity``, ``validation`` and, where there are any, ``speed_comparisons`` of ``Engines``.
 
     Raises:
         ParityError: if they do not compute what the checkpoint computes.
@@ -54,4 +54,4 @@ def check_engines(
         return {"parity": records, "validation": validation}
     inputs = artifact.modality.collate(artifact.golden().examples)
     times = compare_speed(engine, siblings, inputs, tuned_batches(settings), progress=progress)
-    return {"parity": records, "validation": validation, "siblings": times}
+    return {"parity": records, "validation": validation, "speed_comparisons": times}

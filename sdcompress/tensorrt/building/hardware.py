@@ -11,8 +11,8 @@ from sdcompress.errors import SetupError, UsageError
 from sdcompress.schema.engines import BatchProfile, HardwareCompatibility
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.manifest import Manifest
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 from sdcompress.tensorrt.nvidia.install import major_minor
-from sdcompress.tensorrt.nvidia.probe import Gpu
 
 __all__ = ["check_graphs", "check_hardware", "check_memory", "least_bytes", "tensor_shape"]
 
@@ -69,7 +69,7 @@ def check_hardware(manifest: Manifest, gpu: Gpu, hardware_compatibility: Hardwar
 
 
 def least_bytes(manifest: Manifest, profiles: Sequence[BatchProfile]) -> int:
-    """A lower bound of the memory of all engines of an artifact at the largest batch.
+    """Return a lower bound of the memory of all engines of an artifact at the largest batch.
 
     It counts the weights (each graph's file, whose precision is the plan's) and the inputs and outputs of the segments.
     It cannot count the tensors inside a segment, the workspace of layers, and CUDA itself.
@@ -113,7 +113,7 @@ def check_memory(manifest: Manifest, profiles: Sequence[BatchProfile], *, free: 
 
 
 def tensor_shape(tensor: Tensor, batch: int) -> tuple[int, ...]:
-    """A tensor's shape at a batch size.
+    """Return a tensor's shape at a batch size.
 
     Raises:
         UsageError: if it varies in another axis than the batch.

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ParityError
 from sdcompress.modalities import Inputs
-from sdcompress.runtime.resident.buckets import buckets
+from sdcompress.runtime.on_device.buckets import buckets
+from sdcompress.schema.change import ParityRecord
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.manifest import Manifest
-from sdcompress.schema.parity import ParityRecord
 from sdcompress.tasks import Task
 from sdcompress.verification.parity import count_flips
 
@@ -31,7 +31,7 @@ class Exits(Protocol):
     """The part of the runtime's engine that is used here."""
 
     def exits(self, inputs: Inputs) -> Float:
-        """The outputs of every exit, float32 [E, B, ...]."""
+        """Return the outputs of every exit, float32 [E, B, ...]."""
 
 
 def run_parity(
@@ -55,7 +55,7 @@ def run_parity(
     widened = tf32_applies(artifact.manifest, tf32=tf32)
     records, problems = [], []
     for index, record in enumerate(artifact.manifest.parity):
-        limit = tolerance(record.allowed, golden.outputs[index], tf32=widened)
+        limit = tolerance(record.tolerance, golden.outputs[index], tf32=widened)
         compared, problem = compare_exit(
             record.exit,
             [outputs[index] for outputs in runs],
@@ -76,7 +76,7 @@ def run_parity(
 
 
 def alternative_build(manifest: Manifest, *, tf32: bool) -> str:
-    """The next step for engines that are too far from their graphs.
+    """Return the next step for engines that are too far from their graphs.
 
     Args:
         manifest: of the artifact.
@@ -124,7 +124,9 @@ def compare_exit(
         return None, f"{name}: outputs are not finite"
     flips = count_flips(task, runs, reference, allowed=limit)
     worst = float(np.abs(difference).max())
-    record = ParityRecord(exit=name, samples=len(reference), batches=batches, max_abs=worst, allowed=limit, flips=flips)
+    record = ParityRecord(
+        exit=name, samples=len(reference), batches=batches, max_abs_diff=worst, tolerance=limit, flips=flips
+    )
     if worst > limit:
         return record, f"{name}: outputs are off by {worst:.2g} (allowed {limit:.2g}), {flips} decisions change"
     return record, ""

@@ -36,7 +36,7 @@ class Fault(NamedTuple):
 
 
 def parse_error(file: str, faults: Sequence[Fault], *, tensorrt: str, reason: str) -> UsageError:
-    """The error for a segment that cannot be parsed, with the node, the segment and the next step.
+    """Return the error for a segment that cannot be parsed, with the node, the segment and the next step.
 
     Args:
         file: the segment's name.
@@ -63,7 +63,7 @@ def parse_error(file: str, faults: Sequence[Fault], *, tensorrt: str, reason: st
 
 
 def node_at(model: bytes, index: int) -> tuple[str, str] | None:
-    """Operator and name of a node; None if no node has that number, or the file is no ONNX.
+    """Return operator and name of a node; None if no node has that number, or the file is no ONNX.
 
     Args:
         model: bytes of a file that could not be parsed.

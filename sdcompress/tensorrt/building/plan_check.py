@@ -99,7 +99,7 @@ def check_precision(plans: Sequence[tuple[Precision, PlanFacts]], *, typed: bool
 
 
 def border_problem(segment: Segment, tensors: Sequence[tuple[Tensor, bool]]) -> str | None:
-    """How a plan's inputs and outputs differ from its graph's; None if they are equal.
+    """Return how a plan's inputs and outputs differ from its graph's; None if they are equal.
 
     Args:
         segment: the graph's.

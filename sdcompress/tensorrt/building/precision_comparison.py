@@ -8,20 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.benchmarking.clock import TimedCall
+from sdcompress.benchmarking.clock import TimedCall, time_interleaved
 from sdcompress.benchmarking.stats import ratio_of_means, verdict
-from sdcompress.benchmarking.turns import take_turns
 from sdcompress.calibration.reference_model import comparable
 from sdcompress.errors import UsageError
 from sdcompress.modalities import Inputs
-from sdcompress.progress import Progress, part
+from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.resident.buckets import buckets
-from sdcompress.schema.engines import Engines, SiblingTime
+from sdcompress.runtime.on_device.buckets import buckets
+from sdcompress.schema.engines import Engines, SpeedComparison
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.nvidia.compatible import choose_engines
-from sdcompress.tensorrt.nvidia.probe import Gpu
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 
 __all__ = ["Sibling", "compare_speed", "find_siblings", "tuned_batches"]
 
@@ -73,7 +72,7 @@ def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str,
 
 
 def tuned_batches(settings: BuildSettings) -> list[int]:
-    """The batches that the profiles are tuned for, each once, rising."""
+    """Return the batches that the profiles are tuned for, each once, rising."""
     return sorted({profile.opt for profile in settings.profiles})
 
 
@@ -100,7 +99,7 @@ def compare_speed(
     rounds: int = _ROUNDS,
     seconds: float = _SECONDS,
     progress: Progress | None = None,
-) -> tuple[SiblingTime, ...]:
+) -> tuple[SpeedComparison, ...]:
     """Time all engines to the last exit, host to host, in interleaved rounds.
 
     Args:
@@ -112,16 +111,16 @@ def compare_speed(
         seconds: of one turn.
         progress: called with (rounds done, all rounds).
     """
-    times: list[SiblingTime] = []
+    times: list[SpeedComparison] = []
     for batches_done, batch in enumerate(batches):
-        timed_calls = take_turns(
+        timed_calls = time_interleaved(
             [engine, *(sibling_engine for _, sibling_engine in siblings)],
             inputs,
             batch,
             rounds=rounds,
             seconds=seconds,
             warm_up_ms=_WARM_UP_MS,
-            progress=part(progress, batches_done * rounds, len(batches) * rounds),
+            progress=subprogress(progress, batches_done * rounds, len(batches) * rounds),
         )
         times += [
             _time(sibling, timed_calls[0], timed_call, batch)
@@ -130,14 +129,14 @@ def compare_speed(
     return tuple(times)
 
 
-def _time(sibling: Sibling, ours: TimedCall, theirs: TimedCall, batch: int) -> SiblingTime:
+def _time(sibling: Sibling, ours: TimedCall, theirs: TimedCall, batch: int) -> SpeedComparison:
     ratio = ratio_of_means(theirs.rounds, ours.rounds)
-    return SiblingTime(
+    return SpeedComparison(
         digest=sibling.digest,
         precision=sibling.precision,
         batch=batch,
         ms=float(np.median(ours.ms)),
-        sibling_ms=float(np.median(theirs.ms)),
+        other_ms=float(np.median(theirs.ms)),
         speedup=ratio.value,
         low=ratio.low,
         high=ratio.high,

@@ -27,7 +27,7 @@ _UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "KiB": 2**10, "MiB"
 
 
 def parse_batch(text: str) -> tuple[BatchProfile, ...]:
-    """Profiles from ``--batch``: "1:8:32", "16" or "1:1:1,2:4:8,9:16:32".
+    """Return profiles from ``--batch``: "1:8:32", "16" or "1:1:1,2:4:8,9:16:32".
 
     Raises:
         UsageError: if it is none, or has a gap.
@@ -42,7 +42,7 @@ def parse_batch(text: str) -> tuple[BatchProfile, ...]:
 def parse_shapes(
     network_input: Tensor, *, smallest: str | None, opt: str | None, largest: str | None
 ) -> tuple[BatchProfile, ...]:
-    """The profile of trtexec's ``--minShapes``, ``--optShapes`` and ``--maxShapes``.
+    """Return the profile of trtexec's ``--minShapes``, ``--optShapes`` and ``--maxShapes``.
 
     As in trtexec, ``opt`` alone sets all three.
 
@@ -72,7 +72,7 @@ def parse_shapes(
 
 
 def parse_bytes(text: str, flag: str) -> int:
-    """Bytes from "2GiB", "512M" or a number; K, M and G are powers of 1024, as in trtexec.
+    """Return bytes from "2GiB", "512M" or a number; K, M and G are powers of 1024, as in trtexec.
 
     Raises:
         UsageError: if it is none of these, or less than 1.
@@ -86,7 +86,7 @@ def parse_bytes(text: str, flag: str) -> int:
 
 
 def describe(profiles: Sequence[BatchProfile]) -> str:
-    """Profiles in the form of ``--batch``."""
+    """Return profiles in the form of ``--batch``."""
     return ",".join(map(_text, profiles))
 
 

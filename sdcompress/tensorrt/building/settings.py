@@ -30,7 +30,7 @@ class BuildSettings:
         timing_cache: file of the builder's measurements, written after each plan. Its name ends in .timing or .cache,
             so that a mistyped name cannot overwrite another file. None: a file in the user's cache folder, named after
             TensorRT, GPU and driver.
-        validation_images: most images to compare the engines with their graphs on; 0 for none.
+        validation_samples: most images to compare the engines with their graphs on; 0 for none.
         max_drop: accuracy that every exit and the policy may lose on them, 0.01 = one point.
         against: artifacts of other precisions with engines for this machine, to compare the speed with.
     """
@@ -42,7 +42,7 @@ class BuildSettings:
     version_compatible: bool = False
     hardware_compatibility: HardwareCompatibility = "none"
     timing_cache: Path | None = None
-    validation_images: int = 2000
+    validation_samples: int = 2000
     max_drop: float = 0.01
     against: tuple[Path, ...] = ()
 
@@ -50,9 +50,9 @@ class BuildSettings:
         if self.level is not None and not 0 <= self.level <= 5:
             raise UsageError(f"The level is {self.level}.", allowed="0 to 5", next_step="leave it out for the default")
         check_drop(self.max_drop)
-        if self.validation_images < 0:
+        if self.validation_samples < 0:
             raise UsageError(
-                f"The number of validation images is {self.validation_images}.",
+                f"The number of validation samples is {self.validation_samples}.",
                 allowed="1 or more, or 0 for none",
                 next_step="leave it out for 2000, or for all where there are fewer",
             )

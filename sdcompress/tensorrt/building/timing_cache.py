@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdcompress.artifact.outside import check_outside
+from sdcompress.artifact.output_path import check_outside
 from sdcompress.errors import SdcompressError, StorageError, UsageError
 from sdcompress.storage import storage_errors
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 from sdcompress.tensorrt.nvidia.log import Log
-from sdcompress.tensorrt.nvidia.probe import Gpu
 
 __all__ = ["Timings", "cache_file", "engines_folder", "open_timings", "read_cache", "saved_log", "write_cache"]
 
@@ -106,7 +106,7 @@ def _write_log(text: str, cache: Path | None) -> Path:
 
 
 def cache_file(tensorrt: str, gpu: Gpu) -> Path:
-    """The default file: ``sdcompress/tensorrt/...`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+    """Return the default file: ``sdcompress/tensorrt/...`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
 
     A timing depends on the builder, the GPU and the driver; TensorRT itself checks the first two.
     """
@@ -115,12 +115,12 @@ def cache_file(tensorrt: str, gpu: Gpu) -> Path:
 
 
 def engines_folder(tensorrt: str, gpu: Gpu) -> str:
-    """The folder of a machine's engines inside an artifact, e.g. ``engines/nvidia-l4-trt10.9.0.34``."""
+    """Return the folder of a machine's engines inside an artifact, e.g. ``engines/nvidia-l4-trt10.9.0.34``."""
     return f"engines/{_slug(gpu.name)}-trt{tensorrt}"
 
 
 def read_cache(file: Path) -> bytes:
-    """The measurements of an earlier build; empty if there is none."""
+    """Return the measurements of an earlier build; empty if there is none."""
     try:
         return file.read_bytes()
     except FileNotFoundError:

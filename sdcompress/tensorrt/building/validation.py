@@ -1,4 +1,4 @@
-"""Compare engines with the graphs they were built from, on validation images: every exit and the exit policy."""
+"""Compare engines with the graphs they were built from, on validation samples: every exit and the exit policy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Reference(NamedTuple):
 
 
 def find_reference(model: TrainedModel, *, count: int) -> Reference | None:
-    """The opened graphs of an artifact and validation images; None with a warning where one is not available.
+    """Return the opened graphs of an artifact and validation samples; None with a warning where one is not available.
 
     Args:
         model: the artifact. If its options name the folder of the data, that must hold it; else the recipe's folder is
@@ -58,7 +58,7 @@ def find_reference(model: TrainedModel, *, count: int) -> Reference | None:
         if model.options.data_dir is not None:
             raise
         warnings.warn(
-            f"The engines are not compared with their graphs on validation images: {error.problem} To compare them: "
+            f"The engines are not compared with their graphs on validation samples: {error.problem} To compare them: "
             f"{error.next_step}, or name the folder of the data with --data-dir.",
             stacklevel=3,
         )
@@ -100,7 +100,7 @@ def validate(
     problems = [_problem(quality, max_drop) for quality in qualities] + [_lost(policy, max_drop)]
     if any(problems):
         raise VerificationError(
-            f"On {len(samples)} validation images the engines are worse than the graphs they were built from: "
+            f"On {len(samples)} validation samples the engines are worse than the graphs they were built from: "
             f"{'; '.join(filter(None, problems))}.",
             allowed=f"finite logits, and at most {max_drop:.2%} of accuracy lost at every exit and by the policy",
             next_step=f"{alternative_build(manifest, tf32=tf32)}; or allow it with --max-drop",
@@ -116,13 +116,13 @@ def _problem(quality: Quality, max_drop: float) -> str:
         return f"{change.name}: logits of the engines or of the graphs are not finite"
     if not quality.loses_more_than(max_drop):
         return ""
-    return f"{change.name}: {change.score_before:.2%} before, {change.score_after:.2%} after"
+    return f"{change.name}: {change.metric_before:.2%} before, {change.metric_after:.2%} after"
 
 
 def _lost(policy: PolicyChange | None, max_drop: float) -> str:
-    if policy is None or policy.score_before - policy.score_after <= max_drop + 1e-9:
+    if policy is None or policy.metric_before - policy.metric_after <= max_drop + 1e-9:
         return ""
     return (
-        f"by the policy: {policy.score_before:.2%} before, {policy.score_after:.2%} after ({policy.moved} samples "
-        "take another exit)"
+        f"by the policy: {policy.metric_before:.2%} before, {policy.metric_after:.2%} after ({policy.exit_changes} "
+        "samples take another exit)"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sdcompress.errors import SetupError
 from sdcompress.schema.engines import Engines
-from sdcompress.tensorrt.nvidia.probe import Gpu
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 
 __all__ = ["choose_engines", "incompatibility", "same_machine"]
 
@@ -18,7 +18,7 @@ _AMPERE = (8, 0)
 def choose_engines(
     engines: Sequence[Engines], *, tensorrt: str, gpu: Gpu, artifact: str, lean: bool = False
 ) -> Engines:
-    """The engines to load: those built for exactly this machine, else the last that it can load.
+    """Return the engines to load: those built for exactly this machine, else the last that it can load.
 
     Args:
         engines: of the artifact's manifest.
@@ -51,7 +51,7 @@ def same_machine(engines: Engines, *, tensorrt: str, gpu: Gpu) -> bool:
 
 
 def incompatibility(engines: Engines, *, tensorrt: str, gpu: Gpu, lean: bool = False) -> str | None:
-    """Why engines cannot be loaded here, as the beginning of a sentence; None if they can.
+    """Return why engines cannot be loaded here, as the beginning of a sentence; None if they can.
 
     A plan runs with the TensorRT version that built it, all four numbers, and on the same GPU. A version-compatible
     plan (from 8.6) also runs with later versions, up to the next major one. A hardware-compatible plan also runs on

@@ -21,7 +21,7 @@ __all__ = ["make_context", "profiles_shared", "scratch_bytes"]
 
 
 def scratch_bytes(engine: tensorrt.ICudaEngine) -> int:
-    """Scratch memory of one execution context of an engine, for any of its profiles."""
+    """Return scratch memory of one execution context of an engine, for any of its profiles."""
     size = getattr(engine, "device_memory_size_v2", None)  # 10.1 and later; 11 has no other
     return int(engine.device_memory_size if size is None else size)  # type: ignore[attr-defined,unused-ignore]
 
@@ -34,7 +34,7 @@ def profiles_shared(trt: TensorRT) -> bool:
 def make_context(
     trt: TensorRT, engine: tensorrt.ICudaEngine, log: Log, memory: int, size: int
 ) -> tensorrt.IExecutionContext:
-    """A context that computes in memory of the caller.
+    """Return a context that computes in memory of the caller.
 
     Args:
         trt: from ``load``.

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import SetupError
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
 __all__ = ["Cuda", "check_result", "load_runtime"]
 
@@ -31,7 +31,7 @@ _STEPS = {
 
 
 def load_runtime() -> Any:
-    """The module ``cuda.bindings.runtime``, after a check that there is a GPU.
+    """Return the module ``cuda.bindings.runtime``, after a check that there is a GPU.
 
     Raises:
         SetupError: if there is no driver, no GPU, or no cuda-bindings.
@@ -49,7 +49,7 @@ def load_runtime() -> Any:
 
 
 def check_result(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
-    """The values of a call behind its error code: an empty tuple, one value, or a tuple.
+    """Return the values of a call behind its error code: an empty tuple, one value, or a tuple.
 
     Args:
         runtime: from ``load_runtime``.
@@ -110,7 +110,7 @@ class Cuda:
         self._event = self.event()
 
     def alloc(self, size: int) -> int:
-        """The address of ``size`` zero bytes; valid until ``close``."""
+        """Return the address of ``size`` zero bytes; valid until ``close``."""
         size = max(size, 1)
         address = int(self._check(self._rt.cudaMalloc(size), f"allocating {size:,} bytes on the GPU"))
         self._blocks.append(address)
@@ -127,7 +127,7 @@ class Cuda:
         return array
 
     def close(self) -> None:
-        """Free all memory, graphs and events; may be called twice."""
+        """Return free all memory, graphs and events; may be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -172,7 +172,7 @@ class Cuda:
         self._check(self._rt.cudaDeviceSynchronize(), "waiting for the whole GPU")
 
     def event(self) -> Any:
-        """A new event with timing."""
+        """Return a new event with timing."""
         return self._check(self._rt.cudaEventCreate(), "making an event")
 
     def record(self, event: Any) -> None:
@@ -180,11 +180,11 @@ class Cuda:
         self._check(self._rt.cudaEventRecord(event, self._stream), "recording an event")
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
-        """Milliseconds of the GPU's clock between two events that have completed."""
+        """Return milliseconds of the GPU's clock between two events that have completed."""
         return float(self._check(self._rt.cudaEventElapsedTime(start, end), "reading events"))
 
     def capture(self, queue: Callable[[], None]) -> Any | None:
-        """An executable graph of the work that a call queues on the stream; None if it cannot be captured.
+        """Return an executable graph of the work that a call queues on the stream; None if it cannot be captured.
 
         Garbage collection is off meanwhile: freeing GPU memory is not permitted within a capture. A failed capture is
         ended and its error cleared, so that plain queueing goes on. The work must have run once before: engines

@@ -6,8 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sdcompress.errors import SetupError
 from sdcompress.schema.base import Frozen
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 from sdcompress.tensorrt.nvidia.install import install_line, version_problem
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
 from sdcompress.tensorrt.nvidia.trt import import_tensorrt, version_of
 
 __all__ = ["TensorRtState", "diagnose_tensorrt"]

@@ -57,7 +57,7 @@ def layer_types(text: str) -> dict[str, int]:
 
 
 def lower_problem(requested: Precision, layers: Mapping[str, int]) -> str | None:
-    """Which layers of a plan have a lower precision than requested, as text; None if there are none.
+    """Return which layers of a plan have a lower precision than requested, as text; None if there are none.
 
     Args:
         requested: the precision of the graph; with int8 and fp8 layers may also be fp16 or bf16.
@@ -68,7 +68,7 @@ def lower_problem(requested: Precision, layers: Mapping[str, int]) -> str | None
 
 
 def missing_problem(requested: Precision, layers: Mapping[str, int], *, typed: bool) -> str | None:
-    """That no layer of an artifact's plans has the requested precision, as text; None if one has or may have it.
+    """Return that no layer of an artifact's plans has the requested precision, as text; None if one has or may have it.
 
     Layers of heads stay fp32, and a segment may be only a head: so the layers of all plans are counted together.
 

@@ -12,7 +12,7 @@ SUPPORTED = "TensorRT 8.5, 8.6, 10 or 11"
 
 
 def not_importable(error: Exception, cuda: str) -> SetupError:
-    """The error for a ``tensorrt`` that could not be imported: absent, or without one of its libraries.
+    """Return the error for a ``tensorrt`` that could not be imported: absent, or without one of its libraries.
 
     Args:
         error: of the import.
@@ -36,7 +36,7 @@ def not_importable(error: Exception, cuda: str) -> SetupError:
 
 
 def install_line(cuda: str = "") -> str:
-    """The command that installs a TensorRT for a driver.
+    """Return the command that installs a TensorRT for a driver.
 
     Args:
         cuda: the newest CUDA version that the driver supports; empty: unknown.
@@ -54,7 +54,7 @@ def install_line(cuda: str = "") -> str:
 
 
 def version_problem(version: str) -> str | None:
-    """Why a TensorRT version is not supported; None if it is."""
+    """Return why a TensorRT version is not supported; None if it is."""
     major, minor = major_minor(version)
     if major in (10, 11) or (major == 8 and minor in (5, 6)):
         return None
@@ -62,6 +62,6 @@ def version_problem(version: str) -> str | None:
 
 
 def major_minor(version: str) -> tuple[int, int]:
-    """Major and minor number of a version; (0, 0) if it has none."""
+    """Return major and minor number of a version; (0, 0) if it has none."""
     numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)

@@ -63,7 +63,7 @@ class Log:
         self.all_lines.append(line)
 
     def reason(self) -> str:
-        """The last errors, or the last warnings if there are none, for a message."""
+        """Return the last errors, or the last warnings if there are none, for a message."""
         lines = list(self.lines)
         errors = [line for line in lines if line[1] in "FE"]
         return " | ".join((errors or lines)[-3:]) or "TensorRT gives no reason"
@@ -72,7 +72,7 @@ class Log:
 def create(
     make: Callable[[], Made | None], log: Log, kind: str, *, next_step: str = "run 'sdcompress doctor' on this machine"
 ) -> Made:
-    """The result of a factory of TensorRT, or an error with the reason from the log.
+    """Return the result of a factory of TensorRT, or an error with the reason from the log.
 
     Args:
         make: returns None, or raises pybind11's TypeError about a null pointer, if TensorRT fails.

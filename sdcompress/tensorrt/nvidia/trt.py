@@ -14,9 +14,9 @@ from sdcompress.errors import SetupError, UsageError
 from sdcompress.schema.engines import HardwareCompatibility
 from sdcompress.schema.graphs import Precision
 from sdcompress.tensorrt.nvidia._api import TensorRT
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 from sdcompress.tensorrt.nvidia.install import SUPPORTED, install_line, major_minor, not_importable, version_problem
 from sdcompress.tensorrt.nvidia.log import Log, create, dispatch
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
 from sdcompress.tensorrt.nvidia.progress import BuildProgress
 
 if TYPE_CHECKING:
@@ -104,12 +104,12 @@ def is_lean(trt: TensorRT) -> bool:
 
 
 def version_of(trt: Any) -> str:
-    """The full version of a ``TensorRT``; a function, because mypy allows no ``__version__`` in a protocol."""
+    """Return the full version of a ``TensorRT``; a function, because mypy allows no ``__version__`` in a protocol."""
     return str(trt.__version__)
 
 
 def logger(trt: TensorRT) -> tensorrt.ILogger:
-    """The logger of this process, which passes messages to every ``Log``; never freed.
+    """Return the logger of this process, which passes messages to every ``Log``; never freed.
 
     TensorRT keeps the first logger and ignores others ("differs from one already registered"). A logger for each engine
     would receive nothing, and the first would be used after it was freed.
@@ -129,7 +129,7 @@ def _dispatch(_logger: object, severity: Any, msg: str, dispatch: Callable[[Any,
 
 
 def make_monitor(trt: TensorRT, report: Callable[[int], None], stopped: Callable[[], bool]) -> Any:
-    """A progress monitor for a builder's configuration, see ``BuildProgress``; None before 9.0."""
+    """Return a progress monitor for a builder's configuration, see ``BuildProgress``; None before 9.0."""
     base = getattr(trt, "IProgressMonitor", None)
     return None if base is None else type("Monitor", (BuildProgress, base), {})(report, stopped)
 
@@ -142,7 +142,7 @@ def set_monitor(config: tensorrt.IBuilderConfig, monitor: Any) -> None:
 
 
 def make_runtime(trt: TensorRT, log: Log, *, version_compatible: bool = False) -> tensorrt.Runtime:
-    """A runtime that loads plans.
+    """Return a runtime that loads plans.
 
     Args:
         trt: from ``load``.
@@ -161,7 +161,7 @@ def make_runtime(trt: TensorRT, log: Log, *, version_compatible: bool = False) -
 
 
 def dtype_name(trt: TensorRT, dtype: Any) -> str:
-    """Numpy's name of a tensor's type: "float32", "int64" ...
+    """Return Numpy's name of a tensor's type: "float32", "int64" ...
 
     Raises:
         SetupError: if numpy has no such type (BF16, FP8), which inputs and outputs of an engine may not have.
@@ -182,7 +182,7 @@ def is_strongly_typed(trt: TensorRT) -> bool:
 
 
 def network_flags(trt: TensorRT) -> int:
-    """Flags for ``create_network``: strongly typed from 9.0, explicit batch before 10.
+    """Return flags for ``create_network``: strongly typed from 9.0, explicit batch before 10.
 
     10 ignores the flag for an explicit batch, and 11 does not have it.
     """

@@ -16,7 +16,7 @@ from PIL import Image
 from sdcompress.data import load
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import DataError, MissingExtraError, RecipeError
-from sdcompress.schema.recipe import Data
+from sdcompress.schema.recipe import Data, Modality
 
 datasets = pytest.importorskip("datasets")
 
@@ -26,6 +26,9 @@ CLASSES = datasets.ClassLabel(names=["even", "odd"])
 @pytest.fixture(autouse=True, scope="module")
 def _quiet():
     datasets.disable_progress_bars()
+
+
+SIZE = Modality(image_size=28)
 
 
 def image(value: int, mode: str = "RGB") -> bytes:
@@ -51,7 +54,7 @@ def saved(root: Path, **splits) -> Path:
 
 
 def loaded(root: Path, **settings: object) -> Dataset:
-    return load(Data(name="huggingface", dir=str(root), image_size=28, **settings), seed=0)
+    return load(Data(name="huggingface", dir=str(root), **settings), seed=0, modality=SIZE)
 
 
 def brightness(samples) -> list[int]:
@@ -115,7 +118,7 @@ def test_images_are_decoded_as_those_of_a_folder_are(tmp_path: Path) -> None:
     ):
         (tmp_path / "files" / name).mkdir(parents=True)
         (tmp_path / "files" / name / "0.png").write_bytes(content)
-    beside = load(Data(name="imagefolder", dir=str(tmp_path / "files"), image_size=28, validation=0.0), seed=0)
+    beside = load(Data(name="imagefolder", dir=str(tmp_path / "files"), validation=0.0), seed=0, modality=SIZE)
     np.testing.assert_array_equal(decoded[0], beside.train.examples(np.array([0]))[0])
 
 
@@ -312,7 +315,7 @@ def test_neither_the_package_nor_torch_comes_with_the_file_and_torch_not_with_th
 import sys
 from sdcompress.data import load
 from sdcompress.data.sources import huggingface
-from sdcompress.schema.recipe import Data
+from sdcompress.schema.recipe import Data, Modality
 print("datasets" in sys.modules, len(load(Data(name="huggingface", dir={str(tmp_path)!r}), seed=0).train))
 print("torch" in sys.modules)
 """

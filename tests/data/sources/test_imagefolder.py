@@ -13,7 +13,9 @@ from sdcompress import recipes
 from sdcompress.data import load
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import DataError, RecipeError
-from sdcompress.schema.recipe import Data
+from sdcompress.schema.recipe import Data, Modality
+
+SIZE = Modality(image_size=28)
 
 
 def picture(path: Path, value: int, size: tuple[int, int] = (40, 48), mode: str = "RGB") -> None:
@@ -30,8 +32,8 @@ def tree(root: Path, *, splits: tuple[str, ...] = ("train", "test"), classes: st
     return root
 
 
-def loaded(root: Path, **settings: object) -> Dataset:
-    return load(Data(name="imagefolder", dir=str(root), image_size=28, **settings), seed=0)
+def loaded(root: Path, modality: Modality = SIZE, **settings: object) -> Dataset:
+    return load(Data(name="imagefolder", dir=str(root), **settings), seed=0, modality=modality)
 
 
 def values(dataset: Dataset) -> dict[str, list[int]]:
@@ -106,7 +108,7 @@ def test_an_image_of_16_bits_is_scaled(tmp_path: Path) -> None:
     tree(tmp_path)
     Image.fromarray(np.full((40, 40), 3000, np.uint16)).save(tmp_path / "train" / "b" / "03.png")
     for white, level in ((None, 12), (4095, 187)):  # 255 * 3000 / 65535 = 11.7 and 255 * 3000 / 4095 = 186.8
-        dataset = loaded(tmp_path, validation=0.0, white_level=white)
+        dataset = loaded(tmp_path, Modality(image_size=28, white_level=white), validation=0.0)
         assert (dataset.train.examples(np.array([13])) == level).all()
 
 
@@ -245,5 +247,5 @@ def test_what_is_to_be_typed_names_a_broken_image_of_any_letters(tmp_path: Path)
     with pytest.raises(DataError, match="1 of 41 examples") as caught:
         loaded(tmp_path).check()
     _, setting = shlex.split(caught.value.next_step[caught.value.next_step.index("--set") :])
-    recipe = recipes.read({"data": {"name": "imagefolder", "dir": str(tmp_path), "image_size": 28}}, [setting])
+    recipe = recipes.read({"data": {"name": "imagefolder", "dir": str(tmp_path)}}, [setting])
     load(recipe.data, seed=0).check()

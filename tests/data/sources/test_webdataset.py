@@ -19,9 +19,12 @@ from PIL import Image
 from sdcompress.data import load
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import DataError, RecipeError
-from sdcompress.schema.recipe import Data
+from sdcompress.schema.recipe import Data, Modality
 
 Files = Iterable[tuple[str, bytes]]
+
+
+SIZE = Modality(image_size=28)
 
 
 def image(value: int, kind: str = "png", mode: str = "RGB") -> bytes:
@@ -59,7 +62,7 @@ def tree(root: Path, splits: tuple[str, ...] = ("train", "test")) -> Path:
 
 
 def loaded(root: Path, **settings: object) -> Dataset:
-    return load(Data(name="webdataset", dir=str(root), image_size=28, **settings), seed=0)
+    return load(Data(name="webdataset", dir=str(root), **settings), seed=0, modality=SIZE)
 
 
 def values(dataset: Dataset) -> dict[str, list[int]]:
@@ -216,11 +219,11 @@ def test_the_fingerprint_is_that_of_names_and_sizes(tmp_path: Path) -> None:
 
 def test_the_fingerprint_of_a_training_refuses_other_shards(tmp_path: Path) -> None:
     first = loaded(tree(tmp_path)).fingerprint
-    spec = Data(name="webdataset", dir=str(tmp_path), image_size=28)
-    assert load(spec, seed=0, fingerprint=first).fingerprint == first
+    spec = Data(name="webdataset", dir=str(tmp_path))
+    assert load(spec, seed=0, modality=SIZE, fingerprint=first).fingerprint == first
     shard(tmp_path / "train" / "a-002.tar", pairs([20]))
     with pytest.raises(DataError, match="not the one that was trained on"):
-        load(spec, seed=0, fingerprint=first)
+        load(spec, seed=0, modality=SIZE, fingerprint=first)
 
 
 def test_folders_without_shards_are_refused(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from sdcompress import registry
+from sdcompress.errors import RecipeError
 from sdcompress.models import heads
-from sdcompress.models.macs import MacCounter
+from sdcompress.models._trace import MacCounter
 
-NAMES = registry.names(heads.ROOM)
+NAMES = [name for name in registry.names(heads.ROOM) if name != "dense"]  # one vector for each sample
 CONVOLUTIONS = [name for name in NAMES if name != "linear"]
 
 
@@ -88,3 +89,29 @@ def test_tokens_are_pooled_by_mean_or_by_the_first(name):
     assert torch.equal(first(tokens)[0], first(shuffled)[0])
     assert torch.allclose(mean(tokens)[0], mean(tokens.flip(1))[0], atol=1e-6)
     assert not torch.allclose(first(tokens)[0], first(tokens.flip(1))[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(32, 16, 16), (8, 5, 9), (16, 1, 1)])
+def test_dense_logits_are_the_classifier_upsampled(shape):
+    kind = registry.load(heads.ROOM, "dense", extra="train")
+    torch.manual_seed(0)
+    made = kind(shape, (7, 20, 30), width=12, final_shape=shape, pool="mean").eval()
+    features = torch.rand(3, *shape)
+    logits, feature = made(features)
+    assert (logits.shape, feature.shape, made.feature_size) == ((3, 7, 20, 30), (3, 12), 12)
+    body = made.body(features)
+    assert torch.equal(feature, body.mean((2, 3)))
+    up = torch.nn.functional.interpolate(made.classifier(body), size=(20, 30), mode="bilinear", align_corners=False)
+    assert torch.equal(logits, up)
+    made.train()(features)[0].square().sum().backward()
+    assert all(p.grad is not None for p in made.parameters())
+
+
+def test_heads_say_which_outputs_they_give():
+    dense, linear = (registry.load(heads.ROOM, name, extra="train") for name in ("dense", "linear"))
+    with pytest.raises(RecipeError, match="one vector for each sample.*such as dense"):
+        linear((8, 4, 4), (5, 8, 8), width=4, final_shape=(8, 4, 4), pool="mean")
+    with pytest.raises(RecipeError, match="outputs of every pixel"):
+        dense((8, 4, 4), (5,), width=4, final_shape=(8, 4, 4), pool="mean")
+    with pytest.raises(RecipeError, match=r"gives? tokens \[17, 32\]"):
+        dense((17, 32), (5, 8, 8), width=4, final_shape=(17, 32), pool="mean")

@@ -20,9 +20,9 @@ from sdcompress.errors import ArtifactError, CertificateError, InputError, Setup
 from sdcompress.options import EngineOptions
 from sdcompress.policies import restore, scores
 from sdcompress.runtime.cascade import CascadeEngine
-from sdcompress.runtime.open import open_engine, open_network
-from sdcompress.runtime.resident.chain import ResidentChain
-from sdcompress.runtime.resident.plans import check_version, plan_bytes, row_shape
+from sdcompress.runtime.on_device.executor import DeviceExecutor
+from sdcompress.runtime.on_device.plans import check_version, plan_bytes, row_shape
+from sdcompress.runtime.open import open_cascade, open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.graphs import Tensor
@@ -30,8 +30,8 @@ from sdcompress.storage import sha256_of
 from sdcompress.tensorrt.building.build import build_engines
 from sdcompress.tensorrt.building.profiles import parse_batch
 from sdcompress.tensorrt.building.settings import BuildSettings
+from sdcompress.tensorrt.nvidia.gpu_query import free_memory, probe_cuda
 from sdcompress.tensorrt.nvidia.header import PlanHeader
-from sdcompress.tensorrt.nvidia.probe import free_memory, probe_cuda
 from sdcompress.tensorrt.nvidia.trt import load, version_of
 
 Write = Callable[..., Path]
@@ -138,13 +138,13 @@ def inputs_of(batch: int, seed: int = 0) -> np.ndarray:
 
 
 def on_gpu(path: Path) -> CascadeEngine:
-    return open_network(path, EngineOptions("tensorrt", device="cuda", allow_uncertified=True))
+    return open_cascade(path, EngineOptions("tensorrt", device="cuda", allow_uncertified=True))
 
 
-def chain_of(network: CascadeEngine) -> ResidentChain:
-    chain = network._chain
-    assert isinstance(chain, ResidentChain)
-    return chain
+def executor_of(network: CascadeEngine) -> DeviceExecutor:
+    executor = network._executor
+    assert isinstance(executor, DeviceExecutor)
+    return executor
 
 
 @pytest.mark.gpu
@@ -156,7 +156,7 @@ def test_every_batch_answers_as_onnxruntime_does(built: Callable[..., Path], bat
     parameters = {"weights": weights} if kind == "learned" else {}
     sizes = ",".join(f"{low}:{high}:{high}" for low, high in ((1, 1), (2, 2), (3, 4), (5, 8)))
     path = built(sizes if batch == "1,2,4,8" else batch, policy=(0.6, 0.6), kind=kind, parameters=parameters)
-    here, usual = on_gpu(path), open_network(path, EngineOptions(threads=1))
+    here, usual = on_gpu(path), open_cascade(path, EngineOptions(threads=1))
     policy = restore(kind, parameters, usual.task)
     for rows in (1, 2, 3, 7, 8, 9, 17, 33, 70):  # below the smallest profile, within, and in parts
         inputs = inputs_of(rows, seed=rows)
@@ -177,7 +177,7 @@ def test_every_batch_answers_as_onnxruntime_does(built: Callable[..., Path], bat
 @pytest.mark.tensorrt
 def test_every_segment_and_bucket_is_a_cuda_graph(built: Callable[..., Path]) -> None:
     network = on_gpu(built("1:1:1,2:2:2,3:4:4"))  # one bucket a profile, so that this holds in TensorRT 8 too
-    assert all(launch.recorded for launches in chain_of(network)._launches for launch in launches)  # type: ignore[attr-defined]
+    assert all(launch.recorded for launches in executor_of(network)._launches for launch in launches)  # type: ignore[attr-defined]
 
 
 @pytest.mark.gpu

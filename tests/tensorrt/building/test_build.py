@@ -22,8 +22,8 @@ from sdcompress.tensorrt.building.build import attach, build_engines
 from sdcompress.tensorrt.building.profiles import parse_batch
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.nvidia.compatible import same_machine
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu, probe_cuda
 from sdcompress.tensorrt.nvidia.header import read_header
-from sdcompress.tensorrt.nvidia.probe import Gpu, probe_cuda
 
 L4 = Gpu("NVIDIA L4", "8.9", 24 * 2**30, "", "13.0")
 
@@ -70,7 +70,7 @@ def listed(artifact: Artifact, folder: Path, gpu: Gpu, tensorrt: str, content: b
         profiles=(BatchProfile(min=1, opt=8, max=32),),
         tf32=True,
         workspace_bytes=1,
-        level=3,
+        builder_optimization_level=3,
         log=entry(folder, f"{place}/build.log"),
         parity=(),
     )
@@ -110,7 +110,7 @@ def test_engines_are_built_proven_and_listed(old_opset: Path, tmp_path: Path, ca
     gpu = probe_cuda()
     assert same_machine(built, tensorrt=built.tensorrt, gpu=gpu)
     assert [record.exit for record in built.parity] == ["exit1", "exit2", "final"]
-    assert all(record.max_abs <= record.allowed and record.flips == 0 for record in built.parity)
+    assert all(record.max_abs_diff <= record.tolerance and record.flips == 0 for record in built.parity)
     assert all(set(plan.layers) <= {"fp32", "int32", "int64", "bool", "unknown"} for plan in built.plans)
     opened = open_artifact(tmp_path / "out")
     for plan in built.plans:
@@ -143,11 +143,11 @@ def test_engines_are_timed_beside_those_of_another_artifact(old_opset: Path, tmp
     other = build_engines(old_opset, first, settings=BuildSettings(tf32=False))
     settings = BuildSettings(profiles=parse_batch("1:1:1,2:8:32"), tf32=False, against=(first,))
     (built,) = build_engines(old_opset, tmp_path / "second", settings=settings).engines
-    assert [(time.digest, time.precision, time.batch) for time in built.siblings] == [
+    assert [(time.digest, time.precision, time.batch) for time in built.speed_comparisons] == [
         (other.digest, "fp32", 1),
         (other.digest, "fp32", 8),
     ]
-    assert all(time.low <= time.speedup <= time.high for time in built.siblings)
+    assert all(time.low <= time.speedup <= time.high for time in built.speed_comparisons)
 
 
 @pytest.mark.gpu

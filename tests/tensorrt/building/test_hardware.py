@@ -15,7 +15,7 @@ from sdcompress.tensorrt.building import build
 from sdcompress.tensorrt.building.hardware import check_graphs, check_hardware, check_memory, least_bytes, tensor_shape
 from sdcompress.tensorrt.building.profiles import parse_batch
 from sdcompress.tensorrt.building.settings import BuildSettings
-from sdcompress.tensorrt.nvidia.probe import Gpu
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 
 Artifacts = Callable[..., Path]
 

@@ -34,7 +34,7 @@ def test_every_batch_that_the_runtime_will_run_is_run(tiny_artifact: Callable[..
     assert [record.exit for record in records] == ["exit1", "exit2", "final"]
     for record in records:
         assert record.batches == (1, 2, 4, 5, 8, 16, 32, 40)
-        assert record.max_abs <= record.allowed == 1e-4
+        assert record.max_abs_diff <= record.tolerance == 1e-4
         assert record.samples == 16
         assert record.flips == 0
 

@@ -24,7 +24,7 @@ from sdcompress.tensorrt.building.precision_comparison import Sibling, compare_s
 from sdcompress.tensorrt.building.profiles import parse_batch
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.building.validation import Reference
-from sdcompress.tensorrt.nvidia.probe import Gpu
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 
 L4 = Gpu("NVIDIA L4", "8.9", 24 * 2**30, "", "13.0")
 
@@ -64,7 +64,7 @@ def test_each_is_compared_at_each_batch() -> None:
     for one in times:
         assert one.low <= one.speedup <= one.high
     assert times[0].digest == "a" * 64
-    assert 3.0 <= times[0].ms < 12.0 <= times[0].sibling_ms  # a busy machine sleeps longer, never shorter
+    assert 3.0 <= times[0].ms < 12.0 <= times[0].other_ms  # a busy machine sleeps longer, never shorter
     assert times[0].speedup > 1.5
     assert times[1].speedup < 0.7
     assert calls[-1] == (10, 10)
@@ -90,7 +90,7 @@ def engines(**changed: Any) -> Engines:
         driver="",
         plans=(plan,) * 3,
         workspace_bytes=1,
-        level=3,
+        builder_optimization_level=3,
         log=FileEntry(file="engines/x/build.log", **file),
         parity=(),
         **usual | changed,
@@ -166,7 +166,7 @@ def test_all_of_it_is_shown_of_engines(tiny_artifact: Callable[..., Path], tiny_
     )
     assert [record.exit for record in checks["parity"]] == ["exit1", "exit2", "final"]
     assert checks["validation"].samples == 40
-    assert [time.batch for time in checks["siblings"]] == [2, 8]  # what the profiles are tuned for
+    assert [time.batch for time in checks["speed_comparisons"]] == [2, 8]  # what the profiles are tuned for
     checks_alone = check_engines(engine, artifact, settings, reference=None, siblings=())
     assert checks_alone["validation"] is None
-    assert "siblings" not in checks_alone
+    assert "speed_comparisons" not in checks_alone

@@ -21,8 +21,8 @@ from sdcompress.tensorrt.building.timing_cache import (
     saved_log,
     write_cache,
 )
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 from sdcompress.tensorrt.nvidia.log import Log
-from sdcompress.tensorrt.nvidia.probe import Gpu
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0", 80 * 2**30, "580.82.07", "13.0")
 

@@ -15,7 +15,7 @@ from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.options import Options
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Prediction
-from sdcompress.runtime.open import open_network
+from sdcompress.runtime.open import open_cascade
 from sdcompress.tensorrt.building.validation import Reference, find_reference, validate
 
 THRESHOLDS = (0.9, 0.8)
@@ -41,7 +41,7 @@ class Shifted:
 
 def test_the_same_network_changes_nothing(tiny_artifact: Callable[..., Path], tiny_network) -> None:
     path = tiny_artifact(policy=THRESHOLDS)
-    network, samples = open_network(path), tiny_network.samples(600)
+    network, samples = open_cascade(path), tiny_network.samples(600)
     calls: list[tuple[int, int]] = []
     found = validate(
         Reference(network, samples), Shifted(network, 0, 0.0), network.manifest,
@@ -49,29 +49,29 @@ def test_the_same_network_changes_nothing(tiny_artifact: Callable[..., Path], ti
     )  # fmt: skip
     assert found.samples == 600
     assert [change.name for change in found.exits] == ["exit1", "exit2", "final"]
-    assert all(change.changed == 0 and change.max_abs == 0 for change in found.exits)
+    assert all(change.decision_changes == 0 and change.max_abs_diff == 0 for change in found.exits)
     assert found.policy is not None
-    assert (found.policy.moved, found.policy.changed) == (0, 0)
+    assert (found.policy.exit_changes, found.policy.decision_changes) == (0, 0)
     assert found.policy.shares_before == found.policy.shares_after
     assert 0 < found.policy.shares_before[0] < 1
     assert calls[-1] == (600, 600)
 
 
 def test_a_change_is_counted_at_its_exit_and_in_the_decisions(tiny_artifact: Callable[..., Path], tiny_network) -> None:
-    network, samples = open_network(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
+    network, samples = open_cascade(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
     found = validate(Reference(network, samples), Shifted(network, 1, 0.5), network.manifest, max_drop=0.5, tf32=False)
     images = network.preprocess(samples.examples(np.arange(600)))
     expected = Shifted(network, 1, 0.5)
     before, after = network(images), expected(images)
-    assert [change.changed > 0 for change in found.exits] == [False, True, False]
-    assert found.exits[1].max_abs == pytest.approx(0.5, abs=1e-6)
+    assert [change.decision_changes > 0 for change in found.exits] == [False, True, False]
+    assert found.exits[1].max_abs_diff == pytest.approx(0.5, abs=1e-6)
     assert found.policy is not None
-    assert found.policy.moved == (before.exit_index != after.exit_index).sum() > 0
-    assert found.policy.changed == (before.decision != after.decision).sum() > 0
+    assert found.policy.exit_changes == (before.exit_index != after.exit_index).sum() > 0
+    assert found.policy.decision_changes == (before.decision != after.decision).sum() > 0
 
 
 def test_without_a_policy_there_are_no_decisions(tiny_artifact: Callable[..., Path], tiny_network) -> None:
-    network = open_network(tiny_artifact())
+    network = open_cascade(tiny_artifact())
     found = validate(Reference(network, tiny_network.samples(50)), network, network.manifest, max_drop=0.0, tf32=False)
     assert found.policy is None
 
@@ -80,7 +80,7 @@ def test_without_a_policy_there_are_no_decisions(tiny_artifact: Callable[..., Pa
 def test_what_loses_too_much_is_refused_by_name(
     tiny_artifact: Callable[..., Path], tiny_network, tf32: bool, words: str
 ) -> None:
-    network, samples = open_network(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
+    network, samples = open_cascade(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
     with pytest.raises(VerificationError, match=r"exit2: [0-9.]+% before, [0-9.]+% after; by the policy") as caught:
         validate(Reference(network, samples), Shifted(network, 1, 3.0), network.manifest, max_drop=0.01, tf32=tf32)
     assert "exit1" not in caught.value.problem
@@ -91,7 +91,7 @@ def test_what_loses_too_much_is_refused_by_name(
 def test_logits_that_are_not_finite_are_refused_whatever_may_be_lost(
     tiny_artifact: Callable[..., Path], tiny_network
 ) -> None:
-    network = open_network(tiny_artifact())
+    network = open_cascade(tiny_artifact())
     reference = Reference(network, tiny_network.samples(50))
     with pytest.raises(VerificationError, match="final: logits of the engines or of the graphs are not finite"):
         validate(reference, Shifted(network, 2, np.nan), network.manifest, max_drop=0.9, tf32=False)

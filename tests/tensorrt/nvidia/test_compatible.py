@@ -10,7 +10,7 @@ from sdcompress.errors import SetupError
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.graphs import FileEntry
 from sdcompress.tensorrt.nvidia.compatible import choose_engines, incompatibility, same_machine
-from sdcompress.tensorrt.nvidia.probe import Gpu
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 
 L4 = Gpu("NVIDIA L4", "8.9", 24 * 2**30, "580.82.07", "13.0")
 H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0", 80 * 2**30, "580.82.07", "13.0")
@@ -28,7 +28,7 @@ def built(**changed: Any) -> Engines:
         "profiles": (BatchProfile(min=1, opt=1, max=1),),
         "tf32": True,
         "workspace_bytes": 1,
-        "level": 3,
+        "builder_optimization_level": 3,
         "log": FileEntry(file="build.log", **FILE),
         "parity": (),
     }

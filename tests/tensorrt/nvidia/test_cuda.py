@@ -10,7 +10,7 @@ import pytest
 
 from sdcompress.errors import SetupError
 from sdcompress.tensorrt.nvidia.cuda import Cuda, _gc_disabled, check_result, load_runtime
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
 
 def test_without_a_driver_there_is_no_runtime() -> None:

@@ -1,0 +1,66 @@
+"""Segmentation networks of torchvision: fcn_resnet50, deeplabv3_mobilenet_v3_large, lraspp_mobilenet_v3_large.
+
+Exits look at the backbone. DeepLabv3 and FCN spend most of their time behind it, so that an exit there saves much.
+LR-ASPP has a skip connection from an early map: it can be cut only before that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from sdcompress.errors import RecipeError, SetupError, UnknownNameError, requires_extra
+
+__all__ = ["torchvision_segmentation"]
+
+
+def torchvision_segmentation(
+    name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool, **options: Any
+) -> nn.Module:
+    """Return a segmentation network of torchvision with a new classifier for K classes.
+
+    Args:
+        name: of ``torchvision.models.segmentation``.
+        classes: K.
+        image: (C, H, W), C being 3.
+        pretrained: load torchvision's ImageNet weights of the backbone.
+        options: further keyword arguments of the network's function.
+
+    Raises:
+        UnknownNameError: if torchvision has no such network.
+        RecipeError: if the images are grey.
+        SetupError: if the weights cannot be downloaded.
+    """
+    with requires_extra("vision"):
+        from torchvision import models
+    known = models.list_models(module=models.segmentation)
+    if name not in known:
+        raise UnknownNameError("segmentation networks of torchvision", name, known)
+    if image[0] != 3:
+        raise RecipeError(
+            f"The images have {image[0]} channel(s), and '{name}' of torchvision takes 3.",
+            allowed="colour images",
+            next_step="choose another backbone in model.name, such as timm_fcn:resnet18",
+        )
+    weights = {"weights": None, "weights_backbone": "DEFAULT" if pretrained else None}
+    try:
+        network = models.get_model(name, num_classes=classes, **{**weights, **options})
+    except OSError as error:
+        raise SetupError(
+            f"The weights of 'torchvision_segmentation:{name}' cannot be downloaded: {error}",
+            next_step="check the connection to download.pytorch.org, or remove model.pretrained",
+        ) from error
+    return _Masks(network)
+
+
+class _Masks(nn.Module):
+    """The logits alone: torchvision returns them in a dictionary, upsampled to the image's size."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs: Tensor = self.network(images)["out"]
+        return outputs

@@ -1,0 +1,135 @@
+"""Rewrite Clip and average pooling so that ONNX Runtime can quantise them to integers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from sdcompress.onnx_graph.edit import replace_nodes
+
+__all__ = ["clip_bounds", "extract_padding", "split_clips"]
+
+Initializers = Mapping[str, onnx.TensorProto]
+
+
+def clip_bounds(clip: onnx.NodeProto, stored: Initializers) -> tuple[float, float] | None:
+    """Return the lower and upper bound of a Clip; None if one is computed, or if lower > upper.
+
+    Args:
+        clip: the node, of opset 11 or later; a missing bound is infinite.
+        stored: initialisers by name.
+    """
+    limits = [-np.inf, np.inf]
+    for position, name in enumerate(clip.input[1:3]):
+        if name and name not in stored:
+            return None
+        if name:
+            limits[position] = float(numpy_helper.to_array(stored[name]).item())
+    low, high = limits
+    return (low, high) if low <= high else None
+
+
+def split_clips(graph: onnx.GraphProto, keep: Collection[str]) -> None:
+    """Move the bound beyond zero out of every Clip whose range excludes zero, in place.
+
+    onnxruntime's quantizer (1.32) drops a Clip and relies on codes with the Clip's range. But its ranges always include
+    zero, for padding: a Clip to 0.5..3 gets the codes 0..3 and loses its lower bound. So it becomes
+    Max(Clip(x, 0, 3), 0.5), and a Clip to -3..-1 becomes Min(Clip(x, -3, 0), -1). Max and Min are never dropped.
+
+    Args:
+        graph: float32, of opset 11 or later.
+        keep: tensors whose nodes are left as they are.
+    """
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    values = {value.name: value for value in (*graph.value_info, *graph.output)}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        limits = clip_bounds(node, stored) if node.op_type == "Clip" and not set(node.output) & set(keep) else None
+        if limits is None or limits[0] <= 0 <= limits[1]:
+            continue
+        position, operator = (1, "Max") if limits[0] > 0 else (2, "Min")
+        output, bound = node.output[0], node.input[position]
+        zero, clipped = f"{output}/zero", f"{output}/held-by-codes"
+        graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), zero))
+        node.input[position], node.output[0] = zero, clipped
+        if output in values:  # whose range is measured, because its type is known
+            value = graph.value_info.add()
+            value.CopyFrom(values[output])
+            value.name = clipped
+        nodes.append(helper.make_node(operator, [clipped, bound], [output], name=f"{node.name}/{operator}"))
+    replace_nodes(graph, nodes)
+
+
+def extract_padding(graph: onnx.GraphProto) -> None:
+    """Move the padding of average pools with ``ceil_mode`` and ``count_include_pad`` into Pad nodes, in place.
+
+    With ``ceil_mode`` the last windows overhang the padded input. The overhang does not count, even if padding does.
+    The integer kernel of onnxruntime (1.32) divides by the whole window there, but is right where padding does not
+    count. So a Pad node adds the zeros, and the pool counts no padding, which computes the same. Excluding the pool
+    from quantisation does not help: onnxruntime turns any pool between two pairs into an integer pool.
+
+    Args:
+        graph: float32, with inferred shapes; a padded pool whose input has an unknown size is not changed.
+    """
+    sizes = {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim[2:]]
+        for value in (*graph.value_info, *graph.input)
+    }
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type == "AveragePool":
+            nodes += _extracted(graph, node, sizes.get(node.input[0], [0]))
+        nodes.append(node)
+    replace_nodes(graph, nodes)
+
+
+def _extracted(graph: onnx.GraphProto, pool: onnx.NodeProto, size: Sequence[int]) -> list[onnx.NodeProto]:
+    """The Pad node for a pool, which then counts no padding; none if the pool needs no change.
+
+    Args:
+        graph: of the pool.
+        pool: changed in place.
+        size: of its input, without batch and channels; 0: unknown.
+    """
+    options = {attribute.name: helper.get_attribute_value(attribute) for attribute in pool.attribute}
+    pads = options.get("pads", [0] * 2 * len(options["kernel_shape"]))
+    if not (options.get("ceil_mode") and options.get("count_include_pad")) or (any(pads) and not all(size)):
+        return []
+    _set_attributes(pool, count_include_pad=0, pads=[0] * len(pads))
+    return [_pad_node(graph, pool, _reached_padding(size, options, pads))] if any(pads) else []
+
+
+def _reached_padding(sizes: Sequence[int], options: Mapping[str, Sequence[int]], pads: Sequence[int]) -> list[int]:
+    """The padding that windows reach: the begins, then the ends, of all axes.
+
+    A window that would start in the padding at the end does not exist, so the Pad must not create it.
+    """
+    ends = []
+    for axis, size in enumerate(sizes):
+        kernel, stride = options["kernel_shape"][axis], options.get("strides", [1] * len(sizes))[axis]
+        begin, end = pads[axis], pads[axis + len(sizes)]
+        windows = -(-(size + begin + end - kernel) // stride) + 1
+        if (windows - 1) * stride >= size + begin:
+            windows -= 1
+        ends.append(min(end, max(0, (windows - 1) * stride + kernel - size - begin)))
+    return [*pads[: len(sizes)], *ends]
+
+
+def _pad_node(graph: onnx.GraphProto, pool: onnx.NodeProto, pads: Sequence[int]) -> onnx.NodeProto:
+    """A Pad of zeros in front of a pool, whose input is changed in place."""
+    name, axes = f"{pool.output[0]}/padded", len(pads) // 2
+    all_axes = np.array([0, 0, *pads[:axes], 0, 0, *pads[axes:]], np.int64)  # batch and channels get none
+    graph.initializer.append(numpy_helper.from_array(all_axes, f"{name}/pads"))
+    node = helper.make_node("Pad", [pool.input[0], f"{name}/pads"], [name], name=f"{pool.name}/pad")
+    pool.input[0] = name
+    return node
+
+
+def _set_attributes(node: onnx.NodeProto, **values: object) -> None:
+    others = [attribute for attribute in node.attribute if attribute.name not in values]
+    del node.attribute[:]
+    node.attribute.extend([*others, *(helper.make_attribute(name, value) for name, value in values.items())])

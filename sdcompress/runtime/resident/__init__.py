@@ -1,1 +1,0 @@
-"""Chains whose tensors stay in a device's memory between segments."""

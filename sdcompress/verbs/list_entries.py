@@ -1,0 +1,51 @@
+"""list: name all methods, models, heads, data sets and other entries of the registry."""
+
+from __future__ import annotations
+
+from sdcompress import recipes, registry
+from sdcompress.errors import UnknownNameError
+
+__all__ = ["ROOMS", "list_entries"]
+
+ROOMS = {
+    "methods": "sdcompress.methods",
+    "models": "sdcompress.models.backbones",
+    "heads": "sdcompress.models.heads",
+    "data": "sdcompress.data.sources",
+    "tasks": "sdcompress.tasks",
+    "modalities": "sdcompress.modalities",
+    "policies": "sdcompress.policies",
+    "precisions": "sdcompress.quantizing.precisions",
+    "backends": "sdcompress.runtime.backends",
+}
+
+
+def list_entries(kind: str | None = None) -> dict[str, dict[str, str]]:
+    """Return the entries of each kind: name -> a line that describes it.
+
+    Args:
+        kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends or recipes; default: all.
+
+    Raises:
+        UnknownNameError: if there is no such kind.
+    """
+    known = (*ROOMS, "recipes")
+    if kind is not None and kind not in known:
+        raise UnknownNameError("kinds of entries", kind, known)
+    return {each: _entries(each) for each in (known if kind is None else (kind,))}
+
+
+def _entries(kind: str) -> dict[str, str]:
+    if kind == "recipes":
+        return {name: recipes.describe(name) for name in recipes.names()}
+    found = {name: registry.describe(ROOMS[kind], name) for name in registry.names(ROOMS[kind])}
+    return {name: f"{text} {_parameters(name)}" for name, text in found.items()} if kind == "modalities" else found
+
+
+def _parameters(modality: str) -> str:
+    """Say what a recipe may set of a modality."""
+    kind = registry.load(ROOMS["modalities"], modality, extra="all")
+    return (
+        f"[modality: {', '.join(kind.setting_names())}; train.augment: "
+        f"{', '.join(('mixup', *kind.augmentation.model_fields))}]"
+    )

@@ -1,0 +1,68 @@
+"""What is still to come: between the measured numbers of rows, beyond them, and where nothing was measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from sdcompress.runtime.cost_model import CostModel
+from sdcompress.schema.manifest import Policy, StageTimes
+
+
+def policy(times: StageTimes | None) -> Policy:
+    return Policy(
+        thresholds=(0.5,),
+        max_drop=0.01,
+        samples=1,
+        metric=1.0,
+        reference_metric=1.0,
+        shares=(1.0, 0.0),
+        stage_ms=(2.0, 3.0),
+        stage_times=times,
+    )
+
+
+TIMES = StageTimes(rows=(1, 4, 8), ms=((1.0, 2.0, 6.0), (10.0, 12.0, 12.0)), move_ms=(0.5,))
+
+
+@pytest.mark.parametrize(
+    ("stage", "rows", "ms"),
+    [
+        *((0, 1, 1.0), (0, 4, 2.0), (0, 8, 6.0)),  # as measured
+        *((0, 2, 1 + 1 / 3), (0, 6, 4.0)),  # straight between
+        *((0, 10, 7.5), (1, 64, 96.0)),  # as much for each row as with 8
+    ],
+)
+def test_of_a_stage(stage: int, rows: int, ms: float) -> None:
+    assert CostModel(policy(TIMES)).ms(stage, rows) == pytest.approx(ms)
+
+
+def test_one_number_of_rows_alone_is_taken_for_proportional() -> None:
+    assert CostModel(policy(TIMES.model_copy(update={"rows": (2,), "ms": ((3.0,), (5.0,))}))).ms(1, 6) == pytest.approx(
+        15
+    )
+
+
+def test_without_batches_it_is_the_time_of_one_and_without_a_policy_nothing() -> None:
+    assert CostModel(policy(None)).ms(1, 4) == 12
+    assert CostModel(None).ms(1, 4) == 0
+
+
+@pytest.mark.parametrize(
+    ("allocated", "active", "pays"),
+    [
+        (4, 1, True),  # saves 2 ms for moving one row at most: .5 ms
+        (8, 4, False),  # stage 1 takes as long with 4 as with 8
+        (4, 3, True),  # saves .67 for one row
+        (3, 2, True),
+        (8, 7, False),
+    ],
+)
+def test_compaction_pays_where_the_next_stage_saves_more_than_moving_costs(
+    allocated: int, active: int, pays: bool
+) -> None:
+    assert CostModel(policy(TIMES)).compaction_pays(0, allocated, active) is pays
+
+
+def test_it_always_pays_where_nothing_is_known() -> None:
+    assert CostModel(None).compaction_pays(0, 64, 63)
+    assert CostModel(policy(None)).compaction_pays(0, 64, 63)
