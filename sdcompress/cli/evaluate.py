@@ -82,13 +82,19 @@ def _show(result: Evaluation) -> None:
         [
             score.name,
             f"{score.metric:.2%}",
+            *([] if score.balanced_metric is None else [f"{score.balanced_metric:.2%}"]),
             *(further(name, value) for name, value in score.further.items()),
             "-" if score.macs is None else f"{score.macs / 1e6:.2f} M",
         ]
         for score in result.exits
     ]
     names = [title_of(name) for name in result.exits[0].further]
-    table(["exit", result.metric_name, *names, "MACs"], rows, f"{result.source} on {result.data}/{result.split}")
+    balances = [] if result.exits[0].balanced_metric is None else ["balanced"]
+    table(
+        ["exit", result.metric_name, *balances, *names, "MACs"],
+        rows,
+        f"{result.source} on {result.data}/{result.split}",
+    )
     balanced = "" if result.balanced_metric is None else f"; balanced {result.metric_name} {result.balanced_metric:.2%}"
     say(f"{result.samples} samples{balanced}")
     if result.policy:

@@ -15,7 +15,7 @@ from sdcompress.data.samples import Samples
 from sdcompress.evaluation.exit_outcomes import Measured, batches, check_finite
 from sdcompress.evaluation.paired import digest_of_targets, pack
 from sdcompress.evaluation.pictures import side_by_side
-from sdcompress.evaluation.strata import balanced_metric, confusion, stratum_scores
+from sdcompress.evaluation.strata import balanced_metric, confusion, means, stratum_scores
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float
 from sdcompress.progress import Progress
@@ -86,9 +86,9 @@ def evaluate(
     exit_index = _joined([part.exit_index for part in decided])
     strata, names = task.strata(samples.targets), task.strata_names
     decided_strata = _joined([part.strata for part in decided])
-    last_loss = None if exit_index is None else rows[len(engine.exit_names) - 1].loss
+    exit_loss = [row.loss for row in rows[: len(engine.exit_names)]]
+    scores = () if strata is None else stratum_scores(names, strata, loss, exit_loss, exit_index)
     pictures = side_by_side(engine, samples)
-    scores = () if strata is None else stratum_scores(names, strata, loss, last_loss)
     return Evaluation(
         kind=kind,
         name=name,
@@ -99,7 +99,7 @@ def evaluate(
         samples=len(samples),
         metric_name=task.metric,
         binary_loss=task.binary_loss,
-        exits=_exit_scores(engine, rows),
+        exits=_exit_scores(engine, rows, strata),
         policy=None if exit_index is None else _policy_score(engine, exit_index, loss),
         stratum=None if strata is None else task.stratum,
         balanced_metric=balanced_metric(scores),
@@ -134,13 +134,15 @@ def _joined(parts: Sequence[Exits | None]) -> Exits | None:
     return np.concatenate(present) if present else None
 
 
-def _exit_scores(engine: Engine, rows: Sequence[Measured]) -> tuple[ExitEvaluation, ...]:
+def _exit_scores(engine: Engine, rows: Sequence[Measured], strata: Exits | None) -> tuple[ExitEvaluation, ...]:
+    count = len(engine.task.strata_names)
     costs = (*engine.exit_costs, None)  # the ensemble needs every head, so that it has the cost of no exit
     return tuple(
         ExitEvaluation(
             name=name,
             metric=metric_of(row.loss),
             standard_error=standard_error(row.loss),
+            balanced_metric=None if strata is None else float(np.nanmean(means(strata, row.loss, count))),
             further=engine.task.summary(row.measures),
             macs=cost.macs if cost else None,
             parameters=cost.parameters if cost else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ class MultiExit(nn.Module):
             shares = _shares(self.taps.index(name), len(self.exit_names)) if equilibrium and name in self.taps else None
             backbone.get_submodule(name).register_forward_hook(partial(_keep_output, shares))
         backbone.get_submodule(output_layer).register_forward_pre_hook(_keep_input)
-        self._frozen = False
+        self._frozen = self._only_output_layer = False
         # by name: FSDP puts other parameters in their place
         self._learning = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
         self._forget()
@@ -104,10 +104,20 @@ class MultiExit(nn.Module):
                     parameter.requires_grad_(not frozen)
             self.train(self.training)
 
+    def freeze_all_but_output_layer(self) -> None:
+        """Let heads and the backbone's output layer alone learn, for good; running statistics stay as they are."""
+        self._only_output_layer = True
+        kept = {name for name in self._learning if name.startswith(f"{self.output_layer}.")}
+        for name, parameter in self.backbone.named_parameters():
+            if name not in kept:
+                parameter.requires_grad_(False)
+        self._learning = kept
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> MultiExit:
         """Training or evaluation mode; a frozen backbone is always in the latter."""
         super().train(mode)
-        if self._frozen:
+        if self._frozen or self._only_output_layer:
             self.backbone.eval()
         return self
 
@@ -128,6 +138,46 @@ class MultiExit(nn.Module):
             features=(*(vector for _, vector in exits), feature),
             maps=maps or (feature,),
         )
+
+    @property
+    def pooled_taps(self) -> tuple[bool, ...]:
+        """Return of which heads ``head_inputs`` gives the vector: those that learn nothing before their classifier."""
+        return tuple(_is_fixed(head) for head in self.heads)
+
+    def head_inputs(self, *inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return all that heads and the output layer compute from, and the backbone's outputs [B, ...].
+
+        Of a head that learns nothing before its classifier it is the vector [B, D], of others the map; the last is the
+        output layer's input.
+        """
+        try:
+            final = self.backbone(*inputs)
+            last = _kept(self.backbone, self.output_layer, _INPUT)
+            maps = [self._map(tap) for tap in self._maps[: len(self.heads)]]
+        finally:
+            self._forget()
+        heads = zip(self._heads, maps, self.pooled_taps, strict=True)
+        seen = [head.body(map_) if fixed else map_ for head, map_, fixed in heads]
+        return (*seen, last), final
+
+    def from_head_inputs(self, *seen: Tensor) -> Outputs:
+        """Return all exits of what ``head_inputs`` gave; there are no maps."""
+        *of_heads, last = seen
+        exits = [
+            (head.classifier(values), values) if fixed else head(values)
+            for head, values, fixed in zip(self._heads, of_heads, self.pooled_taps, strict=True)
+        ]
+        final = self.backbone.get_submodule(self.output_layer)(last)
+        self._forget()
+        return Outputs(
+            logits=(*(logits for logits, _ in exits), final),
+            features=(*(vector for _, vector in exits), _pooled(last)),
+            maps=(),
+        )
+
+    @property
+    def _heads(self) -> list[Head]:
+        return [cast("Head", head) for head in self.heads]
 
     def logits_only(self) -> LogitsOnly:
         """Return the same network, returning the tuple of logits: what is exported."""
@@ -191,6 +241,13 @@ class _Scale(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0] * context.share, None
+
+
+def _is_fixed(head: nn.Module) -> bool:
+    """Return whether a head is a classifier on a vector that nothing learnt makes of the map."""
+    if not isinstance(head, Head) or type(head).forward is not Head.forward:
+        return False
+    return not [*head.body.parameters(), *head.body.buffers()]
 
 
 def _keep_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
