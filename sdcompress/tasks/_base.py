@@ -209,7 +209,8 @@ class Task(ABC):
     def resolution(self) -> Float | None:
         """How far elements of two decisions may be apart and still be the same; None: only equal ones are the same.
 
-        A task whose decisions are numbers gives it, [D]: policies that look back and counts of changes go by it.
+        A task whose decisions are numbers gives it, [D]: the tolerance at which policies such as ``patience``, and counts
+        of changed decisions, call two decisions equal.
         """
         return None
 
@@ -224,9 +225,9 @@ class Task(ABC):
 
     @property
     def target_fill(self) -> int | None:
-        """What a mask holds where nothing is known of the input; None: targets do not have the places of the input.
+        """The value of a target where the input is unknown; None: targets are not spatially aligned with the input.
 
-        Targets that have them, [N, H, W], are moved by the augmentation together with their inputs [N, C, H, W].
+        Aligned targets, [N, H, W], are augmented together with their inputs [N, C, H, W].
         """
         return None
 
