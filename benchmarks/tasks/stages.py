@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 from text_tokens import Tokens
 
 from sdcompress.exporting.graph import export_all_exits
-from sdcompress.exporting.layout import Layout, cut_layout
+from sdcompress.exporting.layout import LayoutGraphs, cut_layout
 from sdcompress.machine import machine
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.cpu_session import cpu_session
@@ -70,7 +70,7 @@ def texts(rng: np.random.Generator, rows: int, shortest: int, longest: int) -> F
     return dict(Tokens().collate(ids).arrays)
 
 
-def rewritten(layout: Layout, rewrite: Rewrite) -> dict[str, onnx.ModelProto]:
+def rewritten(layout: LayoutGraphs, rewrite: Rewrite) -> dict[str, onnx.ModelProto]:
     """The graphs of a layout in another precision."""
     models, graphs = {}, [serialize(model) for model in layout.models.values()]
     for at, (file, model) in enumerate(layout.models.items()):
