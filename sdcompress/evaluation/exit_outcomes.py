@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.data.lengths import sorted_by_length
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, VerificationError
 from sdcompress.modalities import Inputs
@@ -72,8 +74,9 @@ def exit_outputs(
         DataError: if there are no samples, or they do not fit the network.
         VerificationError: if an output is not finite.
     """
+    samples, back = sorted_by_length(samples, engine.modality)
     parts = batches(engine, samples, batch, progress, labelled=labelled)
-    return np.concatenate([check_finite(engine.exits(inputs)) for inputs, _ in parts], axis=1)
+    return np.concatenate([check_finite(engine.exits(inputs)) for inputs, _ in parts], axis=1)[:, back]
 
 
 def exit_signals(
@@ -99,12 +102,12 @@ def exit_signals(
         DataError: if there are no samples, or they do not fit the network.
         VerificationError: if an output is not finite.
     """
-    parts = []
+    parts, (samples, back) = [], sorted_by_length(samples, engine.modality)
     for inputs, _ in batches(engine, samples, batch, progress, labelled=labelled):
         signals = engine.signals(inputs, temperatures)
         _check_sums(np.stack([sum(exit_.columns.values()) for exit_ in signals]))
         parts.append(signals)
-    return tuple(map(Signals.joined, zip(*parts, strict=True)))
+    return tuple(Signals.joined(exit_).map(itemgetter(back)) for exit_ in zip(*parts, strict=True))
 
 
 def exit_signals_and_losses(

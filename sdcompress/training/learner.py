@@ -23,7 +23,7 @@ from sdcompress.training import optimizer as optimizers
 from sdcompress.training.augmentation import TrainInputs
 from sdcompress.training.balance import class_weights
 from sdcompress.training.batches import Batches, MicroBatch
-from sdcompress.training.check_recipe import check_augmentation, check_network, warn_of_places
+from sdcompress.training.check_recipe import check_augmentation, check_edge_cases, check_network, warn_of_places
 from sdcompress.training.hardware import find_unused, no_gradient_missing
 from sdcompress.training.optimizer import Ema
 from sdcompress.training.save import Resumable, restore
@@ -100,6 +100,7 @@ class Learner:
         if recipe.model.weights is not None and not resumed:
             self.loaded = load_start(net, recipe)
         check_network(self._method.needs, net, recipe)
+        check_edge_cases(net, self._dataset.modality, recipe)
         if not resumed and self._fabric.is_global_zero:
             warn_of_places(net, recipe, self._dataset.modality.tensors)
         return net
