@@ -27,7 +27,7 @@ def test_a_verb_is_callable_whatever_room_was_imported_before(verb: str) -> None
     import sdcompress.calibration.calibrate
     import sdcompress.evaluation.evaluate
     import sdcompress.exporting.export
-    import sdcompress.reporting.build
+    import sdcompress.reporting.report.build
     import sdcompress.training.run
 
     assert callable(getattr(sdcompress, verb))

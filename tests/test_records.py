@@ -16,8 +16,8 @@ from sdcompress.errors import ArtifactError, CheckpointError, SdcompressError, U
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.pipeline.steps import Record, Step
 from sdcompress.progress import no_progress
-from sdcompress.reporting.build import build
 from sdcompress.reporting.read import read_result
+from sdcompress.reporting.report.build import build
 from sdcompress.schema.report import BenchReport, Evaluation, Latency
 
 DAMAGED = {
@@ -83,6 +83,7 @@ EVALUATION = {
     "split": "test",
     "samples": 10,
     "metric_name": "accuracy",
+    "binary_loss": True,
     "exits": [{**EXIT, "name": "exit1"}, EXIT, {**EXIT, "name": "ensemble"}],
     "policy": {"metric": 0.9, "shares": [0.5, 0.5], "metric_by_exit": [0.9, None]},
 }

@@ -154,7 +154,7 @@ def of_earlyon(cascade: Path, samples: Samples) -> Iterator[Row]:
     from calibrators import Held, earlyon
 
     from sdcompress.calibration.stage_timing import stage_ms
-    from sdcompress.evaluation.evaluate import exit_outputs
+    from sdcompress.evaluation.exit_outcomes import exit_outputs
 
     artifact = open_artifact(cascade)
     engine = open_engine(cascade, threads=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from sdcompress.models.backbones._resnet import resnet
+from sdcompress.models.backbones._cifar_networks import resnet
 
 __all__ = ["half", "quarter"]
 

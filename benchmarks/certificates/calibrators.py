@@ -12,15 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.path import exit_path, threshold_path
-from sdcompress.calibration.temperature import fit_temperature
+from sdcompress.calibration.policy_fitting import fit_temperature
+from sdcompress.calibration.threshold_path import exit_path, threshold_path
 from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.certification.calibration_split import draw_split, tuning_count_for
-from sdcompress.certification.certify import certified_drop, losses
-from sdcompress.certification.fixed_sequence import conformal_risk_control
+from sdcompress.certification.certify import certified_drop, conformal_risk_control, excess_losses
 from sdcompress.certification.groups import GroupBy, group_masks
 from sdcompress.certification.power_analysis import least_samples
-from sdcompress.policies import leave
+from sdcompress.policies import exit_index_of
 from sdcompress.tasks.classification import Classification
 
 __all__ = ["Held", "Policy", "calibrators"]
@@ -79,8 +78,8 @@ class Held:
         """
         evidence = _evidence(self, rows.tobytes(), policy.temperatures)
         costs = np.cumsum(self.stage_ms)
-        cost = float(costs[leave(evidence.scores, policy.thresholds)].mean() / costs[-1])
-        lost = losses(evidence, policy.thresholds)
+        cost = float(costs[exit_index_of(evidence.scores, policy.thresholds)].mean() / costs[-1])
+        lost = excess_losses(evidence, policy.thresholds)
         groups = [lost[mask] for mask in group_masks(evidence, policy.thresholds, group_by)]
         drop = max(float(found.mean()) for found in groups if len(found))
         return drop, cost, any(t <= 1 for t in policy.thresholds)
@@ -185,7 +184,7 @@ def conformal(held: Held, rows: Rows, max_drop: float, *, rising: bool = True) -
         rising: losses made monotone sample by sample, as the theorem asks; else the signed gap as it is, as people do.
     """
     made = parts(held, rows)
-    found = np.stack([losses(made.certify, thresholds) for thresholds in made.path[1:]])
+    found = np.stack([excess_losses(made.certify, thresholds) for thresholds in made.path[1:]])
     if rising:
         return Policy(made.temperatures, made.path[conformal_risk_control(found, max_drop)])
     broken = np.flatnonzero((found.sum(axis=1) + 1) / (found.shape[1] + 1) > max_drop)

@@ -19,7 +19,7 @@ from validity import held_out, trained_by
 
 from sdcompress import registry
 from sdcompress.calibration.thresholds import choose_thresholds
-from sdcompress.policies import ROOM, leave, policy_class, scores
+from sdcompress.policies import ROOM, exit_index_of, policy_class, scores
 from sdcompress.policies._base import ExitPolicy, Signals
 from sdcompress.tasks.classification import Classification
 
@@ -66,7 +66,7 @@ def main() -> None:
             score = scores(policy, seen)
             for drop in given.max_drop:
                 thresholds = choose_thresholds(score, loss, held.stage_ms, drop, shared=policy.shared)
-                found[name][f"{drop:g}"].append(float(costs[leave(score, thresholds)].mean() / costs[-1]))
+                found[name][f"{drop:g}"].append(float(costs[exit_index_of(score, thresholds)].mean() / costs[-1]))
     figures: dict[str, Any] = {
         name: {
             drop: [round(float(np.mean(cost)), 4), round(float(np.std(cost, ddof=1)), 4)] for drop, cost in by.items()

@@ -17,7 +17,7 @@ import numpy as np
 from record import Record
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.path import exit_path, threshold_path
+from sdcompress.calibration.threshold_path import exit_path, threshold_path
 from sdcompress.certification.calibration_split import draw_split, tuning_count_for
 from sdcompress.certification.certify import certify, kind_of_test, smallest_drop
 from sdcompress.certification.power_analysis import least_samples

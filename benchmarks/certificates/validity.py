@@ -28,7 +28,7 @@ from scipy.stats import beta
 
 from sdcompress.calibration.stage_timing import stage_ms
 from sdcompress.certification.groups import GroupBy
-from sdcompress.evaluation.evaluate import exit_outputs
+from sdcompress.evaluation.exit_outcomes import exit_outputs
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.options import EngineOptions, Options
 

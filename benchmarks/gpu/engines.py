@@ -15,7 +15,7 @@ import numpy as np
 from clocks import Sample, in_turn, medians, ratio, wall
 from place import BATCHES, NotMeasured, Place, engine, inputs_of, needs, needs_tensorrt
 
-from sdcompress.artifact.certificate import plans_digest
+from sdcompress.artifact.execution_target import plans_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema.manifest import Tensor

@@ -119,7 +119,7 @@ def _parameters(kind: ast.ClassDef) -> str:
 
 
 def _range(annotation: ast.expr) -> str:
-    fields = (METHODS / "_fields.py").read_text(encoding="utf-8")
+    fields = (METHODS / "_base.py").read_text(encoding="utf-8")
     (limits,) = re.findall(rf"^{ast.unparse(annotation)} = (.*)$", fields, re.MULTILINE)
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     return ", ".join(f"{signs[key]} {float(number):g}" for key, number in re.findall(r"\b([gl][et])=([\d.]+)", limits))

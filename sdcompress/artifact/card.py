@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdcompress.artifact.card_program import example
-from sdcompress.artifact.certificate import ExecutionTarget
+from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.modalities import modality_of
 from sdcompress.printable import plural
 from sdcompress.schema.manifest import Certificate, Manifest, OneGraph, Policy

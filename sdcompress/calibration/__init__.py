@@ -1,1 +1,1 @@
-"""When samples may exit: temperatures and thresholds, chosen on the exported file for a target drop."""
+"""Calibration: choose temperatures and exit thresholds on the exported graphs for a target drop."""

@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sdcompress.artifact.certificate import graphs_digest
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import rewrite, staged
-from sdcompress.calibration.certified import certified_policy, fingerprint_of, in_expectation
-from sdcompress.calibration.observe import fit_policy
+from sdcompress.calibration.guarantee import certified_policy, policy_in_expectation, split_of
+from sdcompress.calibration.policy_fitting import fit_policy
 from sdcompress.calibration.reference_model import ReferenceModel, open_reference
 from sdcompress.calibration.stage_timing import decision_ms, overhead, stage_ms, stage_times
 from sdcompress.calibration.thresholds import choose_thresholds
-from sdcompress.certification.calibration_split import draw_split, samples_for, seed_of
+from sdcompress.certification.calibration_split import calibration_count_for
 from sdcompress.certification.certify import kind_of_test, policy_metrics, smallest_drop
 from sdcompress.certification.groups import check_strata, strata_of, warn_of_strata
 from sdcompress.certification.power_analysis import least_samples as least_to_certify
@@ -30,7 +29,7 @@ from sdcompress.recipes import override
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.open import open_cascade
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
+from sdcompress.schema.manifest import Certificate, Manifest, Policy
 from sdcompress.tasks import Task, task_of
 
 __all__ = [
@@ -60,92 +59,99 @@ def calibrate(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write a copy of a cascade that has a policy; an earlier policy is chosen anew.
+    """Write a copy of a cascade with an exit policy; it replaces an earlier policy.
 
-    The outputs come from the very graphs that are copied, run by the same engine, and the cost of each stage is
-    measured. Where no threshold helps, the policy's thresholds never fire, and all samples reach the last exit. So it
-    is where ``settings`` ask for a certificate and none is found.
+    The outputs come from the graphs that are copied, and the cost of each stage is measured. Where no threshold saves
+    time within the target drop, or where no thresholds can be certified, early exit is disabled: all samples run to the
+    last exit.
 
     Args:
         artifact: a cascade.
         out: folder of the new artifact.
-        settings: how much may be lost, with what confidence, and whether temperatures are fitted.
-        options: the threads (default: one) at which stages are measured; the backend and the device that the thresholds
-            are for: they run the samples, and the policy and its certificate say so.
-        samples: N of them, which training has not seen; their targets are not looked at with ``settings.unlabelled``.
-        split: what the samples are; only kept in the record.
-        reference: an artifact whose last exit losses are counted from; None: its own last exit.
-        overwrite: replace an artifact that is there.
+        settings: target drop, confidence, policy and whether temperatures are fitted.
+        options: threads (default: one) with which stages are measured, and backend and device that run the samples. The
+            policy and its certificate are for this backend and device.
+        samples: N samples that training has not seen; with ``settings.unlabelled`` their targets are not used.
+        split: name of their split, for the record.
+        reference: an artifact from whose last exit losses are counted; None: the last exit of this one.
+        overwrite: replace an existing artifact.
         progress: called with (samples done, all samples).
 
     Raises:
         UsageError: if the artifact is no cascade, the split is "test", or no certified thresholds keep the budget.
         DataError: if there are too few samples, or a target does not fit the task.
-        ArtifactError: if the artifact is not intact; VerificationError: if an output is not finite.
+        ArtifactError: if the artifact is not intact.
+        VerificationError: if an output is not finite.
         OutputExistsError, StorageError: if ``out`` cannot be written.
         SetupError: if this machine does not have the backend or the device.
     """
     opened = open_artifact(artifact)
     check(opened, samples, settings, split)
     options = replace(options, threads=options.threads or 1, allow_uncertified=True)
-    other = _reference(reference, opened, settings, options.threads or 1)
+    reference_model = _reference(reference, opened, settings, options.threads or 1)
     with staged(out, overwrite=overwrite) as folder:
         engine = open_cascade(opened, options)
         if settings.in_expectation:
-            temperatures, policy = in_expectation(
+            temperatures, policy = policy_in_expectation(
                 opened.manifest, engine, samples, settings, split=split, progress=progress
             )
-            return _write(opened, _with_temperatures(opened, temperatures), policy, None, folder)
+            return _write(opened, temperatures, policy, None, folder)
         if settings.confidence is None:
-            exits, policy = _choose(opened, engine, samples, settings, split=split, progress=progress)
-            return _write(opened, exits, policy, None, folder)
-        calibrated = certified_policy(
-            opened.manifest, engine, samples, settings, folder, split=split, reference=other, progress=progress
+            temperatures, policy = _choose(opened, engine, samples, settings, split=split, progress=progress)
+            return _write(opened, temperatures, policy, None, folder)
+        certified = certified_policy(
+            opened.manifest,
+            engine,
+            samples,
+            settings,
+            folder,
+            split=split,
+            reference=reference_model,
+            progress=progress,
         )
-        exits = _with_temperatures(opened, calibrated.temperatures)
-        return _write(opened, exits, calibrated.policy, calibrated.certificate, folder)
+        return _write(opened, certified.temperatures, certified.policy, certified.certificate, folder)
 
 
 def merge_settings(
     settings: recipe.Calibrate, overrides: recipe.Calibrate | Mapping[str, Any] | None
 ) -> recipe.Calibrate:
-    """Merge overrides into a recipe's settings; settings that exclude an override are reset.
+    """Return a recipe's settings with overrides; settings that exclude an override are reset.
 
     Args:
         settings: of the recipe.
-        overrides: a whole section, some of its keys, or nothing.
+        overrides: a whole section, some of its keys, or None.
 
     Raises:
         RecipeError: if a key is unknown, a value is out of range, or two of the overrides exclude each other.
     """
     if not isinstance(overrides, Mapping):
         return settings if overrides is None else overrides
-    instead: dict[str, Any] = {}
+    reset: dict[str, Any] = {}
     if overrides.get("in_expectation"):
-        instead = {"confidence": None, "extra_drops": (), "group_by": None, "budget_ms": None}
+        reset = {"confidence": None, "extra_drops": (), "group_by": None, "budget_ms": None}
     elif overrides.get("confidence") is not None:
-        instead = {"in_expectation": False}
+        reset = {"in_expectation": False}
     if overrides.get("unlabelled") and settings.group_by == "stratum":
-        instead["group_by"] = None
-    return override(settings, {**instead, **overrides})
+        reset["group_by"] = None
+    return override(settings, {**reset, **overrides})
 
 
 def _reference(
-    other: Artifact | Path | str | None, opened: Artifact, settings: recipe.Calibrate, threads: int
+    reference: Artifact | Path | str | None, opened: Artifact, settings: recipe.Calibrate, threads: int
 ) -> ReferenceModel | None:
-    if other is None:
+    if reference is None:
         return None
     if settings.confidence is None:
         raise UsageError(
-            "A reference is named, and no certificate is asked for.",
+            "A reference is given, but no certificate is requested.",
             allowed="--reference with --confidence",
             next_step="add --confidence 95%, or leave --reference out",
         )
-    return open_reference(other, opened.manifest, threads=threads)
+    return open_reference(reference, opened.manifest, threads=threads)
 
 
 def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split: str = "validation") -> None:
-    """Refuse what cannot be calibrated before anything runs; the arguments and errors are those of ``calibrate``."""
+    """Refuse a calibration that cannot succeed, before it runs; arguments and errors are those of ``calibrate``."""
     check_is_cascade(opened)
     check_policy(settings, len(opened.manifest.exits), opened.task)
     if split == "test":
@@ -164,21 +170,22 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
 
 
 def check_policy(settings: recipe.Calibrate, exits: int, task: Task | type[Task]) -> None:
-    """Refuse a policy that does not exist, or is of no use for what is asked for.
+    """Refuse a policy that does not exist, or does not work with these exits, task and settings.
 
     Args:
         settings: of the calibration.
         exits: E.
-        task: whose signals it would judge by.
+        task: gives the signals.
 
     Raises:
-        UnknownNameError, UsageError: if so.
+        UnknownNameError: if there is no such policy.
+        UsageError: if the task lacks its signals, there are too few exits, or it cannot keep the drop for each exit.
     """
     kind = policy_class(settings.policy)
     task.check_names(kind.needs, settings.policy)
     if exits < kind.least_exits:
         raise UsageError(
-            f"The policy '{settings.policy}' is of no use with {exits} exits.",
+            f"The policy '{settings.policy}' does not work with {exits} exits.",
             allowed=f"at least {kind.least_exits} exits",
             next_step="choose another policy, for example max_prob, or train with more exits (exits.count)",
         )
@@ -199,7 +206,7 @@ def check_is_cascade(opened: Artifact) -> None:
     manifest = opened.manifest
     if manifest.layout != "cascade" or len(manifest.exits) < 2:
         raise UsageError(
-            f"'{opened.path}' has the layout '{manifest.layout}' and {len(manifest.exits)} exit(s): leaving early "
+            f"'{opened.path}' has the layout '{manifest.layout}' and {len(manifest.exits)} exit(s): early exit "
             "would save nothing.",
             allowed="the layout 'cascade'",
             next_step="sdcompress export CHECKPOINT --layout cascade, and calibrate that",
@@ -207,12 +214,14 @@ def check_is_cascade(opened: Artifact) -> None:
 
 
 def least_samples(settings: recipe.Calibrate, task: Task) -> int:
-    """The samples without which ``calibrate`` refuses: even without a single loss there would be no certificate."""
+    """Return the number of samples below which ``calibrate`` refuses: nothing is certified even if no sample loses."""
     if settings.confidence is None:
-        # conformal risk control counts one loss more than there are: below, even none is too many
-        alone = samples_for(math.ceil(1 / settings.max_drop) - 1) if settings.in_expectation else 0
-        return max(LEAST_SAMPLES, alone)
-    return max(LEAST_SAMPLES, samples_for(least_to_certify(*smallest_drop(settings), exact=_exact(settings, task))))
+        # conformal risk control adds one loss, so that with fewer samples even 0 losses are too many
+        least = calibration_count_for(math.ceil(1 / settings.max_drop) - 1) if settings.in_expectation else 0
+        return max(LEAST_SAMPLES, least)
+    return max(
+        LEAST_SAMPLES, calibration_count_for(least_to_certify(*smallest_drop(settings), exact=_exact(settings, task)))
+    )
 
 
 def _exact(settings: recipe.Calibrate, task: Task) -> bool:
@@ -226,37 +235,37 @@ def _check_targets(task: Task, samples: Samples) -> None:
         raise DataError(
             error.problem,
             allowed=f"{error.allowed}: a drop is counted with targets",
-            next_step="label them, or certify disagreement with the last exit instead, which needs none: --unlabelled",
+            next_step="label the samples, or certify the disagreement with the last exit: --unlabelled",
         ) from error
 
 
 def _check_strata(manifest: Manifest, task: Task, samples: Samples, settings: recipe.Calibrate) -> None:
-    seed = seed_of(fingerprint_of(manifest, samples), graphs_digest(manifest))
-    strata = strata_of(task, samples.targets[draw_split(len(samples), seed).certify])
+    split, _ = split_of(manifest, samples)
+    strata = strata_of(task, samples.targets[split.certify])
     drop, delta = smallest_drop(settings)
     target = f"a drop of {drop:.2%} with a confidence of {settings.confidence:.4g}"
     check_strata(strata, task, least_to_certify(drop, delta), target)
 
 
 def _too_few(count: int, settings: recipe.Calibrate, task: Task, split: str) -> DataError:
-    what, more = f"The {split} split has {count} samples", "set data.validation higher and train again"
+    available, more = f"The {split} split has {count} samples", "set data.validation higher and train again"
     if split == EXTERNAL:
-        what, more = f"The folder has {count} samples", "collect more samples"
+        available, more = f"The folder has {count} samples", "collect more samples"
     if settings.confidence is None:
         return DataError(
-            f"{what}, too few to choose thresholds with.",
+            f"{available}, too few to choose thresholds with.",
             allowed=f"at least {least_samples(settings, task)}; for a drop of one point, some thousands",
             next_step=more,
         )
     needed, (smallest, delta) = least_samples(settings, task), smallest_drop(settings)
-    plan = samples_for_binomial if _exact(settings, task) else samples_for_loss
-    typical = plan(smallest / 2, smallest, delta)
-    half = "" if typical is None else f"; about {samples_for(typical)} where half of that is lost"
+    count_for = samples_for_binomial if _exact(settings, task) else samples_for_loss
+    typical = count_for(smallest / 2, smallest, delta)
+    half = "" if typical is None else f"; about {calibration_count_for(typical)} where half of that is lost"
     return DataError(
-        f"{what}: too few to certify a drop of {smallest:.2%} with a confidence of {settings.confidence:.4g}, even if "
-        "nothing is lost.",
+        f"{available}: too few to certify a drop of {smallest:.2%} with a confidence of {settings.confidence:.4g}, "
+        "even if nothing is lost.",
         allowed=f"at least {needed} where nothing is lost{half}",
-        next_step="ask for a larger drop or less confidence (sdcompress calibrate --plan shows what is within reach), "
+        next_step="ask for a larger drop or less confidence (sdcompress calibrate --plan shows what can be certified), "
         f"or {more}",
     )
 
@@ -269,7 +278,8 @@ def _choose(
     *,
     split: str,
     progress: Progress | None,
-) -> tuple[tuple[Exit, ...], Policy]:
+) -> tuple[tuple[float, ...], Policy]:
+    """Return temperatures and a policy without a guarantee, chosen on all samples."""
     times, task = stage_ms(engine, samples), engine.task
     fitted, signals, loss = fit_policy(engine, samples, settings, times, progress)
     evidence, policy = fitted.evidence(signals, loss), fitted.policy
@@ -289,18 +299,15 @@ def _choose(
         **policy_metrics(evidence, thresholds, unlabelled=False)._asdict(),
     )
     factor = overhead(engine, samples, chosen, fitted.temperatures)
-    return _with_temperatures(opened, fitted.temperatures), chosen.model_copy(update={"overhead": factor})
-
-
-def _with_temperatures(opened: Artifact, temperatures: Sequence[float]) -> tuple[Exit, ...]:
-    return tuple(
-        exit_.model_copy(update={"temperature": temperature})
-        for exit_, temperature in zip(opened.manifest.exits, temperatures, strict=True)
-    )
+    return fitted.temperatures, chosen.model_copy(update={"overhead": factor})
 
 
 def _write(
-    opened: Artifact, exits: tuple[Exit, ...], policy: Policy, certificate: Certificate | None, folder: Path
+    opened: Artifact, temperatures: Sequence[float], policy: Policy, certificate: Certificate | None, folder: Path
 ) -> Manifest:
-    # a graph that exits by itself holds the old thresholds
+    exits = tuple(
+        exit_.model_copy(update={"temperature": temperature})
+        for exit_, temperature in zip(opened.manifest.exits, temperatures, strict=True)
+    )
+    # the merged graph is dropped, because it holds the old thresholds
     return rewrite(opened, folder, exits=exits, policy=policy, certificate=certificate, one_graph=None)

@@ -1,4 +1,4 @@
-"""The reference network that losses are counted from; the loss of a lower precision then counts too."""
+"""Open the reference network from which losses are counted, so that a quantisation's loss counts too."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.data.samples import Samples
 from sdcompress.errors import UsageError
-from sdcompress.evaluation.evaluate import exit_signals
+from sdcompress.evaluation.exit_outcomes import exit_signals
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tasks import Array
 
-__all__ = ["ReferenceModel", "comparable", "open_reference"]
+__all__ = ["ReferenceModel", "open_comparable", "open_reference"]
 
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """The network whose last exit losses are counted from.
+    """The network from whose last exit losses are counted.
 
     Attributes:
-        engine: runs it.
+        engine: runs the network.
         digest: of its artifact.
     """
 
@@ -31,11 +31,11 @@ class ReferenceModel:
     digest: str
 
     def decisions(self, samples: Samples, *, labelled: bool, progress: Progress | None = None) -> Array:
-        """Return the decisions of its last exit, [N, ...].
+        """Return the decisions of the last exit, [N, ...].
 
         Args:
             samples: N of them.
-            labelled: whether their targets must be of its task.
+            labelled: check that their targets fit its task.
             progress: called with (samples done, all samples).
 
         Raises:
@@ -44,44 +44,44 @@ class ReferenceModel:
         return exit_signals(self.engine, samples, labelled=labelled, progress=progress)[-1].decision
 
 
-def open_reference(other: Artifact | Path | str, manifest: Manifest, *, threads: int = 1) -> ReferenceModel:
-    """Open the other network, once it is known to have the same task and input.
+def open_reference(reference: Artifact | Path | str, manifest: Manifest, *, threads: int = 1) -> ReferenceModel:
+    """Open the reference network, after a check that it is comparable.
 
     Args:
-        other: its artifact.
+        reference: its artifact.
         manifest: of the artifact that is calibrated.
-        threads: for one call.
+        threads: of one call.
 
     Raises:
-        UsageError, ArtifactError: as ``comparable`` does.
+        UsageError, ArtifactError: see ``open_comparable``.
     """
-    opened = comparable(other, manifest)
-    # in onnxruntime on a CPU, wherever the calibrated one runs: what it is there is what its digest names
+    opened = open_comparable(reference, manifest)
+    # always in onnxruntime on a CPU: the certificate names the reference by its digest alone
     return ReferenceModel(open_engine(opened, threads=threads, allow_uncertified=True), opened.manifest.digest)
 
 
-def comparable(other: Artifact | Path | str, manifest: Manifest) -> Artifact:
-    """Another artifact, opened, once it is known to have the same task and input as this one.
+def open_comparable(reference: Artifact | Path | str, manifest: Manifest) -> Artifact:
+    """Open an artifact, after a check that its task, modality and data set are those of this one.
 
     Args:
-        other: the other.
+        reference: the other artifact.
         manifest: of this one.
 
     Raises:
-        UsageError: if its task or its input is another.
+        UsageError: if they differ.
         ArtifactError: if it is not intact.
     """
-    opened = open_artifact(other)
+    opened = open_artifact(reference)
     reference_manifest = opened.manifest
-    for what, mine, its in (
+    for name, own, other in (
         ("task", manifest.task, reference_manifest.task),
         ("list of outputs", manifest.outputs, reference_manifest.outputs),
         ("modality", manifest.modality, reference_manifest.modality),
         ("data set", manifest.provenance.data_fingerprint, reference_manifest.provenance.data_fingerprint),
     ):
-        if mine != its:
+        if own != other:
             raise UsageError(
-                f"'{opened.path}' cannot be the reference: it has another {what} than this artifact.",
+                f"'{opened.path}' cannot be the reference: it has another {name} than this artifact.",
                 allowed="one of the same task, input and data set: the artifact it was quantised from, for example",
                 next_step="name such an artifact with --reference, or leave it out",
             )

@@ -21,28 +21,26 @@ __all__ = ["decision_ms", "overhead", "stage_ms", "stage_times"]
 
 _SAMPLES = 64
 _WARMUP_ROUNDS = 3
-_LEAST_ROUNDS, _MOST_ROUNDS = 5, 500
-_LEAST_MS = 1e-3  # a stage as short as the clock's own noise
+_MIN_ROUNDS, _MAX_ROUNDS = 5, 500
+_MIN_MS = 1e-3  # the noise of the clock
 _ROWS = (1, 2, 4, 8, 16, 32)
-_MOVED = 16  # rows at a time, of twice as many
-_LEAVING, _MOST_CALLS = 256, 5000  # samples whose mix of exits is like that of all
+_MOVED_ROWS = 16  # at a time, of twice as many
+_POLICY_SAMPLES, _MAX_CALLS = 256, 5000  # enough samples for the exit shares of all
 
 
 def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple[float, ...]:
-    """Milliseconds from one exit to the next at batch 1, one per exit.
+    """Return the milliseconds from one exit to the next at batch 1, [E].
 
-    All exits take turns on real examples, in random order, so that a slow moment of the machine hits them alike and the
-    caches are as cold as where samples leave at different exits. The cost of an exit is a mean, because a mean is what
-    they will be used for: the median of the means of five stretches, so that a stall does not count. That of a stage is
-    the difference of two exits.
+    All exits run on real examples in interleaved rounds, in random order. So a slow moment of the machine affects them
+    alike, and caches are as cold as with samples that exit at different exits. The time up to an exit is the median of
+    the means of five stretches, so that a stall does not count. The time of a stage is the difference of two exits.
 
     Args:
         engine: runs the stages.
-        samples: where the examples come from.
-        seconds: the longest to measure, unless five rounds take longer.
+        samples: source of the examples.
+        seconds: longest time to measure, unless five rounds take longer.
     """
-    reached = _reached(engine, _inputs(engine, samples, _SAMPLES), 1, seconds)
-    return tuple(float(ms) for ms in np.maximum(np.diff(reached, prepend=0.0), _LEAST_MS))
+    return tuple(float(ms) for ms in _stage_ms(engine, _inputs(engine, samples, _SAMPLES), 1, seconds))
 
 
 def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, seconds: float = 0.5) -> StageTimes:
@@ -51,9 +49,9 @@ def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, 
     Args:
         engine: runs the stages.
         manifest: of its artifact.
-        samples: where the examples come from.
-        seconds: the longest to measure each number of rows, unless five rounds take longer; numbers of rows whose five
-            rounds would take more than four times as long are left out, but for 1.
+        samples: source of the examples.
+        seconds: longest time to measure each number of rows, unless five rounds take longer. Numbers of rows above 1
+            whose five rounds would take more than four times as long are left out.
     """
     inputs = _inputs(engine, samples, _ROWS[-1])
     sizes = {
@@ -64,15 +62,15 @@ def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, 
     }
     stage_times_ms: list[npt.NDArray[np.float64]] = []
     for rows in _ROWS:
-        if stage_times_ms and _LEAST_ROUNDS * 2 * stage_times_ms[-1].sum() > 4000 * seconds:
+        if stage_times_ms and _MIN_ROUNDS * 2 * stage_times_ms[-1].sum() > 4000 * seconds:
             break
-        stage_times_ms.append(np.maximum(np.diff(_reached(engine, inputs, rows, seconds), prepend=0.0), _LEAST_MS))
+        stage_times_ms.append(_stage_ms(engine, inputs, rows, seconds))
     # differences of medians are noisy; no stage takes less time with more rows
     rising = np.maximum.accumulate(np.stack(stage_times_ms, axis=1), axis=1)
     return StageTimes(
         rows=_ROWS[: len(stage_times_ms)],
         ms=tuple(tuple(float(ms) for ms in stage) for stage in rising),
-        move_ms=tuple(_move_ms(engine, manifest, exit_, sizes) for exit_ in range(len(manifest.exits) - 1)),
+        move_ms=tuple(_move_ms(engine, manifest, k, sizes) for k in range(len(manifest.exits) - 1)),
     )
 
 
@@ -81,31 +79,31 @@ def overhead(
 ) -> float:
     """Return the ratio of measured time to summed stage and decision times, for samples that exit by the policy.
 
-    One sample at a time, in random order; the median of five stretches, as in ``stage_ms``. An excess over 1 is
-    the transition between stages, and caches that hold data of other stages.
+    One sample at a time, in random order; the median of five stretches, as in ``stage_ms``. The excess over 1 is the
+    transition between stages, and caches that hold data of other stages.
 
     Args:
-        engine: over the artifact.
-        samples: where the examples come from.
-        policy: with its thresholds, and the times that are added up.
+        engine: of the artifact.
+        samples: source of the examples.
+        policy: with its thresholds, and the times that are summed.
         temperatures: of every exit.
-        seconds: the longest to measure, unless 64 samples take longer.
+        seconds: longest time to measure, unless 64 samples take longer.
     """
-    running, inputs = engine.with_policy(policy, temperatures), _inputs(engine, samples, _LEAVING)
+    cascade, inputs = engine.with_policy(policy, temperatures), _inputs(engine, samples, _POLICY_SAMPLES)
     order, reach = np.random.default_rng(0), policy.reach_ms
-    calls: list[tuple[int, float]] = []  # measured, and added up
+    calls: list[tuple[int, float]] = []  # measured ns, summed ns
     deadline = perf_counter_ns() + int(seconds * 1e9)
-    while len(calls) < _WARMUP_ROUNDS + _SAMPLES or (perf_counter_ns() < deadline and len(calls) < _MOST_CALLS):
+    while len(calls) < _WARMUP_ROUNDS + _SAMPLES or (perf_counter_ns() < deadline and len(calls) < _MAX_CALLS):
         row = int(order.integers(len(inputs)))
         start = perf_counter_ns()
-        left = running(inputs[row : row + 1]).exit_index
-        calls.append((perf_counter_ns() - start, 1e6 * reach[int(left[0])]))
-    stretches = np.array_split(np.array(calls[_WARMUP_ROUNDS:]), _LEAST_ROUNDS)
+        exit_index = cascade(inputs[row : row + 1]).exit_index
+        calls.append((perf_counter_ns() - start, 1e6 * reach[int(exit_index[0])]))
+    stretches = np.array_split(np.array(calls[_WARMUP_ROUNDS:]), _MIN_ROUNDS)
     return float(np.median([measured / summed for measured, summed in (part.sum(axis=0) for part in stretches)]))
 
 
 def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, ...]:
-    """Return the milliseconds to judge one sample at each exit but the last: the median over samples, once warm.
+    """Return the milliseconds of one decision at each exit but the last, [E-1]: the median over samples.
 
     Args:
         policy: fitted.
@@ -113,64 +111,60 @@ def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, 
     """
     rows = [[s.map(itemgetter(slice(row, row + 1))) for s in signals] for row in range(_SAMPLES)]
     medians_ms = []
-    for exit_, gate in enumerate(gates(policy, (0.5,) * (len(signals) - 1))):
+    for k, gate in enumerate(gates(policy, (0.5,) * (len(signals) - 1))):
         times_ns = []
         for row in rows[: len(signals[0].decision)] * _WARMUP_ROUNDS:
             start = perf_counter_ns()
-            gate(row[: exit_ + 1])
+            gate(row[: k + 1])
             times_ns.append(perf_counter_ns() - start)
         medians_ms.append(float(np.median(times_ns)) / 1e6)
     return tuple(medians_ms)
 
 
 def _inputs(engine: Engine, samples: Samples, count: int) -> Inputs:
-    """Inputs of real examples; the same again where there are too few."""
+    """Return inputs of ``count`` real examples; they repeat if there are fewer."""
     chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
     return engine.modality.collate(samples.examples(chosen))[np.arange(count) % len(chosen)]
 
 
-def _reached(engine: Engine, inputs: Inputs, rows: int, seconds: float) -> npt.NDArray[np.float64]:
-    """Milliseconds until each exit, [E], with so many rows; see ``stage_ms``."""
+def _stage_ms(engine: Engine, inputs: Inputs, rows: int, seconds: float) -> npt.NDArray[np.float64]:
+    """Return the milliseconds from one exit to the next with this number of rows, [E]; see ``stage_ms``."""
     exits, batches, order = len(engine.exit_names), len(inputs) // rows, np.random.default_rng(0)
     rounds: list[list[int]] = []
     deadline = perf_counter_ns() + int(seconds * 1e9)
-    while len(rounds) < _WARMUP_ROUNDS + _LEAST_ROUNDS or (perf_counter_ns() < deadline and len(rounds) < _MOST_ROUNDS):
+    while len(rounds) < _WARMUP_ROUNDS + _MIN_ROUNDS or (perf_counter_ns() < deadline and len(rounds) < _MAX_ROUNDS):
         start = len(rounds) % batches * rows
         times_ns = [0] * exits
-        for exit_ in order.permutation(exits):
-            times_ns[exit_] = _nanoseconds(engine, inputs[start : start + rows], int(exit_))
+        for k in order.permutation(exits):
+            times_ns[k] = _nanoseconds(engine, inputs[start : start + rows], int(k))
         rounds.append(times_ns)
-    stretches = np.array_split(np.array(rounds[_WARMUP_ROUNDS:], np.float64), _LEAST_ROUNDS)
-    return np.asarray(np.median([stretch.mean(axis=0) for stretch in stretches], axis=0) / 1e6)
+    stretches = np.array_split(np.array(rounds[_WARMUP_ROUNDS:], np.float64), _MIN_ROUNDS)
+    reach_ms = np.median([stretch.mean(axis=0) for stretch in stretches], axis=0) / 1e6
+    return np.asarray(np.maximum(np.diff(reach_ms, prepend=0.0), _MIN_MS))
 
 
-def _move_ms(engine: CascadeEngine, manifest: Manifest, exit_: int, sizes: Mapping[str, int]) -> float:
-    """To put one row of all tensors that go on in the place of another: as the engine says, else as numpy does it."""
-    engine_move_ms = engine.move_ms(exit_)
-    return _numpy_move_ms(manifest.live_tensors(exit_), sizes) if engine_move_ms is None else engine_move_ms
+def _move_ms(engine: CascadeEngine, manifest: Manifest, k: int, sizes: Mapping[str, int]) -> float:
+    """Return the milliseconds to move one row of all tensors behind exit k: of the engine, else of numpy."""
+    engine_move_ms = engine.move_ms(k)
+    return _numpy_move_ms(manifest.live_tensors(k), sizes) if engine_move_ms is None else engine_move_ms
 
 
 def _numpy_move_ms(border: Sequence[Tensor], sizes: Mapping[str, int]) -> float:
-    """Return the milliseconds to put one row of all these tensors in the place of another.
-
-    Args:
-        border: tensors that go on.
-        sizes: of named axes.
-    """
+    """Return the milliseconds to move one row of all these tensors; ``sizes`` are those of named axes."""
     longest = max(sizes.values())  # of axes that a graph computes from others
     shapes = [[sizes.get(axis, longest) if isinstance(axis, str) else axis for axis in t.shape[1:]] for t in border]
-    tensors = [np.zeros((2 * _MOVED, *shape), t.dtype) for t, shape in zip(border, shapes, strict=True)]
-    movers = np.arange(_MOVED) * 2
+    tensors = [np.zeros((2 * _MOVED_ROWS, *shape), t.dtype) for t, shape in zip(border, shapes, strict=True)]
+    movers = np.arange(_MOVED_ROWS) * 2
     times_ns = []
-    for _ in range(_WARMUP_ROUNDS + _LEAST_ROUNDS):
+    for _ in range(_WARMUP_ROUNDS + _MIN_ROUNDS):
         start = perf_counter_ns()
         for tensor in tensors:
             tensor[movers] = tensor[movers + 1]
         times_ns.append(perf_counter_ns() - start)
-    return float(np.median(times_ns[_WARMUP_ROUNDS:])) / _MOVED / 1e6
+    return float(np.median(times_ns[_WARMUP_ROUNDS:])) / _MOVED_ROWS / 1e6
 
 
-def _nanoseconds(engine: Engine, inputs: Inputs, position: int) -> int:
+def _nanoseconds(engine: Engine, inputs: Inputs, exit_index: int) -> int:
     start = perf_counter_ns()
-    engine.forced(inputs, position)
+    engine.forced(inputs, exit_index)
     return perf_counter_ns() - start

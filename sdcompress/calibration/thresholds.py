@@ -1,7 +1,7 @@
-"""Search the cheapest exit thresholds whose loss on the given samples is allowed.
+"""Choose exit thresholds of low mean cost whose mean loss on the given samples is allowed.
 
-Every candidate is counted, none is estimated: along one threshold all samples are sorted by score once, and two
-cumulative sums give the loss and the time saved for every value that the threshold can take.
+Every candidate is counted, none is estimated. For one threshold all samples are sorted by score once. Two cumulative
+sums then give the added loss and the saved time of every value that the threshold can take.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.policies import leave
+from sdcompress.policies import exit_index_of
 
 __all__ = ["NEVER", "ThresholdSearch", "choose_thresholds", "lagrangian_rule", "midpoint_thresholds"]
 
@@ -38,23 +38,23 @@ def choose_thresholds(
     *,
     shared: bool = False,
 ) -> tuple[float, ...]:
-    """Thresholds of small mean cost with a mean loss <= that of the last exit + max_drop, on these samples.
+    """Return thresholds of low mean cost whose mean loss is at most that of the last exit + max_drop on these samples.
 
-    Coordinate descent from several starts: one threshold for all exits, one exit alone, and the minima of
-    cost + price * loss for a range of prices, which spread the allowed loss over the exits. The result is never
-    worse than any start, and not proved to be the best. The same numbers give the same thresholds.
+    The search is coordinate descent from several starts: one threshold for all exits, one exit alone, and the minima of
+    cost + price * loss for a range of prices, which spread the allowed loss over the exits. The result is never worse
+    than any start; it is not proved to be optimal. It is deterministic.
 
     Args:
         scores: float32 [E-1, N], of all exits but the last, N > 0, each in [0, 1].
         loss: [E, N] in [0, 1], of each exit's decision; rounded to 9 decimals.
         stage_ms: [E], above 0: from one exit to the next.
-        max_drop: mean loss that may be added; the decimal number that is written is meant exactly.
-        shared: one threshold for all exits: the value that saves most of those that lose little enough.
+        max_drop: mean loss that may be added, taken as the exact decimal number.
+        shared: choose one threshold for all exits.
 
     Returns:
-        One per exit but the last, exactly representable in float32; ``NEVER`` where nothing should leave. A threshold
-        lies half-way between the last sample that leaves and the first that stays, so that rounding in the last bits
-        of an output moves no sample.
+        One per exit but the last, exactly representable in float32; ``NEVER`` where no sample should exit. A threshold
+        lies half-way between the lowest score that exits and the highest that does not, so that rounding in the last
+        bits of an output moves no sample.
     """
     allowed = math.floor(Fraction(str(max_drop)) * loss.shape[1] * int(_GRID)) / _GRID
     search = ThresholdSearch(scores, loss, np.cumsum(np.asarray(stage_ms, np.float64)), allowed)
@@ -66,12 +66,12 @@ def choose_thresholds(
 
 @dataclass(frozen=True)
 class ThresholdSweep:
-    """Loss and saving for each value of a threshold, safest first.
+    """Added loss and saved time for each value of a threshold, safest first, compared with ``NEVER``.
 
     Attributes:
         values: float32 [M], distinct and falling.
-        lost: float64 [M], loss added to what it is if it never fires, summed over the samples; negative: less loss.
-        saved: float64 [M], ms less, summed over the samples; rising.
+        lost: float64 [M], added loss, summed over the samples; negative where the loss falls.
+        saved: float64 [M], saved ms, summed over the samples; rising.
     """
 
     values: Scores
@@ -85,18 +85,18 @@ class ThresholdSweep:
         return cls(values[ends], np.cumsum(lost)[ends], np.cumsum(saved)[ends])
 
 
-# from a sweep and the loss at its zero to the value to take
+# from a sweep and the sum of losses without this threshold to the chosen value
 Rule = Callable[[ThresholdSweep, float], float]
 
 
 @dataclass(frozen=True)
 class ThresholdSearch:
-    """Thresholds on given samples, one exit at a time.
+    """Search thresholds on given samples, one exit at a time.
 
     Attributes:
         scores: float32 [E-1, N].
-        loss: [E, N], which becomes float64, rounded to multiples of 2**-30.
-        costs: float64 [E], ms until each exit.
+        loss: [E, N]; converted to float64, rounded to multiples of 2**-30.
+        costs: float64 [E], ms up to each exit.
         allowed: loss that may be added, summed over the samples.
         orders: int64 [E-1, N], the samples by falling score.
     """
@@ -122,7 +122,7 @@ class ThresholdSearch:
 
     def objective(self, thresholds: Thresholds) -> tuple[bool, float, float]:
         """Return the sort key of thresholds, smallest best: infeasible, cost in ms, sum of losses."""
-        exit_index = leave(self.scores, thresholds)
+        exit_index = exit_index_of(self.scores, thresholds)
         total = self.total(exit_index)
         counts = np.bincount(exit_index, minlength=len(self.costs))
         return total > self.loss_limit, float(counts @ self.costs), total
@@ -132,7 +132,7 @@ class ThresholdSearch:
         return float(self.loss[exit_index, np.arange(len(exit_index))].sum())
 
     def cheapest_feasible(self, sweep: ThresholdSweep, total: float) -> float:
-        """Return the value that saves most among those whose loss is allowed."""
+        """Return the value that saves most among those whose loss is allowed; ``NEVER`` if there is none."""
         kept = np.flatnonzero(total + sweep.lost <= self.loss_limit)
         return float(sweep.values[kept[-1]]) if len(kept) else NEVER
 
@@ -141,31 +141,32 @@ class ThresholdSearch:
         chosen: Thresholds = thresholds.copy()
         for _ in range(_SWEEPS):
             before = chosen.copy()
-            for exit_ in range(len(chosen)):
-                chosen[exit_] = NEVER
-                exit_index = leave(self.scores, chosen)
-                chosen[exit_] = rule(self._sweep(exit_, exit_index), self.total(exit_index))
+            for k in range(len(chosen)):
+                chosen[k] = NEVER
+                exit_index = exit_index_of(self.scores, chosen)
+                chosen[k] = rule(self._sweep(k, exit_index), self.total(exit_index))
             if np.array_equal(before, chosen):
                 break
         return chosen
 
     def starts(self) -> list[Thresholds]:
-        """Feasible thresholds to descend from."""
+        """Return feasible thresholds from which to descend."""
         exits = len(self.scores)
         never = np.full(exits, NEVER, np.float32)
-        alone = []
-        for exit_ in range(exits):
-            one = never.copy()
-            one[exit_] = self.cheapest_feasible(self._sweep(exit_, leave(self.scores, never)), self._last)
-            alone.append(one)
-        return [self.shared(), *alone, *self._priced(never)]
+        last_exit = exit_index_of(self.scores, never)
+        single_exits = []
+        for k in range(exits):
+            single = never.copy()
+            single[k] = self.cheapest_feasible(self._sweep(k, last_exit), self._last)
+            single_exits.append(single)
+        return [self.shared(), *single_exits, *self._priced(never)]
 
     def shared(self) -> Thresholds:
-        """Return the same value for all exits, the one that saves most of those that lose no more than allowed."""
+        """Return one value for all exits, the one that saves most among those whose loss is allowed."""
         return np.full(len(self.scores), self.cheapest_feasible(self.shared_sweep(), self._last), np.float32)
 
     def _priced(self, start: Thresholds) -> list[Thresholds]:
-        """Minima of cost + price * loss, in ms; halving closes in on the smallest price that loses little enough."""
+        """Return the feasible minima of cost + price * loss, in ms, by bisection to the smallest feasible price."""
         low, high = np.log(self.costs[-1] * np.array([1e-3, 1e4]))
         minima = []
         for _ in range(_PRICES):
@@ -176,40 +177,38 @@ class ThresholdSearch:
             minima += [priced] * feasible
         return minima
 
-    def _sweep(self, exit_: int, exit_index: Exits) -> ThresholdSweep:
-        """Return the values of one exit's threshold; ``exit_index``: where the samples leave if it never fires."""
-        rows = self.orders[exit_]
-        rows = rows[exit_index[rows] > exit_]
+    def _sweep(self, k: int, exit_index: Exits) -> ThresholdSweep:
+        """Return the sweep of the threshold of exit k; ``exit_index`` holds the exits while it is ``NEVER``."""
+        rows = self.orders[k]
+        rows = rows[exit_index[rows] > k]
         later = exit_index[rows]
         return ThresholdSweep.of(
-            self.scores[exit_, rows],
-            self.loss[exit_, rows] - self.loss[later, rows],
-            self.costs[later] - self.costs[exit_],
+            self.scores[k, rows], self.loss[k, rows] - self.loss[later, rows], self.costs[later] - self.costs[k]
         )
 
     def shared_sweep(self) -> ThresholdSweep:
-        """Return the values of one threshold for all exits.
+        """Return the sweep of one threshold for all exits.
 
-        As it falls, a sample moves to an earlier exit each time it passes a score above all before it.
+        As it falls, a sample moves to an earlier exit each time it passes a score above those of all earlier exits.
         """
         highest = np.maximum.accumulate(self.scores, axis=0)
         later = np.full(highest.shape[1], len(highest))
         values, lost, saved = [], [], []
-        for exit_ in reversed(range(len(highest))):
-            before = highest[exit_ - 1] if exit_ else np.float32(-1)
-            rows = np.flatnonzero(highest[exit_] > before)
-            values.append(highest[exit_, rows])
-            lost.append(self.loss[exit_, rows] - self.loss[later[rows], rows])
-            saved.append(self.costs[later[rows]] - self.costs[exit_])
-            later[rows] = exit_
+        for k in reversed(range(len(highest))):
+            before = highest[k - 1] if k else np.float32(-1)
+            rows = np.flatnonzero(highest[k] > before)
+            values.append(highest[k, rows])
+            lost.append(self.loss[k, rows] - self.loss[later[rows], rows])
+            saved.append(self.costs[later[rows]] - self.costs[k])
+            later[rows] = k
         order = np.argsort(-np.concatenate(values), kind="stable")
         return ThresholdSweep.of(*(np.concatenate(part)[order] for part in (values, lost, saved)))
 
 
 def lagrangian_rule(price: float) -> Rule:
-    """Return the rule that takes the value of least cost + price * loss; price in ms for a loss of 1."""
+    """Return the rule that takes the value of the lowest cost + price * loss; the price is in ms for a loss of 1."""
 
-    def rule(sweep: ThresholdSweep, total: float) -> float:  # noqa: ARG001 - what is lost already does not change the best step
+    def rule(sweep: ThresholdSweep, total: float) -> float:  # noqa: ARG001 - the best value does not depend on the sum
         gains = sweep.saved - price * sweep.lost
         best = int(gains.argmax()) if len(gains) else 0
         return float(sweep.values[best]) if len(gains) and gains[best] > 0 else NEVER
@@ -218,15 +217,15 @@ def lagrangian_rule(price: float) -> Rule:
 
 
 def midpoint_thresholds(scores: Scores, thresholds: Thresholds) -> list[float]:
-    """Return thresholds with the same exits on these samples, each half-way to the first sample that does not exit."""
-    exit_index = leave(scores, thresholds)
+    """Return thresholds with the same exits on these samples, each half-way to the highest score that does not exit."""
+    exit_index = exit_index_of(scores, thresholds)
     midpoints = []
-    for exit_, values in enumerate(scores):
-        exiting, staying = values[exit_index == exit_], values[exit_index > exit_]
+    for k, values in enumerate(scores):
+        exiting, staying = values[exit_index == k], values[exit_index > k]
         if len(exiting) == 0:
             midpoints.append(NEVER)
             continue
-        last, first = exiting.min(), staying.max(initial=np.float32(-1))
-        middle = np.float32((float(last) + float(first)) / 2)
-        midpoints.append(float(middle if first >= 0 and middle > first else last))
+        lowest, highest = exiting.min(), staying.max(initial=np.float32(-1))
+        middle = np.float32((float(lowest) + float(highest)) / 2)
+        midpoints.append(float(middle if highest >= 0 and middle > highest else lowest))
     return midpoints

@@ -1,4 +1,4 @@
-"""Decide policy, temperatures and path on the tuning part of the samples, before the other part is used."""
+"""Fit policy, temperatures and path on the tuning samples, and collect evidence of the certification samples."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.observe import FittedPolicy, fit_policy, losses_of, observe
-from sdcompress.calibration.path import exit_path, threshold_path
+from sdcompress.calibration.policy_fitting import FittedPolicy, fit_policy
 from sdcompress.calibration.reference_model import ReferenceModel
 from sdcompress.calibration.stage_timing import decision_ms, stage_ms
+from sdcompress.calibration.threshold_path import exit_path, threshold_path
 from sdcompress.certification.calibration_split import tuning_count_for
 from sdcompress.certification.certify import Path, kind_of_test, smallest_drop
 from sdcompress.certification.groups import strata_of
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.data.samples import Samples
+from sdcompress.evaluation.exit_outcomes import exit_losses, exit_signals_and_losses
 from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
@@ -26,14 +27,14 @@ __all__ = ["Tuning", "collect", "tune", "with_strata"]
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was decided on the tuning part alone.
+    """Policy and path, made on the tuning samples alone.
 
     Attributes:
         fitted: temperatures and the fitted policy.
-        stage_ms: from one exit to the next.
-        decision_ms: to judge one sample at each exit but the last.
+        stage_ms: [E], from one exit to the next.
+        decision_ms: [E-1], of one decision at each exit but the last.
         path: thresholds, safest first.
-        evidence: of the tuning part itself; nothing of it is certified.
+        evidence: of the tuning samples; it certifies nothing.
     """
 
     fitted: FittedPolicy
@@ -44,11 +45,11 @@ class Tuning:
 
 
 def tune(engine: Engine, samples: Samples, settings: recipe.Calibrate, progress: Progress | None = None) -> Tuning:
-    """Time the stages, fit the policy and make the path.
+    """Measure the stage times, fit the policy and make the path.
 
     Args:
         engine: runs the artifact's graphs.
-        samples: the tuning part.
+        samples: the tuning samples.
         settings: of the calibration.
         progress: called with (samples done, all samples).
     """
@@ -62,7 +63,7 @@ def tune(engine: Engine, samples: Samples, settings: recipe.Calibrate, progress:
 def _path(
     evidence: Evidence, times: tuple[float, ...], settings: recipe.Calibrate, task: Task, *, shared: bool
 ) -> Path:
-    """Return the path; for drops per exit, every group has twice the least number of samples to certify."""
+    """Return the path; for drops per exit, every group gets twice the least number of samples to certify."""
     if settings.group_by != "exit":
         return threshold_path(evidence.scores, evidence.loss, times, shared=shared)
     exact = kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss) == "binomial"
@@ -72,7 +73,7 @@ def _path(
 
 
 def with_strata(evidence: Evidence, task: Task, samples: Samples, settings: recipe.Calibrate) -> Evidence:
-    """Return the evidence of these samples, with their strata where the bounds shall hold in each."""
+    """Return the evidence of these samples, with their strata if the drop shall hold in each."""
     if settings.group_by != "stratum":
         return evidence
     return replace(evidence, strata=strata_of(task, samples.targets).astype(np.int32))
@@ -87,23 +88,24 @@ def collect(
     reference: ReferenceModel | None = None,
     progress: Progress | None = None,
 ) -> Evidence:
-    """Run the samples in their order and keep what the tests need of each.
+    """Run the certification samples and return the scores and losses that the tests need.
 
     Args:
         engine: runs the artifact's graphs.
-        samples: the part that certifies, in the order of the tests.
-        fitted: fixed before.
+        samples: the certification samples, in the order of the tests.
+        fitted: temperatures and policy.
         unlabelled: take losses against the decisions of the last exit, or of ``reference``, instead of the targets.
         reference: another network; it runs after this one.
-        progress: called with (samples done, all samples), twice as many where there is another network.
+        progress: called with (samples done, all samples); with a reference every sample counts twice.
     """
     count, total = len(samples), len(samples) * (2 if reference else 1)
-    mine = subprogress(progress, 0, total)
-    signals, loss = observe(engine, samples, fitted.temperatures, unlabelled=unlabelled, progress=mine)
+    signals, loss = exit_signals_and_losses(
+        engine, samples, fitted.temperatures, unlabelled=unlabelled, progress=subprogress(progress, 0, total)
+    )
     if reference is None:
         return fitted.evidence(signals, loss)
     decisions = reference.decisions(samples, labelled=not unlabelled, progress=subprogress(progress, count, total))
+    targets = decisions if unlabelled else samples.targets
     if unlabelled:
-        loss = losses_of(engine.task, signals, decisions)
-    against = decisions if unlabelled else samples.targets
-    return replace(fitted.evidence(signals, loss), reference_loss=engine.task.loss(decisions, against))
+        loss = exit_losses(engine.task, signals, targets)
+    return replace(fitted.evidence(signals, loss), reference_loss=engine.task.loss(decisions, targets))

@@ -1,4 +1,4 @@
-"""Split calibration samples into those that tune thresholds and those that certify them, in their order."""
+"""Split calibration samples into tuning samples and certification samples, and fix the order of the latter."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CalibrationSplit", "count_of_tuning", "draw_split", "samples_for", "seed_of", "tuning_count_for"]
+__all__ = ["CalibrationSplit", "calibration_count_for", "draw_split", "seed_of", "tuning_count", "tuning_count_for"]
 
-Positions = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int64]
 
 # a third to a sixteenth was tried (benchmarks/certificates): from some thousand samples on a small share is better, as
 # it leaves more to the tests; on some hundred an eighth is too few to make a path of
@@ -18,31 +18,31 @@ _TUNING_EVERY = 6
 
 
 class CalibrationSplit(NamedTuple):
-    """Two disjoint parts of N calibration samples, by their positions.
+    """Tuning and certification samples, as disjoint rows of N calibration samples.
 
     Attributes:
-        tuning: int64 [M]: temperatures and the path of thresholds are made on these.
-        certify: int64 [N - M]: these are only tested, in this order.
+        tuning: int64 [M], rows on which temperatures and the path of thresholds are made.
+        certify: int64 [N - M], rows that are only tested, in this order.
     """
 
-    tuning: Positions
-    certify: Positions
+    tuning: Rows
+    certify: Rows
 
 
 def seed_of(data_fingerprint: str, graphs: str) -> str:
-    """SHA-256 of the data's fingerprint and the graphs' digest, both in hexadecimal, joined by a space.
+    """Return the SHA-256 of the data's fingerprint and the graphs' digest, both in hexadecimal, joined by a space.
 
-    Nothing else goes in: calibrating the same graphs on the same data again draws the same parts in the same order, so
-    that no one can draw until the test is passed.
+    Nothing else goes in: the same graphs and data always give the same split and order. So nobody can draw splits until
+    a test passes.
     """
     return hashlib.sha256(f"{data_fingerprint} {graphs}".encode()).hexdigest()
 
 
 def draw_split(count: int, seed: str) -> CalibrationSplit:
-    """Part the positions 0..count-1 at random, a sixth for the tuning.
+    """Split the rows 0..count-1 at random, a sixth for the tuning.
 
-    Not stratified: the tests are for samples drawn independently. The keys are raw output of PCG64, which
-    numpy keeps the same over versions (NEP 19).
+    The split is not stratified, because the tests are for samples drawn independently. The sort keys are raw output of
+    PCG64, which numpy keeps the same over versions (NEP 19).
 
     Args:
         count: N.
@@ -50,21 +50,21 @@ def draw_split(count: int, seed: str) -> CalibrationSplit:
     """
     keys = np.random.PCG64(np.random.SeedSequence(int(seed, 16))).random_raw(count)
     order = np.argsort(keys, kind="stable").astype(np.int64)
-    first = count_of_tuning(count)
+    first = tuning_count(count)
     return CalibrationSplit(order[:first], order[first:])
 
 
-def count_of_tuning(count: int) -> int:
-    """Return how many of ``count`` samples are drawn for the tuning."""
+def tuning_count(count: int) -> int:
+    """Return the number of tuning samples among ``count`` calibration samples."""
     return count // _TUNING_EVERY
 
 
-def samples_for(certify: int) -> int:
-    """Return the smallest number of calibration samples whose second part has at least ``certify``."""
+def calibration_count_for(certify: int) -> int:
+    """Return the smallest number of calibration samples of which at least ``certify`` are certification samples."""
     near = certify * _TUNING_EVERY // (_TUNING_EVERY - 1)
     return next(count for count in range(near - 1, near + 2) if count - count // _TUNING_EVERY >= certify)
 
 
 def tuning_count_for(certify: int) -> int:
-    """Return the tuning samples in proportion to ``certify`` certification samples."""
+    """Return the number of tuning samples in proportion to ``certify`` certification samples."""
     return -(-certify // (_TUNING_EVERY - 1))

@@ -1,4 +1,4 @@
-"""The groups in each of which a drop is certified, and the p-value of all of them together."""
+"""Groups in each of which a drop is certified: their masks, their joint p-value, their checks and names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.certification.p_values import binomial_p_value
 from sdcompress.errors import DataError, UsageError
-from sdcompress.policies import leave
+from sdcompress.policies import exit_index_of
 from sdcompress.tasks import Array, Task
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "check_strata",
     "group_masks",
     "group_name",
-    "in_every_group",
+    "intersection_union_p_value",
     "loss_name",
     "strata_of",
     "warn_of_strata",
@@ -33,17 +33,17 @@ Strata = npt.NDArray[np.integer]
 GroupBy = Literal["exit", "stratum"] | None
 
 _CHANCE = 0.05  # of naming a stratum, among all, that loses no more than is allowed
-_LEAST_LOST = 2  # samples: one is no loss of a stratum
+_MIN_LOST = 2.0  # summed loss; a single sample is no evidence about a stratum
 
 
 def group_masks(evidence: Evidence, thresholds: Sequence[float], group_by: GroupBy) -> Iterator[Mask]:
-    """Return the mask of each group under these thresholds, bool [N]; None: one group of all samples.
+    """Yield the mask of each group under these thresholds, bool [N]; None: one group of all samples.
 
-    ``"stratum"``: the samples of each stratum. That it holds for all samples follows: the whole is a mean of strata.
-    ``"exit"``: the samples that have left by exit t, for every t, and all samples (Ringel et al., "Early Time
-    Classification with Accumulated Accuracy Gap Control", arXiv:2402.00857). Where no threshold up to t can fire there
-    is no such sample anywhere and so no group. Where one can fire but none of these samples has left, the group is
-    there and has no member: nothing is known of it.
+    ``"stratum"``: the samples of each stratum. A bound in every stratum holds for all samples too, as their mean.
+    ``"exit"``: the samples with an exit index of at most t, for every t, and all samples (Ringel et al., "Early Time
+    Classification with Accumulated Accuracy Gap Control", arXiv:2402.00857). If no threshold up to t can be reached,
+    the group does not exist. If one can be reached, but by none of these samples, the group exists and is empty:
+    nothing is known of it.
 
     Args:
         evidence: of N samples; with strata for ``"stratum"``.
@@ -55,13 +55,13 @@ def group_masks(evidence: Evidence, thresholds: Sequence[float], group_by: Group
         yield from (evidence.strata == stratum for stratum in np.unique(evidence.strata))
         return
     if group_by == "exit":
-        left = leave(evidence.scores, thresholds)
-        first = next((exit_ for exit_, threshold in enumerate(thresholds) if threshold <= 1), len(thresholds))
-        yield from (left <= exit_ for exit_ in range(first, len(thresholds)))
+        exit_index = exit_index_of(evidence.scores, thresholds)
+        first = next((k for k, threshold in enumerate(thresholds) if threshold <= 1), len(thresholds))
+        yield from (exit_index <= k for k in range(first, len(thresholds)))
     yield np.ones(len(evidence), np.bool_)
 
 
-def in_every_group(losses: Float64, groups: Iterator[Mask], p_value: Callable[[Float64], float]) -> float:
+def intersection_union_p_value(losses: Float64, groups: Iterator[Mask], p_value: Callable[[Float64], float]) -> float:
     """Return the p-value of "in some group the mean loss is above alpha": the largest of the groups' p-values.
 
     delta is not split over the groups. The hypothesis is a union; where it is true, it is true of some group g. To
@@ -69,8 +69,8 @@ def in_every_group(losses: Float64, groups: Iterator[Mask], p_value: Callable[[F
     and however they depend on each other (intersection-union test; Berger, "Multiparameter Hypothesis Testing and
     Acceptance Sampling", Technometrics 1982). So each step is tested at delta, as fixed-sequence testing asks.
 
-    Membership may depend on a sample's own scores and target: given who belongs to a group, its losses are
-    independent draws of what the group loses. A group without a member has the p-value 1 (nothing is known of it).
+    Membership may depend on a sample's own scores and target: given the members of a group, their losses are
+    independent draws from the group. An empty group has the p-value 1.
 
     Args:
         losses: [N] in the order of the tests.
@@ -107,16 +107,16 @@ def strata_of(task: Task, targets: Array) -> Strata:
 
 
 def check_strata(strata: Strata, task: Task, least: int, target: str) -> None:
-    """Refuse a stratum with fewer samples than a certificate takes even without a single loss.
+    """Refuse a stratum with fewer samples than a certificate needs without a single loss.
 
     Args:
-        strata: [N] of the samples that certify.
+        strata: [N], of the certification samples.
         task: names the strata.
         least: samples that a stratum needs.
-        target: what is asked for, for the error.
+        target: drop and confidence in words, for the error.
 
     Raises:
-        DataError: naming the smallest stratum, how many samples it has and how many it takes.
+        DataError: names the smallest stratum, the number of its samples and the number that it needs.
     """
     names, word = task.strata_names, task.stratum
     counts = np.bincount(strata, minlength=len(names))
@@ -144,36 +144,36 @@ def warn_of_strata(
 
     Args:
         evidence: of N samples.
-        strata: [N], of the task; None: it has none, and nothing is done.
+        strata: [N], of the task; None: it has none, and there is no warning.
         thresholds: [E-1], of the policy.
         task: names the strata.
         max_drop: the drop that is allowed.
     """
     if strata is None:
         return
-    left, names = leave(evidence.scores, thresholds), task.strata_names
+    exit_index, names = exit_index_of(evidence.scores, thresholds), task.strata_names
     counts = np.bincount(strata, minlength=len(names))
     after, before = (
         np.bincount(strata, weights=1 - loss.astype(np.float64), minlength=len(names))
-        for loss in (evidence.loss[left, np.arange(len(left))], evidence.reference)
+        for loss in (evidence.loss[exit_index, np.arange(len(exit_index))], evidence.reference)
     )
     lost = before - after
     chance = _CHANCE / len(names)
-    hit = [
+    affected = [
         k
         for k, (losses, count) in enumerate(zip(lost, counts.tolist(), strict=True))
-        if losses >= max(_LEAST_LOST, max_drop * count)
+        if losses >= max(_MIN_LOST, max_drop * count)
         and 1 - binomial_p_value(math.ceil(losses - 1e-9) - 1, count, max_drop) < chance
     ]
-    if not hit:
+    if not affected:
         return
-    worst = max(hit, key=lambda k: lost[k] / counts[k])
+    worst = max(affected, key=lambda k: lost[k] / counts[k])
     share = 100 / counts[worst]
-    figures = f"{before[worst] * share:.1f} to {after[worst] * share:.1f} % of {counts[worst]} samples"
-    others = f" {len(hit)} of {len(names)} do, this one most." if len(hit) > 1 else ""
+    figures = f"{before[worst] * share:.1f} to {after[worst] * share:.1f} % on {counts[worst]} samples"
+    others = f" {len(affected)} of {len(names)} do, this one most." if len(affected) > 1 else ""
     warnings.warn(
-        f"Leaving early costs the {task.stratum} '{names[worst]}' {lost[worst] * share:.1f} points ({figures}), more"
-        f" than the {max_drop:.2%} that may be lost over all.{others} To keep the drop in every"
-        f" {task.stratum}: --confidence 95% --group-by stratum.",
+        f"Early exit costs the {task.stratum} '{names[worst]}' {lost[worst] * share:.1f} points of {task.metric}"
+        f" ({figures}), more than the {max_drop:.2%} that may be lost over all.{others} To keep"
+        f" the drop in every {task.stratum}: --confidence 95% --group-by stratum.",
         stacklevel=2,
     )

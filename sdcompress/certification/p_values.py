@@ -1,9 +1,9 @@
-"""p-values for "these thresholds lose more than alpha", exact or valid for every number of samples, without scipy.
+"""Compute p-values of the hypothesis "these thresholds lose more than alpha", valid for every number of samples.
 
-Each is a number p with P(p <= u) <= u for every u whenever the true mean loss is above alpha, so that a rejection at
-delta is wrong with a probability of at most delta. Which one: losses in {0, 1} have an exact test, and nothing bounds
-them better; losses that can be negative (an exit also corrects mistakes of the whole network) need the betting test,
-which takes every bounded loss.
+A p-value p has P(p <= u) <= u for every u if the true mean loss is above alpha, so that a rejection at delta is wrong
+with a probability of at most delta. Losses in {0, 1} have an exact test, which nothing improves on. Differences of
+losses may be negative, where an exit corrects a mistake of the last one; they need the betting test, which takes every
+bounded loss.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _BLOCKS = 256
 
 
 def binomial_p_value(errors: int, samples: int, alpha: float) -> float:
-    """P(Bin(n, alpha) <= errors): the exact test for losses in {0, 1}.
+    """Return P(Bin(n, alpha) <= errors), the p-value of the exact test for losses in {0, 1}.
 
-    Summed in log space, term by term from the largest ratio, so that n = 10^6 neither overflows nor loses digits.
+    The sum is in log space, so that n = 10^6 neither overflows nor loses digits.
 
     Args:
         errors: losses of 1 among the samples, 0 to n.
@@ -42,7 +42,7 @@ def binomial_p_value(errors: int, samples: int, alpha: float) -> float:
 
 
 def betting_p_value(losses: Losses, alpha: float, delta: float) -> float:
-    """1 / max_i K_i with K_i = prod_{j <= i} (1 - nu_j (x_j - alpha)): for losses of at most 1 that may be negative.
+    """Return 1 / max_i K_i with K_i = prod_{j <= i} (1 - nu_j (x_j - alpha)), for losses of at most 1, also below 0.
 
     Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024 (arXiv:2010.09686),
     with bets that are sized for what is still missing to 1 / delta in the samples that are left, after Voracek and
@@ -51,23 +51,23 @@ def betting_p_value(losses: Losses, alpha: float, delta: float) -> float:
         v_i = max(alpha (1 - alpha), (1/4 + sum_{j <= i} (x_j - alpha)^2) / (i + 1))
         nu_{i+1} = min(1, sqrt(2 (ln(1 / delta) - ln K_i) / ((n - i) v_i)))
 
-    Ours are the floor of v, the smallest variance that losses in {-1, 0, 1} of mean alpha can have (E x^2 >= E x):
-    losses between may have less, and are then bet on more carefully than they need to be. Ours is also the
-    pace: bets change before each of at most 256 equal blocks of samples, so that 10^5 samples take milliseconds.
+    Two details are ours. The floor of v is the smallest variance that losses in {-1, 0, 1} of mean alpha can have
+    (E x^2 >= E x); graded losses may have less, so that their bets are smaller than they need be. Bets change before
+    each of at most 256 equal blocks of samples, so that 10^5 samples take milliseconds.
 
-    Valid because a bet knows only what came before it: K is a nonnegative supermartingale where the mean is alpha or
-    more, and by Ville's inequality its maximum reaches 1 / u with a probability of at most u, for every u. A bet of at
-    most 1 on a loss of at most 1 leaves at least alpha of the wealth: the sum of logarithms is finite.
+    The test is valid because a bet depends only on the samples before it: K is a nonnegative supermartingale if the
+    mean is alpha or more. By Ville's inequality its maximum reaches 1 / u with a probability of at most u, for every u.
+    A bet of at most 1 on a loss of at most 1 leaves at least alpha of the wealth: the sum of logarithms is finite.
 
-    The betting ends at the first block that reaches 1 / delta. So a p-value of at most delta lies just below it, and by
-    how much says nothing; the test is made for this delta, though its p-value is one at every level.
+    The betting ends at the first block that reaches 1 / delta. So a p-value of at most delta lies just below it, and
+    the distance has no meaning. The bets are sized for this delta, though the p-value is valid at every level.
 
-    It depends on the order, which is fixed before the losses are seen: ``sdcompress.certification.calibration_split``.
+    The p-value depends on the order, which is fixed before any loss is known: see ``calibration_split``.
 
     Args:
         losses: [N] in the order fixed beforehand, each at most 1; for example differences of losses, in [-1, 1].
         alpha: the mean loss of the null hypothesis, in [0, 1).
-        delta: where the test will be made, in (0, 1).
+        delta: level of the test, in (0, 1).
 
     Raises:
         ValueError: if a loss is not a number or above 1.
@@ -77,15 +77,15 @@ def betting_p_value(losses: Losses, alpha: float, delta: float) -> float:
         raise ValueError("the losses must be numbers of at most 1")
     if alpha <= 0:
         return 1.0  # a mean of 0 cannot be told from one just above it
-    goal, wealth, richest, squares = math.log(1 / delta), 0.0, 0.0, 0.25
+    target, log_wealth, max_log_wealth, squares = math.log(1 / delta), 0.0, 0.0, 0.25
     block = math.ceil(len(x) / _BLOCKS) or 1
     for start in range(0, len(x), block):
-        spread = max(alpha * (1 - alpha), squares / (start + 1))
-        bet = min(1.0, math.sqrt(2 * (goal - wealth) / ((len(x) - start) * spread)))
+        variance = max(alpha * (1 - alpha), squares / (start + 1))
+        bet = min(1.0, math.sqrt(2 * (target - log_wealth) / ((len(x) - start) * variance)))
         gaps = x[start : start + block] - alpha
-        logs = wealth + np.cumsum(np.log1p(-bet * gaps))
-        wealth, richest = float(logs[-1]), max(richest, float(logs.max()))
-        if richest >= goal:
+        log_wealths = log_wealth + np.cumsum(np.log1p(-bet * gaps))
+        log_wealth, max_log_wealth = float(log_wealths[-1]), max(max_log_wealth, float(log_wealths.max()))
+        if max_log_wealth >= target:
             break
         squares += float(gaps @ gaps)
-    return math.exp(-richest)
+    return math.exp(-max_log_wealth)

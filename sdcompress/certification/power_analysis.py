@@ -17,12 +17,12 @@ MOST_SAMPLES = 10**6  # beyond this it is no plan
 
 
 def least_samples(max_drop: float, delta: float, *, exact: bool = False) -> int:
-    """Return the number of samples below which not even a run without a single loss would be certified.
+    """Return the number of samples below which nothing is certified, even if no sample loses.
 
     Args:
         max_drop: alpha, in (0, 1).
         delta: of the test, in (0, 1).
-        exact: for the binomial test, which needs a little less than the betting test.
+        exact: for the binomial test, which needs a few samples less than the betting test.
     """
     if exact:
         return math.ceil(round(math.log(delta) / math.log1p(-max_drop), 9))
@@ -34,13 +34,13 @@ def least_samples(max_drop: float, delta: float, *, exact: bool = False) -> int:
 
 
 def samples_for_binomial(rate: float, max_drop: float, delta: float, power: float = 0.8) -> int | None:
-    """The samples with which the exact test certifies alpha in a share ``power`` of all draws, to within a hundredth.
+    """Return the number of samples with which the exact test certifies alpha with this power, to within 1 %.
 
     Args:
         rate: the true share of losses, in [0, 1).
         max_drop: alpha, in (0, 1).
         delta: of the test, in (0, 1).
-        power: the share of draws in which the certificate is found.
+        power: probability that the test certifies.
 
     Returns:
         None if ``rate`` is not below alpha, or more than a million are needed.
@@ -60,26 +60,26 @@ def samples_for_binomial(rate: float, max_drop: float, delta: float, power: floa
 
 
 def samples_for_betting(
-    losses: npt.ArrayLike, chances: npt.ArrayLike, max_drop: float, delta: float, power: float = 0.8
+    values: npt.ArrayLike, shares: npt.ArrayLike, max_drop: float, delta: float, power: float = 0.8
 ) -> int | None:
-    """Return the samples with which the betting test certifies alpha in a share ``power`` of all draws, about.
+    """Return the number of samples with which the betting test certifies alpha with about this power.
 
-    The logarithm of the wealth is a sum over the samples; with one bet, sized by the true variance, its mean and
-    variance are known, and the sum is taken as normal. One bet would need ln(1 / delta) of it, that is a distance of
-    sqrt(2 ln(1 / delta)) deviations from alpha where a test that knows the variance needs the normal quantile of delta;
-    bets that are sized anew lie half-way between, by simulation. Simulated power is within some points of this.
+    The logarithm of the wealth is a sum over the samples. With one bet, sized by the true variance, its mean and
+    variance are known, and the sum is taken as normal. One bet must reach ln(1 / delta), which is a distance of
+    sqrt(2 ln(1 / delta)) deviations from alpha. A test that knows the variance needs the normal quantile of delta.
+    Bets that are sized anew lie half-way between, by simulation. The simulated power is within some points of this.
 
     Args:
-        losses: [M] in [-1, 1], the values that a sample's loss can have.
-        chances: [M], the share of samples with each.
+        values: [M] in [-1, 1], that a sample's loss can have.
+        shares: [M], of the samples with each value.
         max_drop: alpha, in (0, 1).
         delta: of the test, in (0, 1).
-        power: the share of draws in which the certificate is found.
+        power: probability that the test certifies.
 
     Returns:
         None if the mean loss is not below alpha, or more than a million are needed.
     """
-    values, shares = np.asarray(losses, np.float64), np.asarray(chances, np.float64)
+    values, shares = np.asarray(values, np.float64), np.asarray(shares, np.float64)
     if shares @ values >= max_drop:
         return None
     variance = float(shares @ values**2 - (shares @ values) ** 2)
@@ -97,12 +97,12 @@ def samples_for_betting(
 
 
 def samples_for_loss(lost: float, max_drop: float, delta: float, power: float = 0.8) -> int | None:
-    """Return ``samples_for_betting`` where a share ``lost`` of samples loses 1 and the others nothing."""
+    """Return ``samples_for_betting`` if a share ``lost`` of the samples has the loss 1, and the others 0."""
     return samples_for_betting((1.0, 0.0), (lost, 1 - lost), max_drop, delta, power)
 
 
 def _first(enough: Callable[[int], bool], least: int) -> int | None:
-    """Return the number from which it is enough, to within a hundredth; more is taken to be no worse."""
+    """Return the smallest number that is enough, to within 1 %; a larger one is taken to be enough too."""
     if enough(least):
         return least
     low, high = least, 2 * least

@@ -8,11 +8,11 @@ from typing import NoReturn
 
 import numpy as np
 
-from sdcompress.artifact.certificate import ExecutionTarget, check_covered, plans_digest
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.artifact.execution_target import ExecutionTarget, check_covered, plans_digest
 from sdcompress.artifact.read import Artifact
-from sdcompress.certification.calibration_split import count_of_tuning, seed_of
-from sdcompress.certification.certify import certified_drop, deltas, kind_of_test, policy_metrics
+from sdcompress.certification.calibration_split import seed_of, tuning_count
+from sdcompress.certification.certify import bonferroni_delta, certified_drop, kind_of_test, policy_metrics
 from sdcompress.errors import CertificateError
 from sdcompress.policies import restore
 from sdcompress.schema.manifest import Certificate, Policy
@@ -27,18 +27,18 @@ _ABSOLUTE = 1e-300
 def verify_certificate(artifact: Artifact) -> Certificate | None:
     """Check every figure of a certificate against its evidence.
 
-    It finds a certificate that does not follow from the evidence beside it, or is about other graphs, thresholds or
-    data. It cannot find evidence that was made up: for that, calibrate again with the data, which draws the same parts
-    and must give the same evidence.
+    This detects a certificate that does not follow from its evidence, or is about other graphs, thresholds or data. It
+    does not detect invented evidence. For that, calibrate again with the data: the same split must give the same
+    evidence.
 
     Args:
-        artifact: opened, so its files are what its manifest lists.
+        artifact: opened, so that its files are those of its manifest.
 
     Returns:
         The certificate; None if the artifact has none and claims none.
 
     Raises:
-        CertificateError: if a figure is not what the evidence gives.
+        CertificateError: if a figure does not follow from the evidence.
         ArtifactError: if the evidence cannot be read.
     """
     manifest = artifact.manifest
@@ -57,7 +57,7 @@ def verify_certificate(artifact: Artifact) -> Certificate | None:
             allowed=f"engines whose plans have the digest {certificate.plans[:12]}...",
             next_step="copy the artifact again from where it was made, or calibrate it again on the engines it holds",
         )
-    _check_draw(certificate)
+    _check_split(certificate)
     _check_path(certificate)
     evidence = artifact.evidence()
     task = task_of(manifest)
@@ -71,46 +71,46 @@ def verify_certificate(artifact: Artifact) -> Certificate | None:
     return certificate
 
 
-def _check_draw(certificate: Certificate) -> None:
+def _check_split(certificate: Certificate) -> None:
     seed = seed_of(certificate.data_fingerprint, certificate.graphs)
     if certificate.seed != seed:
-        _edited(f"its seed is {certificate.seed[:12]}…", f"{seed[:12]}…, the hash of its data and graphs")
+        _refuse(f"its seed is {certificate.seed[:12]}…", f"{seed[:12]}…, the hash of its data and graphs")
     tuning, total = certificate.tuning_samples, certificate.tuning_samples + certificate.certify_samples
-    drawn = count_of_tuning(total)  # counted, not drawn: it may be any number
-    if tuning != drawn:
-        _edited(f"{tuning} of its {total} samples made the path", f"{drawn}, a sixth")
+    expected = tuning_count(total)  # not drawn: the total may be any number
+    if tuning != expected:
+        _refuse(f"{tuning} of its {total} samples made the path", f"{expected}, a sixth")
 
 
 def _check_path(certificate: Certificate) -> None:
     path = certificate.path
     untested = path[: 1 if certificate.reference is None else 2]
     if not all(threshold > 1 for step in untested for threshold in step):
-        _edited("the first step of its path has an early exit", "thresholds above 1: no early exit there")
+        _refuse("the first step of its path has an early exit", "thresholds above 1: no early exit there")
     for step, (before, after) in enumerate(pairwise(path), 1):
         if not all(b >= a for b, a in zip(before, after, strict=True)):
-            _edited(f"a threshold rises at step {step} of its path", "thresholds that only fall")
+            _refuse(f"a threshold rises at step {step} of its path", "thresholds that only fall")
 
 
 def _check_thresholds(certificate: Certificate, evidence: Evidence, task: Task) -> None:
-    """A path is made of scores: a threshold between two of them was put there by hand.
+    """Refuse a threshold of the path that is no score of a tuning sample: it was edited.
 
-    The tests alone would not tell: a threshold may be lowered where no tested sample lies, and new ones may lie there.
+    The tests do not detect this. A threshold may be lowered where no tested sample lies, but new samples may lie there.
     """
     tuning = evidence.tuning_scores
     if tuning is None:
         return
     if tuning.shape[1] != certificate.tuning_samples:
-        _edited(
+        _refuse(
             f"its evidence has the scores of {tuning.shape[1]} samples that made the path",
             f"{certificate.tuning_samples}, as it says",
         )
     shared = restore(certificate.policy, certificate.parameters, task).shared
-    for exit_, thresholds in enumerate(zip(*certificate.path, strict=True)):
-        known = {float(score) for score in (tuning if shared else tuning[exit_]).ravel()}
+    for k, thresholds in enumerate(zip(*certificate.path, strict=True)):
+        scores = {float(score) for score in (tuning if shared else tuning[k]).ravel()}
         for step, threshold in enumerate(thresholds):
-            if threshold <= 1 and threshold not in known:
-                _edited(
-                    f"the threshold {threshold:.9g} of exit {exit_ + 1} at step {step} of its path is no score of the "
+            if threshold <= 1 and threshold not in scores:
+                _refuse(
+                    f"the threshold {threshold:.9g} of exit {k + 1} at step {step} of its path is no score of the "
                     "samples that made it",
                     "their scores, or thresholds above 1",
                 )
@@ -120,57 +120,57 @@ def _check_strata(evidence: Evidence, task: Task) -> None:
     present = () if evidence.strata is None else np.unique(evidence.strata)
     total = len(task.strata_names)
     if not np.array_equal(present, np.arange(total)):
-        _edited(f"its evidence has samples of {len(present)} strata", f"every one of the {total}: it is about each")
+        _refuse(f"its evidence has samples of {len(present)} strata", f"every one of the {total}: it is about each")
 
 
 def _check_test(certificate: Certificate, evidence: Evidence, task: Task) -> None:
     if (certificate.reference is None) != (evidence.reference_loss is None):
-        _edited("its reference is not that of its evidence", "'reference' and 'reference_loss' both or neither")
+        _refuse("its reference is not that of its evidence", "'reference' and 'reference_loss' both or neither")
     disagreement = certificate.loss == "disagreement"
     if disagreement and evidence.reference.any():
-        _edited("its reference disagrees with itself in its evidence", "a reference loss of 0 for every sample")
+        _refuse("its reference disagrees with itself in its evidence", "a reference loss of 0 for every sample")
     if certificate.external and not disagreement:
-        _edited(f"it is about the {certificate.loss} on samples without targets", "disagreement")
+        _refuse(f"it is about the {certificate.loss} on samples without targets", "disagreement")
     test = kind_of_test(unlabelled=disagreement, binary_loss=task.binary_loss)
     if certificate.test != test:
-        _edited(f"its test of the {certificate.loss} is '{certificate.test}'", f"'{test}'")
+        _refuse(f"its test of the {certificate.loss} is '{certificate.test}'", f"'{test}'")
     if test == "binomial" and not np.isin(evidence.loss, (0, 1)).all():
-        _edited("its evidence has losses between 0 and 1", "0 or 1, which the binomial test is for")
+        _refuse("its evidence has losses between 0 and 1", "0 or 1, which the binomial test is for")
 
 
 def _check_levels(certificate: Certificate, evidence: Evidence) -> None:
-    share = deltas(certificate.confidence, len(certificate.levels))
+    share = bonferroni_delta(certificate.confidence, len(certificate.levels))
     for level in certificate.levels:
         name = f"for a drop of {level.max_drop:.2%}"
         if level.delta > share * (1 + _RELATIVE):
-            _edited(f"delta {name} is {level.delta:g}", f"at most {share:g}, its share of 1 - confidence")
-        again = certified_drop(
+            _refuse(f"delta {name} is {level.delta:g}", f"at most {share:g}, its share of 1 - confidence")
+        recomputed = certified_drop(
             evidence, certificate.path, certificate.test, level.max_drop, level.delta, group_by=certificate.group_by
         )
-        if len(again.p_values) != len(level.p_values) or again.certified != level.certified:
-            _edited(
+        if len(recomputed.p_values) != len(level.p_values) or recomputed.certified != level.certified:
+            _refuse(
                 f"{name} it certifies step {level.certified} after {len(level.p_values)} tests",
-                f"step {again.certified} after {len(again.p_values)} tests, by its evidence",
+                f"step {recomputed.certified} after {len(recomputed.p_values)} tests, by its evidence",
             )
-        for step, (stated, p_value) in enumerate(zip(level.p_values, again.p_values, strict=True), 1):
+        for step, (stated, p_value) in enumerate(zip(level.p_values, recomputed.p_values, strict=True), 1):
             if not math.isclose(stated, p_value, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE):
-                _edited(f"the p-value of step {step} {name} is {stated:.6g}", f"{p_value:.6g}, by its evidence")
+                _refuse(f"the p-value of step {step} {name} is {stated:.6g}", f"{p_value:.6g}, by its evidence")
 
 
 def _check_policy(policy: Policy, certificate: Certificate, evidence: Evidence) -> None:
     level = next((level for level in certificate.levels if level.max_drop == policy.max_drop), None)
     guarantee = "certified" if level and level.certified else "no certificate"
     if policy.guarantee != guarantee:
-        _edited(f"the policy's guarantee is '{policy.guarantee}'", f"'{guarantee}', by the tests")
+        _refuse(f"the policy's guarantee is '{policy.guarantee}'", f"'{guarantee}', by the tests")
     expected = policy_metrics(evidence, policy.thresholds, unlabelled=certificate.loss == "disagreement")._asdict()
     expected["samples"] = certificate.certify_samples
     expected |= ExecutionTarget(certificate.backend, certificate.device, certificate.plans)._asdict()
     for name, value in expected.items():
         if getattr(policy, name) != value:
-            _edited(f"the policy's {name} is {getattr(policy, name)}", f"{value}, by the certificate and its evidence")
+            _refuse(f"the policy's {name} is {getattr(policy, name)}", f"{value}, by the certificate and its evidence")
 
 
-def _edited(problem: str, allowed: str) -> NoReturn:
+def _refuse(problem: str, allowed: str) -> NoReturn:
     raise CertificateError(
         f"The certificate was edited: {problem}.",
         allowed=allowed,

@@ -116,7 +116,7 @@ def _settings(**overrides: Any) -> dict[str, Any]:
 
 def _show(bench_report: BenchReport) -> None:
     """Print the latency of every artifact, of the run and end to end, and the ratios."""
-    from sdcompress.reporting.cautions import noise
+    from sdcompress.reporting.report.findings import noise
 
     rows = []
     for record in bench_report.records:

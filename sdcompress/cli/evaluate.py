@@ -75,8 +75,8 @@ def evaluate(
 
 def _show(result: Evaluation) -> None:
     """Print the metric of every exit and stratum, and the most frequent confusions."""
-    from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table
-    from sdcompress.reporting.tables import further, title_of
+    from sdcompress.reporting.report.strata import confusions, stratum_cautions, stratum_table
+    from sdcompress.reporting.report.tables import further, title_of
 
     rows = [
         [

@@ -32,7 +32,7 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="folder of an artifact
 
 def show_manifest(manifest: Manifest, folder: str) -> None:
     """Print what an artifact is, with the sums of its segments up to each exit."""
-    from sdcompress.artifact.certificate import ExecutionTarget
+    from sdcompress.artifact.execution_target import ExecutionTarget
     from sdcompress.cli.build_engines import show_engines
     from sdcompress.tasks import task_of
 
@@ -101,7 +101,7 @@ def _show_one_graph(one_graph: OneGraph) -> None:
 def _show_certificate(certificate: Certificate, task: Task) -> None:
     """Print the tests, one line for each target drop."""
     from sdcompress.artifact.card import EXTERNAL
-    from sdcompress.artifact.certificate import ExecutionTarget
+    from sdcompress.artifact.execution_target import ExecutionTarget
     from sdcompress.certification.groups import group_name, loss_name
 
     group = group_name(certificate.group_by, task)

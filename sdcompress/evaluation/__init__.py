@@ -1,1 +1,1 @@
-"""Scores of every exit, of their ensemble and of the policy, for a checkpoint or an artifact."""
+"""Evaluation: the metric of every exit, of their ensemble and of the policy, for a checkpoint or an artifact."""

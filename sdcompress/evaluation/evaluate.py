@@ -1,9 +1,9 @@
-"""Run a split through an engine and score every exit; the policy is scored as it runs, not simulated."""
+"""Evaluate every exit, their ensemble and the policy on a split; the policy is run, not simulated."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,88 +11,35 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.data.samples import Samples
-from sdcompress.errors import DataError, VerificationError
-from sdcompress.evaluation.measured import Measured
+from sdcompress.evaluation.exit_outcomes import Measured, batches, check_finite
 from sdcompress.evaluation.paired import digest_of_targets, pack
 from sdcompress.evaluation.pictures import side_by_side
 from sdcompress.evaluation.strata import balanced_metric, confusion, means, stratum_scores
 from sdcompress.modalities import Inputs
-from sdcompress.policies._base import Float, Signals
+from sdcompress.policies._base import Float
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitEvaluation, PolicyEvaluation
 from sdcompress.tasks import Array, Task, metric_of, standard_error
 
-__all__ = ["ENSEMBLE", "batches", "evaluate", "exit_outputs", "exit_signals"]
-
+__all__ = ["ENSEMBLE", "evaluate"]
 
 Exits = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class _Decided:
-    """What users get of N samples: by the policy, or of the last exit without one.
+    """Decisions for N samples: those of the policy, or of the last exit without one.
 
     Attributes:
         loss: float32 [N].
         exit_index: int64 [N]; None without a policy.
-        strata: int64 [N], of the decisions; None if the task has none.
+        strata: int64 [N], of the decisions; None if the task has no confusion matrix.
     """
 
     loss: Float
     exit_index: Exits | None
     strata: Exits | None
-
-
-def exit_outputs(
-    engine: Engine, samples: Samples, *, batch: int = 256, labelled: bool = True, progress: Progress | None = None
-) -> Float:
-    """Return the outputs of every exit for all samples, float32 [E, N, ...].
-
-    Args:
-        engine: what is run.
-        samples: N of them.
-        batch: samples at a time.
-        labelled: whether the targets must be of this network's task; they are not looked at otherwise.
-        progress: called with (samples done, all samples).
-
-    Raises:
-        DataError: if there are no samples, or they do not fit the network.
-        VerificationError: if an output is not finite.
-    """
-    parts = batches(engine, samples, batch, progress, labelled=labelled)
-    return np.concatenate([_finite(engine.exits(inputs)) for inputs, _ in parts], axis=1)
-
-
-def exit_signals(
-    engine: Engine,
-    samples: Samples,
-    temperatures: Sequence[float] | None = None,
-    *,
-    batch: int = 256,
-    labelled: bool = True,
-    progress: Progress | None = None,
-) -> tuple[Signals, ...]:
-    """Return the signals of every exit for all samples, [N] each; outputs are never held for more than one batch.
-
-    Args:
-        engine: what is run.
-        samples: N of them.
-        temperatures: one for each exit; None: those of the artifact.
-        batch: samples at a time.
-        labelled: whether the targets must be of this network's task; they are not looked at otherwise.
-        progress: called with (samples done, all samples).
-
-    Raises:
-        DataError: if there are no samples, or they do not fit the network.
-        VerificationError: if an output is not finite.
-    """
-    parts = []
-    for inputs, _ in batches(engine, samples, batch, progress, labelled=labelled):
-        signals = engine.signals(inputs, temperatures)
-        _check_finite(np.stack([sum(exit_.columns.values()) for exit_ in signals]))
-        parts.append(signals)
-    return tuple(map(Signals.joined, zip(*parts, strict=True)))
 
 
 def evaluate(
@@ -108,17 +55,17 @@ def evaluate(
     batch: int = 256,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score an engine on one split: each exit, their ensemble, the policy if any, and each stratum if there are any.
+    """Evaluate an engine on one split: each exit, their ensemble, the policy if any, and each stratum if there are any.
 
     Args:
-        engine: what is scored.
+        engine: runs the network.
         samples: N of them.
-        kind: what the engine was opened from.
+        kind: of the source.
         name: in reports.
         source: the folder as given.
         digest: of the folder.
-        data: the data set's name.
-        split: which split the samples are.
+        data: name of the data set.
+        split: of the samples.
         batch: samples at a time.
         progress: called with (samples done, all samples).
 
@@ -130,7 +77,7 @@ def evaluate(
     parts: list[list[Measured]] = []
     decided: list[_Decided] = []
     for inputs, targets in batches(engine, samples, batch, progress):
-        outputs = _finite(engine.exits(inputs))
+        outputs = check_finite(engine.exits(inputs))
         parts.append(_rows(task, outputs, targets))
         decided.append(_decided(engine, inputs, outputs[-1], targets))
     rows = [Measured.joined(row) for row in zip(*parts, strict=True)]
@@ -150,6 +97,7 @@ def evaluate(
         split=split,
         samples=len(samples),
         metric_name=task.metric,
+        binary_loss=task.binary_loss,
         exits=_exit_scores(engine, rows, strata),
         policy=None if exit_index is None else _policy_score(engine, exit_index, loss),
         stratum=None if strata is None else task.stratum,
@@ -163,7 +111,7 @@ def evaluate(
 
 
 def _rows(task: Task, outputs: Float, targets: Array) -> list[Measured]:
-    """The exits' rows of a batch, then that of their ensemble where there are several exits and the task has one."""
+    """Return the exits of a batch, and their ensemble if it exists."""
     ensemble = task.ensemble(outputs) if len(outputs) > 1 else None
     scored = [*outputs, *([] if ensemble is None else [ensemble])]
     return [Measured.of(task, each, targets) for each in scored]
@@ -175,7 +123,9 @@ def _decided(engine: Engine, inputs: Inputs, last_outputs: Float, targets: Array
         prediction = engine(inputs)
         last_outputs, exit_index = prediction.outputs, prediction.exit_index
     decisions = task.decide(last_outputs)
-    return _Decided(task.loss(decisions, targets), exit_index, task.strata(decisions))
+    # a confusion matrix needs decisions that are strata, as classes are
+    confusable = task.binary_loss and task.strata_names == task.outputs
+    return _Decided(task.loss(decisions, targets), exit_index, task.strata(decisions) if confusable else None)
 
 
 def _joined(parts: Sequence[Exits | None]) -> Exits | None:
@@ -185,7 +135,7 @@ def _joined(parts: Sequence[Exits | None]) -> Exits | None:
 
 def _exit_scores(engine: Engine, rows: Sequence[Measured], strata: Exits | None) -> tuple[ExitEvaluation, ...]:
     count = len(engine.task.strata_names)
-    costs = (*engine.exit_costs, None)  # the ensemble needs every head: no exit's cost is its cost
+    costs = (*engine.exit_costs, None)  # the ensemble needs every head, so that it has the cost of no exit
     return tuple(
         ExitEvaluation(
             name=name,
@@ -201,53 +151,10 @@ def _exit_scores(engine: Engine, rows: Sequence[Measured], strata: Exits | None)
 
 
 def _policy_score(engine: Engine, exit_index: Exits, loss: Float) -> PolicyEvaluation:
-    leaving = [exit_index == position for position in range(len(engine.exit_names))]
+    exits_here = [exit_index == k for k in range(len(engine.exit_names))]
     return PolicyEvaluation(
         metric=metric_of(loss),
         standard_error=standard_error(loss),
-        shares=tuple(float(mask.mean()) for mask in leaving),
-        metric_by_exit=tuple(metric_of(loss[mask]) if mask.any() else None for mask in leaving),
+        shares=tuple(float(mask.mean()) for mask in exits_here),
+        metric_by_exit=tuple(metric_of(loss[mask]) if mask.any() else None for mask in exits_here),
     )
-
-
-def batches(
-    engine: Engine, samples: Samples, batch: int, progress: Progress | None = None, *, labelled: bool = True
-) -> Iterator[tuple[Inputs, Array]]:
-    """Inputs and targets, batch by batch, once both are known to fit the network.
-
-    Args:
-        engine: that will be run on them.
-        samples: N of them.
-        batch: samples at a time; fewer where each has many outputs.
-        progress: called with (samples done, all samples).
-        labelled: whether the targets must be of this network's task; they are not looked at otherwise.
-
-    Raises:
-        DataError: if there are no samples, or they do not fit the network.
-    """
-    batch = engine.task.batch_size(batch, len(engine.exit_names))
-    if len(samples) == 0:
-        raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
-    if labelled:
-        engine.task.check_targets(samples.targets)
-    for start in range(0, len(samples), batch):
-        rows = np.arange(start, min(start + batch, len(samples)))
-        yield engine.modality.collate(samples.examples(rows)), samples.targets[rows]
-        if progress:
-            progress(int(rows[-1]) + 1, len(samples))
-
-
-def _finite(outputs: Float) -> Float:
-    _check_finite(outputs.sum(axis=tuple(range(2, outputs.ndim)), dtype=np.float64))
-    return outputs
-
-
-def _check_finite(sums: npt.NDArray[np.floating]) -> None:
-    """Refuse numbers [E, B] of which one is not finite."""
-    broken = sums.shape[1] - np.count_nonzero(np.isfinite(sums).all(axis=0))
-    if broken:
-        raise VerificationError(
-            f"The network's outputs are not finite for {broken} of {sums.shape[1]} samples.",
-            allowed="finite outputs",
-            next_step="the weights are broken: look at the losses of its training, or evaluate an earlier checkpoint",
-        )

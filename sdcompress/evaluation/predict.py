@@ -1,4 +1,4 @@
-"""Predict files, one at a time, as a service does."""
+"""Predict files one at a time, as a service does."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["example_files", "predict"]
 
 
 def example_files(paths: Iterable[Path | str], modality: Modality) -> tuple[Path, ...]:
-    """The files that were named, and those of the modality in the folders that were named, in the order of their paths.
+    """Return the given files, and the files of the modality in the given folders, in the order of their paths.
 
     Args:
-        paths: files are taken whatever their suffix; of what is passed over in folders a warning says how much.
-        modality: of the network; says by which suffixes files in folders are taken.
+        paths: files of any suffix, and folders; a warning counts the files of folders that are skipped.
+        modality: of the network, which knows the suffixes of its files.
 
     Raises:
-        DataError: if there is nothing at a path, or no file at all.
+        DataError: if a path does not exist, or there is no file.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -44,7 +44,7 @@ def example_files(paths: Iterable[Path | str], modality: Modality) -> tuple[Path
             raise DataError(f"There is no file and no folder '{path}'.", next_step="correct the path")
     if not files:
         raise DataError(
-            "The folders that were named hold no file that the network takes.",
+            "The given folders hold no file that the network takes.",
             allowed=f"files, or folders with files that end in {', '.join(sorted(modality.suffixes))}",
             next_step="name the folder that holds the files",
         )
@@ -59,13 +59,13 @@ def predict(
     pictures: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[FilePrediction, ...]:
-    """Predict each file in a batch of one; a file that cannot be read gets its error and stops nothing.
+    """Predict each file in a batch of one; a file that cannot be read gets its error, and the others are predicted.
 
     Args:
-        engine: what predicts.
-        files: raw examples, one in each.
-        top: how many outputs each prediction names, where the task decides for one.
-        pictures: folder for PNG files of what is decided, by the files' names; None: nothing is drawn.
+        engine: runs the network.
+        files: one raw example in each.
+        top: number of outputs that a prediction names, if the task decides for one.
+        pictures: folder for PNG files of the decisions, named after the files; None: no PNG files.
         progress: called with (files done, all files).
 
     Raises:
@@ -73,11 +73,11 @@ def predict(
         StorageError: if they cannot be written.
     """
     listed = tuple(files)
-    # the first calls load codecs and prepare buffers, which is no file's time
+    # the first calls load codecs and allocate buffers, which is not the time of a file
     first = engine(engine.modality.collate(np.stack([next(iter(engine.modality.edge_cases().values()))])))
     if pictures is not None and first.picture(0) is None:
         raise UsageError(
-            f"Pictures are asked for, and the task '{engine.task.record.name}' decides nothing that can be drawn.",
+            f"Pictures are requested, but decisions of the task '{engine.task.record.name}' cannot be drawn.",
             allowed="a task with masks, such as segmentation",
             next_step="leave --pictures out",
         )
@@ -90,7 +90,7 @@ def predict(
         if progress:
             progress(done, len(listed))
     if broken := sum(prediction.error is not None for prediction in predictions):
-        warnings.warn(f"{broken} of {len(listed)} files have no prediction; each says why.", stacklevel=2)
+        warnings.warn(f"{broken} of {len(listed)} files have no prediction; see the error of each.", stacklevel=2)
     return tuple(predictions)
 
 
@@ -111,8 +111,8 @@ def _predicted(engine: Engine, file: Path, top: int, picture: Path | None) -> Fi
     try:
         inputs = engine.preprocess([file])
     except InputError as error:
-        why = error.__cause__ if isinstance(error.__cause__, InputError) else error  # without the place in a batch
-        return FilePrediction(file=str(file), error=why.problem)
+        reason = error.__cause__ if isinstance(error.__cause__, InputError) else error  # without the index in the batch
+        return FilePrediction(file=str(file), error=reason.problem)
     prepared = perf_counter()
     prediction = engine(inputs)
     ended = perf_counter()

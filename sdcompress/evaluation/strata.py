@@ -1,4 +1,4 @@
-"""Compute scores for each stratum, and the confusion matrix."""
+"""Compute the metric of each stratum, their mean, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.evaluation.early_exit import shares_by_stratum
 from sdcompress.schema.report import StratumEvaluation
 
-__all__ = ["balanced_metric", "confusion", "means", "stratum_scores"]
+__all__ = ["balanced_metric", "confusion", "means", "shares_by_stratum", "stratum_scores"]
 
 Strata = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.floating]
@@ -64,8 +63,15 @@ def means(strata: Strata, loss: Losses, count: int) -> npt.NDArray[np.float64]:
         return np.asarray(sums / counts)
 
 
+def shares_by_stratum(exit_index: Strata, strata: Strata, exits: int, count: int) -> npt.NDArray[np.float64]:
+    """Return the share of each stratum's samples at each exit, [K, E]; NaN for a stratum without samples."""
+    counts = np.bincount(strata * exits + exit_index, minlength=count * exits).reshape(count, exits)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
 def balanced_metric(scores: Sequence[StratumEvaluation]) -> float | None:
-    """The mean of the scores of the strata that have samples: every stratum weighs the same; None without any."""
+    """Return the mean of the metrics of all strata with samples, each with the same weight; None without samples."""
     values = [score.metric for score in scores if score.metric is not None]
     return float(np.mean(values)) if values else None
 

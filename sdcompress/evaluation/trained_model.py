@@ -1,4 +1,4 @@
-"""A trained network on disk: an artifact or a checkpoint, opened once, and the data that belongs to it, loaded once."""
+"""Open a trained network, an artifact or a checkpoint, with its engine, its recipe and its data."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class TrainedModel:
 
     Attributes:
         path: the folder as given.
-        opened: what it holds.
-        options: say where its data lies, and what may be run.
+        opened: its artifact or checkpoint.
+        options: folder of the data, trusted modules, and defaults of its engine.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class TrainedModel:
 
     @property
     def kind(self) -> Literal["artifact", "checkpoint"]:
-        """Return what the folder holds."""
+        """Return whether the folder holds an artifact or a checkpoint."""
         return "artifact" if isinstance(self.opened, Artifact) else "checkpoint"
 
     @property
@@ -48,7 +48,7 @@ class TrainedModel:
 
     @property
     def data_fingerprint(self) -> str:
-        """Return the identity of the data that it was trained on."""
+        """Return the fingerprint of the data that it was trained on."""
         opened = self.opened
         return opened.manifest.provenance.data_fingerprint if isinstance(opened, Artifact) else opened.data_fingerprint
 
@@ -57,7 +57,7 @@ class TrainedModel:
         """Return the recipe of its training.
 
         Raises:
-            ArtifactError: if another version of sdcompress wrote it, and this one cannot read it.
+            ArtifactError: if another version of sdcompress wrote it in another form.
         """
         if isinstance(self.opened, Checkpoint):
             return self.opened.recipe
@@ -70,11 +70,11 @@ class TrainedModel:
             ) from error
 
     def artifact(self, *, allowed: str = "an artifact", next_step: str = "") -> Artifact:
-        """Return the artifact, where only one will do.
+        """Return the artifact.
 
         Args:
-            allowed: of the error.
-            next_step: of the error; default: to export the checkpoint.
+            allowed: in the error.
+            next_step: in the error; default: export the checkpoint.
 
         Raises:
             UsageError: if the folder holds a checkpoint.
@@ -85,7 +85,7 @@ class TrainedModel:
         return self.opened
 
     def checkpoint(self) -> Checkpoint:
-        """Return the checkpoint, where only one will do.
+        """Return the checkpoint.
 
         Raises:
             CheckpointError: if the folder holds an artifact.
@@ -96,14 +96,14 @@ class TrainedModel:
         """Open an engine; raises the errors of ``open_engine``.
 
         Args:
-            options: default: those that this was opened with.
+            options: default: those of this network.
 
         Raises:
-            UsageError: if another backend than torch's is given for a checkpoint, or that for an artifact.
+            UsageError: if a checkpoint shall run on another backend than torch, or an artifact on torch.
         """
         options = options or self.options
-        usual = USUAL if self.kind == "artifact" else EAGER
-        if options.backend not in {None, usual} and self.kind == "checkpoint":
+        default = USUAL if self.kind == "artifact" else EAGER
+        if options.backend not in {None, default} and self.kind == "checkpoint":
             raise UsageError(
                 f"'{self.path}' is a checkpoint, which the backend '{options.backend}' does not run.",
                 allowed=f"{EAGER} (torch), which is the default for checkpoints",
@@ -117,7 +117,7 @@ class TrainedModel:
             )
         return open_engine(
             self.opened,
-            backend=options.backend or usual,
+            backend=options.backend or default,
             threads=options.threads,
             device=options.device or "cpu",
             allow_uncertified=options.allow_uncertified,
@@ -125,14 +125,14 @@ class TrainedModel:
         )
 
     def dataset(self) -> Dataset:
-        """Return the data it was trained on, with the same split.
+        """Return the data that it was trained on, with the same split.
 
-        It lies where the options say, else where the recipe does. What the stored recipe says of downloads counts for
-        nothing, as it may be a stranger's.
+        Its folder is that of the options, or else that of the recipe. The recipe does not decide about downloads,
+        because a stranger may have written it.
 
         Raises:
             UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.user_code``.
-            DataError: if it is not there or is not the same: its validation images may have been trained on.
+            DataError: if it is missing or differs, so that its validation samples may have been trained on.
         """
         options = self.options
         return options.datasets(
@@ -149,11 +149,11 @@ class TrainedModel:
 def open_trained_model(
     source: TrainedModel | Artifact | Checkpoint | Path | str, options: Options | None = None
 ) -> TrainedModel:
-    """Find out what a folder is, and check that it is intact.
+    """Open an artifact or a checkpoint, and check that it is intact.
 
     Args:
         source: a folder, or what was opened from it.
-        options: say where its data lies, and what may be run.
+        options: folder of the data, trusted modules, and defaults of its engine.
 
     Raises:
         ArtifactError: if it is an artifact that is not intact.
@@ -169,7 +169,7 @@ def open_trained_model(
 
 
 def _has_manifest(path: Path) -> bool:
-    """Whether there is a manifest of any kind, readable or not; what opens the folder says what is wrong with it."""
+    """Whether there is a manifest, readable or not; opening the folder then reports what is wrong with it."""
     try:
         (path / MANIFEST).lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Explain an artifact: run its exits on a split, time its stages, and say whether early exit pays."""
+"""Explain an artifact: run its exits on a split, time its stages, and decide whether early exit pays."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ import numpy as np
 
 from sdcompress.artifact.card import guarantee
 from sdcompress.artifact.read import Artifact
-from sdcompress.data.samples import Dataset, Samples
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
-from sdcompress.explaining.figures import ExitAnalysis
-from sdcompress.explaining.outcomes import Outcomes, collect
+from sdcompress.explaining.exit_analysis import ExitAnalysis, Outcomes, collect
 from sdcompress.explaining.risk import risk
 from sdcompress.explaining.timing import Timing, measure
 from sdcompress.machine import machine
 from sdcompress.options import Options
-from sdcompress.policies import restore, usual
+from sdcompress.policies import default_policy, restore
 from sdcompress.policies._base import ExitPolicy
 from sdcompress.progress import subprogress
 from sdcompress.reporting.write import check_ready, write
@@ -39,7 +37,7 @@ def explain(
     split: Split = "test",
     overwrite: bool = False,
 ) -> Explanation:
-    """Measure score and time of the exits of an artifact, and write an explanation.
+    """Measure metric and time of the exits of an artifact, and write an explanation.
 
     Writes explain.json, explain.md and explain.html. docs/explain.md defines each figure.
 
@@ -73,17 +71,17 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
     threads, progress = options.threads or 1, options.progress
     trained = open_trained_model(artifact, replace(options, threads=threads))
     opened = trained.artifact(
-        allowed="an artifact: what its exits cost is decided by the graphs that are exported",
+        allowed="an artifact, because the cost of exits is that of the exported graphs",
         next_step=f"sdcompress export {trained.path} --layout cascade --out FOLDER, and explain FOLDER",
     )
     engine, dataset = trained.engine(), trained.dataset()
     manifest, samples = opened.manifest, dataset.split(split)
     # in the layout 'all' one graph computes every exit, so that early exit saves nothing
     has_curve = manifest.layout != "all" and len(manifest.exits) > 1
-    path_samples = _validation(dataset) if has_curve and split == "test" else None
+    path_samples = dataset.val if has_curve and split == "test" and len(dataset.val) else None
     total = len(samples) + len(path_samples or ())
     chosen = manifest.policy
-    policy = restore(chosen.name, chosen.parameters, engine.task) if chosen else usual(engine.task)
+    policy = restore(chosen.name, chosen.parameters, engine.task) if chosen else default_policy(engine.task)
     outcomes = collect(engine, samples, policy, subprogress(progress, 0, total))
     path_outcomes = (
         collect(engine, path_samples, policy, subprogress(progress, len(samples), total)) if path_samples else outcomes
@@ -101,11 +99,12 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
         split=split,
         samples=len(samples),
         metric_name=engine.task.metric,
+        binary_loss=engine.task.binary_loss,
         stratum=None if outcomes.strata is None else engine.task.stratum,
         machine=machine(),
         threads=threads,
-        turns_ms=tuple(map(tuple, analysis.timing.turns.tolist())) if analysis.timing else (),
-        decision_ms=analysis.timing.decision if analysis.timing and analysis.thresholds else None,
+        turns_ms=tuple(map(tuple, analysis.timing.reach_ms_by_round.tolist())) if analysis.timing else (),
+        decision_ms=analysis.timing.decision_ms if analysis.timing and analysis.thresholds else None,
         exits=analysis.exits(),
         policy=analysis.policy(),
         strata=analysis.strata(engine.task.strata_names),
@@ -142,14 +141,10 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _validation(dataset: Dataset) -> Samples | None:
-    return dataset.val if len(dataset.val) else None
-
-
 def _risk(opened: Artifact, timing: Timing | None, task: Task) -> Risk | None:
     certificate, policy = opened.manifest.certificate, opened.manifest.policy
     if certificate is None or policy is None or timing is None:
         return None
     if policy.max_drop not in {level.max_drop for level in certificate.levels}:
-        return None  # without early exit a policy may name a risk that was not tested
+        return None  # without early exit the target risk may not have been tested
     return risk(certificate, policy, opened.evidence(), timing.reach_ms_with_decisions, task)

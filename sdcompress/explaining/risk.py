@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.certification.certify import losses, p_value_of
-from sdcompress.certification.groups import group_masks, group_name, in_every_group, loss_name
-from sdcompress.policies import leave
+from sdcompress.certification.certify import excess_losses, p_value_of
+from sdcompress.certification.groups import group_masks, group_name, intersection_union_p_value, loss_name
+from sdcompress.policies import exit_index_of
 from sdcompress.schema.explain import Risk, RiskStep
 from sdcompress.schema.manifest import Certificate, Policy
 from sdcompress.tasks import Task
@@ -21,7 +21,7 @@ _HALVINGS = 24  # to 6e-8, far below one sample
 
 
 def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms: npt.ArrayLike, task: Task) -> Risk:
-    """Return loss, bound and time of the steps that were tested for the risk of a policy.
+    """Return loss, bound and time of the steps that were tested for the target risk of a policy.
 
     Args:
         certificate: of the artifact.
@@ -37,12 +37,12 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
     def at(step: int) -> RiskStep:
         thresholds = certificate.path[step]
         sample_losses, masks = (
-            losses(evidence, thresholds),
+            excess_losses(evidence, thresholds),
             list(group_masks(evidence, thresholds, certificate.group_by)),
         )
 
         def p_value(alpha: float) -> float:
-            return in_every_group(
+            return intersection_union_p_value(
                 sample_losses, iter(masks), lambda group: p_value_of(certificate.test, group, alpha, level.delta)
             )
 
@@ -51,7 +51,7 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
             thresholds=thresholds,
             loss=max(float(sample_losses[mask].mean()) for mask in masks if mask.any()),
             bound=0.0 if first_is_lossless and step == 0 else upper_bound(p_value, level.delta),
-            mean_ms=float(costs[leave(evidence.scores, thresholds)].mean()),
+            mean_ms=float(costs[exit_index_of(evidence.scores, thresholds)].mean()),
         )
 
     return Risk(

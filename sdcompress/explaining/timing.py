@@ -1,4 +1,4 @@
-"""Time exits and decisions on this machine in several turns, which give intervals."""
+"""Time exits and decisions on this machine in several rounds, which give intervals."""
 
 from __future__ import annotations
 
@@ -16,115 +16,122 @@ from sdcompress.schema.explain import Interval
 
 __all__ = ["Timing", "measure"]
 
-_TURNS = 6  # the lowest and the highest of six enclose their median with a confidence of 1 - 2 / 2^6 = 96.9 %
+Float64 = npt.NDArray[np.float64]
+
+_ROUNDS = 6  # the lowest and the highest of six enclose their median with a confidence of 1 - 2 / 2^6 = 96.9 %
 _SECONDS = 0.5
-_IMAGES = 64  # in a turn, to time decisions
+_SAMPLES = 64  # in a round, to time decisions
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds at batch 1, in R turns.
+    """Milliseconds at batch 1, in R rounds.
 
     Attributes:
-        turns: float64 [R, E], up to each exit, without decisions.
-        decisions: float64 [R], one decision whether a sample leaves.
+        reach_ms_by_round: float64 [R, E], up to each exit, without decisions.
+        decision_ms_by_round: float64 [R], of one decision whether a sample exits.
     """
 
-    turns: npt.NDArray[np.float64]
-    decisions: npt.NDArray[np.float64]
+    reach_ms_by_round: npt.NDArray[np.float64]
+    decision_ms_by_round: npt.NDArray[np.float64]
 
     @property
     def reach_ms(self) -> npt.NDArray[np.float64]:
-        """Ms up to each exit without decisions, [E]: the median of the turns."""
-        return np.asarray(np.median(self.turns, axis=0))
+        """Return the ms up to each exit without decisions, [E]: the median of the rounds."""
+        return np.asarray(np.median(self.reach_ms_by_round, axis=0))
 
     @property
-    def decision(self) -> float:
-        """Ms of one decision: the median of the turns."""
-        return float(np.median(self.decisions))
+    def decision_ms(self) -> float:
+        """Return the ms of one decision: the median of the rounds."""
+        return float(np.median(self.decision_ms_by_round))
 
     @property
     def reach_ms_with_decisions(self) -> npt.NDArray[np.float64]:
-        """Ms up to each exit, [E], with a decision at each exit except the last."""
-        return np.asarray(self.reach_ms + self.decision * self._decision_counts)
+        """Return the ms up to each exit, [E], with a decision at each exit but the last."""
+        return np.asarray(self.reach_ms + self.decision_ms * self._decision_counts)
 
     @property
     def _decision_counts(self) -> npt.NDArray[np.int64]:
-        """Number of decisions up to each exit, [E]."""
-        exits = self.turns.shape[1]
+        """Return the number of decisions up to each exit, [E]."""
+        exits = self.reach_ms_by_round.shape[1]
         return np.asarray(np.minimum(np.arange(1, exits + 1), exits - 1))
 
-    def mean(self, shares: npt.ArrayLike, *, against: int | None = None) -> Interval:
-        """Return the mean ms with decisions, or its saving against one exit alone.
+    def mean(self, shares: npt.ArrayLike) -> Interval:
+        """Return the mean ms with decisions, for these shares of samples at each exit, [E]."""
+        weights = np.asarray(shares, np.float64)
+        return _interval(self._mean_by_round(weights), float(self.reach_ms_with_decisions @ weights))
+
+    def saving(self, shares: npt.ArrayLike, k: int) -> Interval:
+        """Return the mean ms that exit k alone takes more than a policy with these shares of samples at each exit."""
+        weights = np.asarray(shares, np.float64)
+        value = float(self.reach_ms[k]) - float(self.reach_ms_with_decisions @ weights)
+        return _interval(self.reach_ms_by_round[:, k] - self._mean_by_round(weights), value)
+
+    def _mean_by_round(self, weights: Float64) -> Float64:
+        decisions = self.decision_ms_by_round[:, None] * self._decision_counts
+        return np.asarray((self.reach_ms_by_round + decisions) @ weights)
+
+    def margin(self, shares: npt.ArrayLike, k: int) -> Interval:
+        """Return the largest ms of head and transition of exit k, per sample that reaches it, with which it pays.
+
+        Without the exit, its samples are assumed to exit at the next one. What they save, less decisions, must cover
+        head and transition of all samples that reach the exit. Neither is measured by itself. Below 0 the exit does not
+        pay even if both took no time.
 
         Args:
-            shares: of the samples that leave at each exit, [E].
-            against: index of the exit to compare with; None: no comparison.
+            shares: of the samples at each exit, [E].
+            k: index of an exit that some samples reach, not the last.
         """
         weights = np.asarray(shares, np.float64)
-        per_turn: npt.NDArray[np.float64] = (self.turns + self.decisions[:, None] * self._decision_counts) @ weights
-        value = float(self.reach_ms_with_decisions @ weights)
-        if against is not None:
-            per_turn, value = self.turns[:, against] - per_turn, float(self.reach_ms[against]) - value
-        return Interval(value=value, low=min(float(per_turn.min()), value), high=max(float(per_turn.max()), value))
+        share = weights[k] / weights[k:].sum()
+        # without this exit its samples need a decision at the next one, unless that is the last, which has none
+        decisions = 1.0 if k + 2 == len(weights) else 1.0 - share
+        stage_ms_by_round = self.reach_ms_by_round[:, k + 1] - self.reach_ms_by_round[:, k]
+        value = float(share * (self.reach_ms[k + 1] - self.reach_ms[k]) - decisions * self.decision_ms)
+        return _interval(share * stage_ms_by_round - decisions * self.decision_ms_by_round, value)
 
-    def margin(self, shares: npt.ArrayLike, exit_: int) -> Interval:
-        """Return the most ms that head and hand-over of an exit may take, for each sample that reaches it, to pay.
+    def until(self, k: int) -> Interval:
+        """Return the ms up to exit k, without decisions."""
+        return _interval(self.reach_ms_by_round[:, k], float(self.reach_ms[k]))
 
-        Without the exit, its samples are assumed to leave at the next one. What they save, less decisions, must
-        cover head and hand-over of all samples that reach the exit. Neither is measured by itself. Below 0 the exit
-        does not pay even if both took no time.
 
-        Args:
-            shares: of the samples that leave at each exit, [E].
-            exit_: index of an exit that some samples reach, not the last.
-        """
-        weights = np.asarray(shares, np.float64)
-        leaving = weights[exit_] / weights[exit_:].sum()
-        # its samples would be decided at the next exit instead, unless that is the last, which decides nothing
-        deciding = 1.0 if exit_ + 2 == len(weights) else 1.0 - leaving
-        per_turn = leaving * (self.turns[:, exit_ + 1] - self.turns[:, exit_]) - deciding * self.decisions
-        value = float(leaving * (self.reach_ms[exit_ + 1] - self.reach_ms[exit_]) - deciding * self.decision)
-        return Interval(value=value, low=min(float(per_turn.min()), value), high=max(float(per_turn.max()), value))
-
-    def until(self, exit_: int) -> Interval:
-        """Return the ms up to one exit, without decisions."""
-        column = self.turns[:, exit_]
-        return Interval(value=float(self.reach_ms[exit_]), low=float(column.min()), high=float(column.max()))
+def _interval(by_round: Float64, value: float) -> Interval:
+    """Return a value with the lowest and the highest round as its interval."""
+    return Interval(value=value, low=min(float(by_round.min()), value), high=max(float(by_round.max()), value))
 
 
 def measure(engine: Engine, samples: Samples) -> Timing:
-    """Time stages and decisions in six turns.
+    """Time stages and decisions in six rounds.
 
     Args:
         engine: of a cascade, or of one exit.
         samples: the source of the inputs.
     """
     decides = engine.policy is not None and len(engine.exit_names) > 1
-    turns, decisions = [], []
-    for _ in range(_TURNS):
-        turns.append(np.cumsum(stage_ms(engine, samples, seconds=_SECONDS)))
-        decisions.append(_decision_ms(engine, samples) if decides else 0.0)
-    return Timing(np.array(turns), np.array(decisions))
+    reach_ms, decisions_ms = [], []
+    for _ in range(_ROUNDS):
+        reach_ms.append(np.cumsum(stage_ms(engine, samples, seconds=_SECONDS)))
+        decisions_ms.append(_decision_ms(engine, samples) if decides else 0.0)
+    return Timing(np.array(reach_ms), np.array(decisions_ms))
 
 
 def _decision_ms(engine: Engine, samples: Samples) -> float:
     """Return the median extra ms of a decision by the policy, compared with a forced exit."""
-    chosen = np.linspace(0, len(samples) - 1, min(_IMAGES, len(samples))).astype(np.int64)
+    chosen = np.linspace(0, len(samples) - 1, min(_SAMPLES, len(samples))).astype(np.int64)
     inputs, last = engine.preprocess(samples.examples(chosen)), len(engine.exit_names) - 1
-    longer = []
+    extra_ms = []
     for row in range(len(inputs)):
         sample = inputs[row : row + 1]
         exit_index = int(engine(sample).exit_index[0])
         decided, forced = _milliseconds(engine, sample, None), _milliseconds(engine, sample, exit_index)
-        longer.append((decided - forced) / min(exit_index + 1, last))
-    return max(float(np.median(longer)), 0.0)
+        extra_ms.append((decided - forced) / min(exit_index + 1, last))
+    return max(float(np.median(extra_ms)), 0.0)
 
 
-def _milliseconds(engine: Engine, inputs: Inputs, exit_: int | None) -> float:
+def _milliseconds(engine: Engine, inputs: Inputs, exit_index: int | None) -> float:
     start = perf_counter_ns()
-    if exit_ is None:
+    if exit_index is None:
         engine(inputs)
     else:
-        engine.forced(inputs, exit_)
+        engine.forced(inputs, exit_index)
     return (perf_counter_ns() - start) / 1e6

@@ -12,7 +12,7 @@ from torch import nn
 
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import DataError
-from sdcompress.evaluation.measured import Measured
+from sdcompress.evaluation.exit_outcomes import Measured
 from sdcompress.modalities import Modality
 from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs, perturbed
 

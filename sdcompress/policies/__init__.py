@@ -1,4 +1,4 @@
-"""One exit policy per file: how sure an exit is of its answer, as a number in [0, 1]. See docs/adding/policy.md."""
+"""Exit policies, one per file: each computes a score in [0, 1] for a sample at an exit. See docs/adding/policy.md."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from sdcompress.errors import ArtifactError, UsageError
 from sdcompress.policies._base import ExitPolicy, Float, Gate, Signals
 from sdcompress.tasks import Task
 
-__all__ = ["ROOM", "gates", "leave", "policy_class", "restore", "scores", "usual"]
+__all__ = ["ROOM", "default_policy", "exit_index_of", "gates", "policy_class", "restore", "scores"]
 
 ROOM = "sdcompress.policies"
 _DEFAULT = "max_prob"
 
 
 def policy_class(kind: str) -> type[ExitPolicy]:
-    """The policy of that name.
+    """Return the policy with this name.
 
     Raises:
-        UnknownNameError: if there is none; it names the nearest.
+        UnknownNameError: if there is none; it names the most similar.
     """
     policy: type[ExitPolicy] = registry.load(ROOM, kind, extra="all")
     return policy
 
 
-def usual(task: Task) -> ExitPolicy:
-    """What judges where no policy was chosen: the default, else the first without parameters that the task serves."""
+def default_policy(task: Task) -> ExitPolicy:
+    """Return the policy for a task where none was chosen: ``max_prob``, or else the first that needs no fit."""
     for kind in (_DEFAULT, *registry.names(ROOM)):
         policy = policy_class(kind)
         if not fields(policy) and set(policy.needs) <= set(task.signal_names):
@@ -41,16 +41,16 @@ def usual(task: Task) -> ExitPolicy:
 
 
 def restore(kind: str, parameters: Mapping[str, Any], task: Task, exits: int = 1) -> ExitPolicy:
-    """A policy as a manifest wrote it.
+    """Return the policy of a manifest, once it has scored a sample at every exit but the last.
 
     Args:
         kind: its name.
-        parameters: as JSON has them; anybody may have written them.
-        task: of the artifact, by whose signals it judges.
-        exits: how many the artifact has: the score of every one but the last is tried.
+        parameters: as JSON has them; a stranger may have written them.
+        task: of the artifact, whose signals it needs.
+        exits: number of exits of the artifact.
 
     Raises:
-        ArtifactError: if this version has no such policy, it has other parameters, or the task lacks its signals.
+        ArtifactError: if this version has no such policy, or it has other parameters, or the task lacks its signals.
     """
     try:
         policy = policy_class(kind)(**parameters)
@@ -67,37 +67,44 @@ def restore(kind: str, parameters: Mapping[str, Any], task: Task, exits: int = 1
 
 
 def _try(policy: ExitPolicy, task: Task, exits: int) -> None:
-    """Score one sample at every exit but the last, and make its gate."""
-    seen = [task.signals(np.zeros((1, *task.output_shape), np.float32))] * exits
-    for exit_ in range(exits - 1):
-        score = policy.score(exit_, seen[: exit_ + 1])
-        left = policy.gate(exit_, np.float32(1))(seen[: exit_ + 1])
-        if np.shape(score) != (1,) or np.shape(left) != (1,):
+    """Score one sample at every exit but the last, and apply its gate."""
+    signals = [task.signals(np.zeros((1, *task.output_shape), np.float32))] * exits
+    for exit_index in range(exits - 1):
+        score = policy.score(exit_index, signals[: exit_index + 1])
+        exits_here = policy.gate(exit_index, np.float32(1))(signals[: exit_index + 1])
+        if np.shape(score) != (1,) or np.shape(exits_here) != (1,):
             raise ValueError(f"it gives a score of shape {list(np.shape(score))} for one sample")
 
 
 def scores(policy: ExitPolicy, signals: Sequence[Signals]) -> Float:
-    """The scores of every exit but the last, float32 [E-1, N], of the signals of E exits on the same N samples."""
-    by_exit = [policy.score(exit_, signals[: exit_ + 1]) for exit_ in range(len(signals) - 1)]
-    return np.stack([np.asarray(score, np.float32) for score in by_exit])
+    """Return the scores of every exit but the last, float32 [E-1, N].
+
+    Args:
+        policy: computes them.
+        signals: of E exits on the same N samples; of one exit the result is empty.
+    """
+    result = np.empty((len(signals) - 1, len(signals[0])), np.float32)
+    for exit_index in range(len(signals) - 1):
+        result[exit_index] = policy.score(exit_index, signals[: exit_index + 1])
+    return result
 
 
-def leave(scores: npt.NDArray[np.float32], thresholds: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """The exit of each sample, int64 [N]: the first whose score is at least its threshold, both float32.
+def exit_index_of(scores: npt.NDArray[np.float32], thresholds: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return the exit index of each sample, int64 [N]: the first exit whose score reaches its threshold, both float32.
 
     Args:
         scores: float32 [E-1, N], of all exits but the last.
         thresholds: [E-1].
     """
-    fires = scores >= np.asarray(thresholds, np.float32)[:, None]
-    return np.where(fires.any(axis=0), fires.argmax(axis=0), len(fires))
+    reached = scores >= np.asarray(thresholds, np.float32)[:, None]
+    return np.where(reached.any(axis=0), reached.argmax(axis=0), len(reached))
 
 
 def gates(policy: ExitPolicy, thresholds: Sequence[float]) -> tuple[Gate, ...]:
-    """One gate for each exit but the last.
+    """Return one gate for each exit but the last.
 
-    A row leaves when its score is at least the threshold, both float32. NaN is not at least anything.
+    A row exits when its score reaches the threshold, both float32. A score that is NaN reaches none.
     """
-    # rounded to float32, a threshold just above 1 would become 1 and fire
-    least = [np.float32(threshold if threshold <= 1 else math.inf) for threshold in thresholds]
-    return tuple(policy.gate(exit_, threshold) for exit_, threshold in enumerate(least))
+    # rounded to float32, a threshold just above 1 would become 1, which a score can reach
+    rounded = [np.float32(threshold if threshold <= 1 else math.inf) for threshold in thresholds]
+    return tuple(policy.gate(exit_index, threshold) for exit_index, threshold in enumerate(rounded))

@@ -1,4 +1,4 @@
-"""The contract of an exit policy, and the signals that it judges by."""
+"""The contract of an exit policy."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ if TYPE_CHECKING:
 
 __all__ = ["SIGNALS_ATOL", "ExitPolicy", "Float", "Gate", "Signals"]
 
-SIGNALS_ATOL = 1e-5  # two runtimes may be so far apart in a probability or in nats: float32, summed in another order
+SIGNALS_ATOL = 1e-5  # two runtimes may differ by this in a probability or in nats: float32, summed in another order
 
-
-# from the signals of the exits so far to the rows that leave, bool [B]
+# from the signals of the exits so far to the rows that exit, bool [B]
 Gate = Callable[[Sequence[Signals]], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
 class ExitPolicy:
-    """When a sample leaves: at the first exit whose score is at least that exit's threshold, both float32.
+    """Compute a score for each sample at an exit; a sample exits at the first exit whose score reaches its threshold.
 
     A subclass is a frozen dataclass whose fields are its fitted parameters: lists of numbers, as JSON has them. They go
-    into the manifest; thresholds are chosen by the calibration, for every policy alike.
+    into the manifest; the calibration chooses thresholds, for every policy alike.
 
-    ``needs``: names of the signals that it judges by. ``history``: whether a score looks at earlier exits.
-    ``shared``: one threshold for all exits instead of one each.
-    ``least_exits``: with fewer the policy is of no use. ``formula``: the score of one sample in numpy, of the
-    signals that it needs, by their names, for the program in an artifact's card; empty where it needs more than those.
+    ``needs``: names of the signals that it uses. ``history``: whether a score depends on earlier exits.
+    ``shared``: one threshold for all exits instead of one each. ``least_exits``: the smallest number of exits with
+    which the policy is useful. ``formula``: the score of one sample in numpy, of the signals that it needs, by their
+    names, for the program in an artifact's card; empty if it needs more than those.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -44,7 +43,7 @@ class ExitPolicy:
 
     @classmethod
     def fit(cls, signals: Sequence[Signals], loss: Float) -> Self:
-        """Set the parameters on calibration samples; nothing to do for a policy without any.
+        """Return the policy with parameters fitted on calibration samples; without parameters there is nothing to fit.
 
         Args:
             signals: of E exits on the same N samples.
@@ -53,35 +52,35 @@ class ExitPolicy:
         del signals, loss
         return cls()
 
-    def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
-        """How sure the exit is, [B], in [0, 1]; NaN where its signals are NaN, which never leaves.
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Float:
+        """Return the score of each row, [B], in [0, 1]; NaN where its signals are NaN, so that the row does not exit.
 
-        Written with numpy's ufuncs and arithmetic alone: the layout 'graph' traces them into ONNX nodes.
+        Use numpy's ufuncs and arithmetic alone: the layout 'graph' traces them into ONNX nodes.
 
         Args:
-            exit_: the exit's position.
+            exit_index: of the exit.
             signals: of the exits so far on the same rows, the last of them this exit's; with ``history`` unset the
                 earlier ones may be missing.
         """
         raise NotImplementedError
 
-    def gate(self, exit_: int, least: np.float32) -> Gate:
-        """Which rows leave: those whose score is at least so much. NaN is not at least anything.
+    def gate(self, exit_index: int, threshold: np.float32) -> Gate:
+        """Return the function that says which rows exit: those whose score reaches the threshold; NaN does not.
 
-        For a policy that can tell the same, to the bit, with less work at every call.
+        Override it where the same result, to the bit, takes less work at every call.
 
         Args:
-            exit_: the exit's position.
-            least: the threshold.
+            exit_index: of the exit.
+            threshold: of the exit.
         """
 
-        def leaves(signals: Sequence[Signals]) -> npt.NDArray[np.bool_]:
-            leaving: npt.NDArray[np.bool_] = np.greater_equal(self.score(exit_, signals), least)
-            return leaving
+        def exits_here(signals: Sequence[Signals]) -> npt.NDArray[np.bool_]:
+            reached: npt.NDArray[np.bool_] = np.greater_equal(self.score(exit_index, signals), threshold)
+            return reached
 
-        return leaves
+        return exits_here
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The fields, as the manifest writes them."""
+        """Return the fields, as the manifest writes them."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Leave when the entropy of the probabilities is small (BranchyNet)."""
+"""Exit when the entropy of the probabilities is small (BranchyNet)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["Entropy"]
 
 
 class Entropy(ExitPolicy):
-    """exp(-H(p)), one over the perplexity: 1 for a certain answer, 1/K for a guess among K.
+    """Score a sample by exp(-H(p)), the inverse of the perplexity: 1 if certain, 1/K for K equal probabilities.
 
-    Teerapittayanon et al., "BranchyNet", ICPR 2016 (arXiv:1709.01686), leaves when H is at most a threshold: the same
-    order of samples.
+    Teerapittayanon et al., "BranchyNet", ICPR 2016 (arXiv:1709.01686), have a threshold on H: the same order of
+    samples.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("entropy",)
     formula: ClassVar[str] = "np.exp(-entropy)"
 
-    def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
-        """One over the perplexity."""
-        del exit_
-        sure: Float = np.minimum(np.exp(np.negative(signals[-1]["entropy"])), np.float32(1))
-        return sure
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Float:
+        """Return the inverse of the perplexity."""
+        del exit_index
+        score: Float = np.minimum(np.exp(np.negative(signals[-1]["entropy"])), np.float32(1))
+        return score

@@ -1,4 +1,4 @@
-"""Everybody leaves at one and the same exit: the truncated network, which every policy must beat."""
+"""Exit at the same exit always: the truncated network, which is the baseline of every policy."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["Fixed"]
 
 
 class Fixed(ExitPolicy):
-    """A score of 1 for every sample, so that a threshold lets all leave or none.
+    """Score every sample 1, so that a threshold lets all of them exit, or none.
 
     The calibration then chooses the exit, and a certificate is for the network truncated there.
     """
 
     formula: ClassVar[str] = "1.0"
 
-    def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
-        """1, but NaN for a sample whose first signal is not a number."""
-        del exit_
-        same: Float = np.add(signals[-1].zeros(), np.float32(1))
-        return same
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Float:
+        """Return 1, or NaN for a sample whose first signal is not finite."""
+        del exit_index
+        score: Float = np.add(signals[-1].zeros(), np.float32(1))
+        return score

@@ -1,4 +1,4 @@
-"""Leave when the best class leads the second by much."""
+"""Exit when the largest probability is far above the second largest."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["Margin"]
 
 
 class Margin(ExitPolicy):
-    """p(1) - p(2), the lead of the largest probability over the second largest."""
+    """Score a sample by p(1) - p(2), the largest probability less the second largest."""
 
     needs: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob")
     formula: ClassVar[str] = "max_prob - second_prob"
 
-    def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
-        """The lead."""
-        del exit_
-        lead: Float = np.subtract(signals[-1]["max_prob"], signals[-1]["second_prob"])
-        return lead
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Float:
+        """Return the difference of the two largest probabilities."""
+        del exit_index
+        score: Float = np.subtract(signals[-1]["max_prob"], signals[-1]["second_prob"])
+        return score

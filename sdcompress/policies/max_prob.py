@@ -1,4 +1,4 @@
-"""Leave when the largest probability is large (BranchyNet's successors: MSDNet, SDN): the default."""
+"""Exit when the largest probability is large (MSDNet, Shallow-Deep Networks): the default."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["MaxProb"]
 
 
 class MaxProb(ExitPolicy):
-    """max_c p(c). Huang et al., "Multi-Scale Dense Networks", ICLR 2018 (arXiv:1703.09844)."""
+    """Score a sample by max_c p(c). Huang et al., "Multi-Scale Dense Networks", ICLR 2018 (arXiv:1703.09844)."""
 
     needs: ClassVar[tuple[str, ...]] = ("max_prob",)
     formula: ClassVar[str] = "max_prob"
 
-    def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
-        """The largest probability."""
-        del exit_
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Float:
+        """Return the largest probability."""
+        del exit_index
         return signals[-1]["max_prob"]

@@ -1,4 +1,4 @@
-"""Leave when several exits in a row give the same answer (PABEE); from 8 exits on."""
+"""Exit when several exits in a row make the same decision (PABEE); for networks with 8 exits or more."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = ["Patience"]
 
 
 class Patience(ExitPolicy):
-    """r / (r + 1), where r exits in a row up to this one give its answer; one threshold for all exits.
+    """Score a sample by r / (r + 1) after r equal decisions in a row; one threshold for all exits.
 
-    Zhou et al., "BERT Loses Patience", NeurIPS 2020 (arXiv:2006.04152): leave after t + 1 equal answers in a row. With
-    few exits r has few values, and the first exits can never leave: hence the least number of exits.
+    Zhou et al., "BERT Loses Patience", NeurIPS 2020 (arXiv:2006.04152): exit after t + 1 equal decisions in a row. With
+    few exits r has few values, and no sample can exit at the first ones: hence the least number of exits.
     """
 
     history: ClassVar[bool] = True
     shared: ClassVar[bool] = True
     least_exits: ClassVar[int] = 8
 
-    def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
-        """The length of the run of equal answers, as r / (r + 1)."""
-        del exit_
-        now = signals[-1]
-        run, same = np.add(now.zeros(), np.float32(1)), now.agrees(now)
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Float:
+        """Return r / (r + 1), with r the number of equal decisions in a row."""
+        del exit_index
+        current = signals[-1]
+        count, same = np.add(current.zeros(), np.float32(1)), current.agrees(current)
         for earlier in reversed(signals[:-1]):
-            same = np.logical_and(same, earlier.agrees(now))
-            run = np.add(run, same)
-        length: Float = np.divide(run, np.add(run, np.float32(1)))
-        return length
+            same = np.logical_and(same, earlier.agrees(current))
+            count = np.add(count, same)
+        score: Float = np.divide(count, np.add(count, np.float32(1)))
+        return score

@@ -10,7 +10,7 @@ import numpy as np
 from sdcompress.artifact.golden import Golden
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
-from sdcompress.evaluation.change import ExitComparison, Quality
+from sdcompress.evaluation.comparison import ExitComparison, ExitQuality
 from sdcompress.modalities import modality_of
 from sdcompress.progress import Progress
 from sdcompress.schema.manifest import Manifest, ParityRecord
@@ -59,7 +59,7 @@ def compare_exits(
     *,
     threads: int,
     progress: Progress | None,
-) -> tuple[Quality, ...]:
+) -> tuple[ExitQuality, ...]:
     """Return the quality of every exit before and after, on all samples; holds the outputs of one batch at a time.
 
     Args:

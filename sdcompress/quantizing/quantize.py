@@ -17,7 +17,7 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import derived_provenance, entry, rewrite, staged
 from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
-from sdcompress.evaluation.change import Quality, check_drop
+from sdcompress.evaluation.comparison import ExitQuality, check_drop
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.macs import parameters
 from sdcompress.onnx_graph.partition import serialize, tensor_specs
@@ -241,7 +241,7 @@ def _check_optimised(exits: Sequence[OptimisedExit], *, out: Path, graphs: Mappi
 
 
 def _check_quality(
-    qualities: Sequence[Quality],
+    qualities: Sequence[ExitQuality],
     max_drop: float,
     *,
     out: Path,
@@ -274,7 +274,7 @@ def _check_quality(
     )
 
 
-def _exit_loss(quality: Quality, max_drop: float) -> ExitLoss:
+def _exit_loss(quality: ExitQuality, max_drop: float) -> ExitLoss:
     return ExitLoss(
         exit=quality.change.name,
         samples=quality.samples,
@@ -283,15 +283,15 @@ def _exit_loss(quality: Quality, max_drop: float) -> ExitLoss:
         max_drop=max_drop,
         decision_changes=quality.change.decision_changes,
         max_abs_diff=quality.change.max_abs_diff if quality.finite else None,
-        worst=quality.worst,
+        worst=quality.largest_differences,
         problem=_change_text(quality) if quality.loses_more_than(max_drop) or not quality.finite else "",
     )
 
 
-def _change_text(quality: Quality) -> str:
+def _change_text(quality: ExitQuality) -> str:
     change = quality.change
     broken = "" if quality.finite else ", logits are not finite"
-    lost = quality.lost / quality.samples
+    lost = quality.added_loss / quality.samples
     return (
         f"{change.metric_before:.2%} before, {change.metric_after:.2%} after ({lost:+.2%} lost, "
         f"{change.decision_changes} answers differ{broken})"
@@ -303,7 +303,7 @@ def _write(
     folder: Path,
     models: Mapping[str, onnx.ModelProto],
     *,
-    qualities: Sequence[Quality],
+    qualities: Sequence[ExitQuality],
     records: tuple[ParityRecord, ...],
     precision: str,
 ) -> Manifest:

@@ -1,14 +1,38 @@
-"""The content of a page: sentences, tables and plots, shared by HTML and Markdown."""
+"""The content of a page: sentences, tables and plots; rendered as HTML and Markdown, its tables in the terminal too."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sdcompress.reporting.table import Table
+from sdcompress.reporting import quantities as q
+from sdcompress.schema.report import Machine
 
-__all__ = ["Page", "Picture", "Plot"]
+__all__ = ["Page", "Picture", "Plot", "Table", "machine_table"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells; the first column is a name, the others are right-aligned.
+
+    Args:
+        title: what the table shows.
+        columns: headings, with the unit if all cells share it.
+        rows: cells, each row as long as ``columns``.
+        note: how to read it.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def without_empty_columns(self) -> Table:
+        """Return the table without columns whose cells are all empty."""
+        filled = [i for i in range(len(self.columns)) if any(row[i] != q.NOTHING for row in self.rows)]
+        rows = tuple(tuple(row[i] for i in filled) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[i] for i in filled), rows=rows)
 
 
 @dataclass(frozen=True)
@@ -72,3 +96,25 @@ class Page:
     command: str
     recipe: Mapping[str, Any] | None = None
     pictures: tuple[Picture, ...] = ()
+
+
+def machine_table(facts: Machine, thread_count: int, device: str) -> Table:
+    """Return the table of the machine that measured.
+
+    Args:
+        facts: the machine.
+        thread_count: threads.
+        device: "cpu" or "cuda".
+    """
+    rows = [
+        ("processor", f"{facts.cpu}, {facts.cores} cores usable"),
+        ("vector extensions", ", ".join(facts.isa) or "unknown"),
+        ("memory", f"{facts.memory_gib:g} GiB"),
+        ("GPU", facts.gpu or "none"),
+        ("used", f"{q.threads(thread_count)} on {device}"),
+        ("system", f"{facts.os}, Python {facts.python}"),
+        ("governor", facts.governor or "not visible"),
+        ("busy with other work", "unknown" if facts.busy_cores is None else f"{facts.busy_cores:.2f} cores"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in sorted(facts.versions.items()))),
+    ]
+    return Table("Machine", ("", ""), tuple(rows))

@@ -10,6 +10,7 @@ from sdcompress.schema.report import Percentile
 
 __all__ = [
     "NOTHING",
+    "capitalized",
     "count",
     "difference",
     "ends",
@@ -23,6 +24,7 @@ __all__ = [
     "share",
     "short_count",
     "speedup",
+    "threads",
     "wilson",
 ]
 
@@ -131,6 +133,16 @@ def megabytes(value: int) -> str:
 def enumeration(names: Sequence[str]) -> str:
     """Join names with commas and a last "and"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def threads(count: int) -> str:
+    """Format a number of threads."""
+    return "one thread" if count == 1 else f"{count} threads"
+
+
+def capitalized(text: str) -> str:
+    """Return the text with a capital first letter; the other letters keep their case, unlike ``str.capitalize``."""
+    return text[:1].upper() + text[1:]
 
 
 def _three_digits(value: float) -> str:

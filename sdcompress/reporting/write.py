@@ -9,7 +9,6 @@ from typing import Any
 from sdcompress.artifact.output_path import check_outside
 from sdcompress.errors import OutputExistsError, requires_extra
 from sdcompress.printable import printable
-from sdcompress.reporting.markdown import markdown
 from sdcompress.reporting.page import Page
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.report import Report
@@ -70,7 +69,7 @@ def write(record: Record, folder: str | Path, *, overwrite: bool = False) -> Pat
     """
     folder = Path(folder)
     check_ready(type(record), folder, overwrite=overwrite)
-    from sdcompress.reporting.html import html
+    from sdcompress.reporting.render import html, markdown
 
     page = _page(_printable(record))
     in_json, in_markdown, in_html = files(type(record))
@@ -104,7 +103,7 @@ def _all_printable(value: Any) -> Any:
 
 def _page(record: Record) -> Page:
     if isinstance(record, Report):
-        from sdcompress.reporting.report_page import report_page
+        from sdcompress.reporting.report.page import report_page
 
         return report_page(record)
     from sdcompress.reporting.explanation.page import explanation_page

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.artifact.certificate import ExecutionTarget
+from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.read import Artifact
 from sdcompress.modalities import Inputs, Modality, modality_of
 from sdcompress.policies import gates, restore

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sdcompress import registry
-from sdcompress.artifact.certificate import ExecutionTarget
+from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import InputError, UsageError
 from sdcompress.modalities import Inputs, modality_of

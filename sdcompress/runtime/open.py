@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from sdcompress import registry
-from sdcompress.artifact.certificate import ExecutionTarget, check_covered, threshold_warning
+from sdcompress.artifact.execution_target import ExecutionTarget, check_covered, threshold_warning
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
 from sdcompress.checkpoint import Checkpoint

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sdcompress.artifact.certificate import ExecutionTarget
+from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.modalities import Inputs, modality_of
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import Moves

@@ -46,7 +46,8 @@ class ExitFigures(Frozen):
         None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
     )
     ece: Fraction | None = Field(
-        description="expected calibration error of the confidence, 15 equal-width bins; None: there is no confidence"
+        description="expected calibration error of the confidence, 15 equal-width bins; None: the task has no "
+        "confidence, or a loss between 0 and 1"
     )
     reliability: tuple[ReliabilityBin, ...]
     auroc: Fraction | None = Field(
@@ -171,6 +172,7 @@ class Explanation(Frozen):
     split: Split
     samples: int
     metric_name: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
+    binary_loss: bool = Field(description="whether every loss is 0 or 1, so that the metric is a proportion")
     stratum: str | None = Field(description="what the task calls a stratum, e.g. class; None: it has none")
     machine: Machine
     threads: int

@@ -91,6 +91,7 @@ class Evaluation(Frozen):
     split: Literal["validation", "test", "external"] = Field(description="external: samples that the user named")
     samples: PositiveInt
     metric_name: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
+    binary_loss: bool = Field(description="whether every loss is 0 or 1, so that the metric is a proportion")
     exits: tuple[ExitEvaluation, ...] = Field(description="shallow to deep, then the ensemble where there is one")
     policy: PolicyEvaluation | None = None
     stratum: str | None = Field(None, description="what the task calls a stratum, e.g. class; None: it has none")
@@ -101,7 +102,7 @@ class Evaluation(Frozen):
     confusion: tuple[Cell, ...] = Field(
         (),
         description="cells of the confusion matrix that are not 0: stratum of the target, stratum of the decision "
-        "(positions in strata), samples",
+        "(positions in strata), samples; empty: decisions are no strata",
     )
     losses: str | None = Field(
         None,
@@ -122,7 +123,8 @@ class Evaluation(Frozen):
         counts = [0] * len(self.strata)
         for stratum, _, samples in self.confusion:
             counts[stratum] += samples
-        if counts != [one.samples for one in self.strata] or (counts and sum(counts) != self.samples):
+        sizes = [one.samples for one in self.strata]
+        if (self.confusion and counts != sizes) or (sizes and sum(sizes) != self.samples):
             raise ValueError(f"'confusion' does not add up to the samples of 'strata' and to {self.samples} in all")
         if any((one.metric is None) != (one.samples == 0) for one in self.strata):
             raise ValueError("'strata' has a metric for exactly those that have samples")

@@ -8,7 +8,7 @@ from pathlib import Path
 from sdcompress.artifact.read import Artifact
 from sdcompress.calibration.calibrate import EXTERNAL, merge_settings
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
-from sdcompress.calibration.sample_size import plan as run_plan
+from sdcompress.calibration.plan_sample_size import plan as run_plan
 from sdcompress.data.samples import Samples
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import SetupError, UsageError

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.options import Options
-from sdcompress.reporting.build import build as build_report
+from sdcompress.reporting.report.build import build as build_report
 from sdcompress.reporting.write import write as write_report
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.report import BenchReport, Evaluation, Report

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from sdcompress import calibrate, plan
-from sdcompress.artifact.certificate import ExecutionTarget, check_covered
+from sdcompress.artifact.execution_target import ExecutionTarget, check_covered
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.calibrate import least_samples
 from sdcompress.certification.calibration_split import draw_split, seed_of
-from sdcompress.certification.certify import losses
+from sdcompress.certification.certify import excess_losses
 from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.data.samples import Dataset
 from sdcompress.data.unlabelled import UnlabelledFolder
@@ -70,7 +70,7 @@ def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: 
     engine = open_engine(out, threads=1)
     inputs = engine.preprocess(own.examples(draw_split(1200, certificate.seed).certify))
     differ = engine(inputs).decision != engine.exits(inputs)[-1].argmax(1)
-    np.testing.assert_array_equal(losses(open_artifact(out).evidence(), policy.thresholds), differ)
+    np.testing.assert_array_equal(excess_losses(open_artifact(out).evidence(), policy.thresholds), differ)
     assert "not compared with the training images" in (out / "README.md").read_text(encoding="utf-8")
 
 

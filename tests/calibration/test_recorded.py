@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.path import exit_path, threshold_path
+from sdcompress.calibration.threshold_path import exit_path, threshold_path
 from sdcompress.calibration.thresholds import choose_thresholds
-from sdcompress.certification.certify import certified_drop, losses
-from sdcompress.certification.fixed_sequence import conformal_risk_control
+from sdcompress.certification.certify import certified_drop, conformal_risk_control, excess_losses
 from sdcompress.policies.learned import Learned
 from sdcompress.policies.pcee import Pcee
 from sdcompress.tasks import Signals
@@ -86,7 +85,7 @@ def test_a_certificate_of_disagreement_and_a_drop_in_expectation() -> None:
     disagreement = Evidence(SCORES, (LOSS[-1] != LOSS).astype(np.float32))
     level = certified_drop(disagreement, PATHS["path"], "binomial", 0.06, 0.05)
     assert (level.certified, level.p_values[-2:]) == (32, pytest.approx((0.025428863878522105, 0.23263422163874284)))
-    assert conformal_risk_control(np.stack([losses(EVIDENCE, step) for step in PATHS["path"]]), 0.02) == 24
+    assert conformal_risk_control(np.stack([excess_losses(EVIDENCE, step) for step in PATHS["path"]]), 0.02) == 24
 
 
 def test_fitted_policies() -> None:

@@ -14,14 +14,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from sdcompress.artifact.certificate import ExecutionTarget, check_covered
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.artifact.execution_target import ExecutionTarget, check_covered
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.calibration.thresholds import NEVER
 from sdcompress.certification.calibration_split import draw_split
-from sdcompress.certification.certify import certified_drop, losses
+from sdcompress.certification.certify import certified_drop, excess_losses
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.data.samples import ArraySamples
@@ -40,9 +40,9 @@ def test_losses_are_counted_from_the_other_network_by_hand() -> None:
     loss = np.float32([[0, 1, 0, 1], [0, 0, 1, 1]])  # of the exit, of the last exit
     evidence = Evidence(np.array([[0.9, 0.9, 0.1, 0.1]], np.float32), loss, reference_loss=np.float32([0, 0, 0, 1]))
     # two leave at the exit (right, wrong), two at the end (wrong, wrong); the other network has the first three right
-    assert losses(evidence, (0.5,)).tolist() == [0, 1, 1, 0]
-    assert losses(evidence, (NEVER,)).tolist() == [0, 0, 1, 0]
-    assert losses(dataclasses.replace(evidence, reference_loss=None), (NEVER,)).tolist() == [0, 0, 0, 0]
+    assert excess_losses(evidence, (0.5,)).tolist() == [0, 1, 1, 0]
+    assert excess_losses(evidence, (NEVER,)).tolist() == [0, 0, 1, 0]
+    assert excess_losses(dataclasses.replace(evidence, reference_loss=None), (NEVER,)).tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("lost", "certified"), [(0, 2), (30, 2), (80, 0)])
@@ -107,7 +107,7 @@ def test_a_certificate_against_the_network_before_it_was_changed(tiny_artifact: 
     inputs, labels = engines[0].preprocess(samples.examples(order)), samples.targets[order]
     ran, whole = engines[0](inputs).outputs.argmax(1), engines[1].exits(inputs)[-1].argmax(1)
     gap = (whole == labels).astype(np.float64) - (ran == labels)
-    np.testing.assert_array_equal(losses(evidence, policy.thresholds), gap)
+    np.testing.assert_array_equal(excess_losses(evidence, policy.thresholds), gap)
     (level,) = certificate.levels
     assert level.certified > 1
     assert betting_p_value(gap, 0.05, level.delta) == pytest.approx(level.p_values[level.certified - 1], rel=1e-9)
@@ -145,7 +145,7 @@ def test_explain_says_what_is_lost_without_early_exit(tiny_artifact: Build, tiny
     assert certificate is not None
     assert policy is not None
     found = risk(certificate, policy, out.evidence(), (1.0, 2.0, 3.0), task_of(out.manifest))
-    lost = float(losses(out.evidence(), (NEVER, NEVER)).mean())
+    lost = float(excess_losses(out.evidence(), (NEVER, NEVER)).mean())
     assert lost > 0.5
     assert [step.loss for step in found.steps] == [lost, lost]
     assert all(lost < step.bound < lost + 0.1 for step in found.steps)
@@ -178,7 +178,7 @@ def test_disagreement_with_the_other_network(tiny_artifact: Build, tiny_network:
     assert evidence.reference_loss is not None
     assert not evidence.reference_loss.any()
     assert evidence.loss[-1].any()  # the changed network's last exit is another one's
-    assert set(losses(evidence, manifest.policy.thresholds).tolist()) == {0, 1}
+    assert set(excess_losses(evidence, manifest.policy.thresholds).tolist()) == {0, 1}
     verify_certificate(out)
 
 
@@ -197,7 +197,7 @@ def test_evidence_and_certificate_must_speak_of_the_same(tiny_artifact: Build, t
 def test_what_cannot_be_a_reference(tiny_artifact: Build, tiny_network: Any, tmp_path: Path) -> None:
     artifact = tiny_artifact(name="mine")
     samples = tiny_network.samples(1000)
-    with pytest.raises(UsageError, match="no certificate is asked for"):
+    with pytest.raises(UsageError, match="no certificate is requested"):
         calibrate(artifact, tmp_path / "out", samples=samples, settings=recipe.Calibrate(), reference=artifact)
     opened = open_artifact(artifact)
     with staged(tmp_path / "other") as folder:

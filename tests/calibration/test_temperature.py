@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scores import nll
 
-from sdcompress.calibration.temperature import fit_temperature
+from sdcompress.calibration.policy_fitting import fit_temperature
 from sdcompress.tasks.classification import Classification
 
 TASK = Classification(("a", "b"))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdcompress.calibration.thresholds import NEVER, choose_thresholds
-from sdcompress.policies import leave
+from sdcompress.policies import exit_index_of
 
 
 class Problem(NamedTuple):
@@ -128,7 +128,7 @@ def test_almost_always_the_best_of_all_tuples() -> None:
 @given(problem=problems())
 def test_leave_is_the_walk_from_exit_to_exit(problem: Problem) -> None:
     thresholds = problem.choose()
-    left = leave(problem.confidences, thresholds)
+    left = exit_index_of(problem.confidences, thresholds)
     lost = Fraction(float(problem.loss[left, np.arange(len(left))].sum()))
     cost = float(np.cumsum(problem.stage_ms)[left].sum())
     assert (lost, pytest.approx(cost)) == problem.outcome(thresholds)
@@ -138,7 +138,7 @@ def test_leave_is_the_walk_from_exit_to_exit(problem: Problem) -> None:
 @given(problem=problems())
 def test_a_threshold_stands_half_way_between_those_who_leave_and_those_who_stay(problem: Problem) -> None:
     thresholds = problem.choose()
-    left = leave(problem.confidences, thresholds)
+    left = exit_index_of(problem.confidences, thresholds)
     for exit_, (found, threshold) in enumerate(zip(problem.confidences, thresholds, strict=True)):
         assert float(np.float32(threshold)) == threshold
         goes, stays = found[left == exit_], found[left > exit_]
@@ -165,7 +165,7 @@ def test_the_loss_goes_to_the_exit_where_it_buys_most() -> None:
     loss = np.zeros((3, 10), np.float32)
     loss[0, 0] = loss[0, 2:] = loss[1, 2] = loss[1, :2] = loss[1, 8:] = 1
     thresholds = choose_thresholds(confidences, loss, [1.0, 1.0, 4.0], 0.1)
-    assert leave(confidences, thresholds).tolist() == [2, 2, 1, 1, 1, 1, 1, 1, 2, 2]
+    assert exit_index_of(confidences, thresholds).tolist() == [2, 2, 1, 1, 1, 1, 1, 1, 2, 2]
 
 
 def test_equal_confidences_leave_together() -> None:
@@ -185,13 +185,13 @@ def test_the_written_decimal_counts(max_drop: float, samples: int, allowed: int)
     """0.29 * 100 is 28.999999999999996 in floats."""
     confidences = np.linspace(1, 0.01, samples, dtype=np.float32)[None]
     loss = np.stack([np.ones(samples, np.float32), np.zeros(samples, np.float32)])
-    left = leave(confidences, choose_thresholds(confidences, loss, [1.0, 1.0], max_drop))
+    left = exit_index_of(confidences, choose_thresholds(confidences, loss, [1.0, 1.0], max_drop))
     assert (left == 0).sum() == allowed
 
 
 def test_exits_that_correct_the_last_one_are_used_without_any_loss() -> None:
     loss = np.float32([[0, 0, 1, 1], [1, 0, 0, 0]])
-    left = leave(found := np.float32([[0.9, 0.8, 0.7, 0.6]]), choose_thresholds(found, loss, [1.0, 1.0], 0.0))
+    left = exit_index_of(found := np.float32([[0.9, 0.8, 0.7, 0.6]]), choose_thresholds(found, loss, [1.0, 1.0], 0.0))
     assert left.tolist() == [0, 0, 0, 1]  # one answer gained pays for one lost
 
 
@@ -206,4 +206,4 @@ def test_fifty_thousand_samples_and_five_exits_take_seconds() -> None:
     assert perf_counter() - start < 10
     assert thresholds == choose_thresholds(confidences, np.float32(margins <= 0), [1.0] * 5, 0.01)
     # one threshold for all: 3.95 stages; descent without prices: 3.26
-    assert leave(confidences, thresholds).mean() + 1 == pytest.approx(3.22, abs=0.01)
+    assert exit_index_of(confidences, thresholds).mean() + 1 == pytest.approx(3.22, abs=0.01)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdcompress.certification.calibration_split import draw_split, samples_for, seed_of, tuning_count_for
+from sdcompress.certification.calibration_split import calibration_count_for, draw_split, seed_of, tuning_count_for
 
 SEEDS = st.integers(0, 2**256 - 1).map(lambda number: f"{number:064x}")
 
@@ -48,6 +48,6 @@ def test_in_tuning_is_the_same_share_of_the_other_part(tuning: int) -> None:
 
 @given(certify=st.integers(1, 10_000))
 def test_samples_for_is_the_smallest_number(certify: int) -> None:
-    count = samples_for(certify)
+    count = calibration_count_for(certify)
     assert len(draw_split(count, "0" * 64).certify) >= certify
     assert len(draw_split(count - 1, "0" * 64).certify) < certify or count == 1

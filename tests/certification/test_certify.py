@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.path import threshold_path
+from sdcompress.calibration.threshold_path import threshold_path
 from sdcompress.calibration.thresholds import NEVER, choose_thresholds
-from sdcompress.certification.certify import certified_drop, certify, deltas, losses
+from sdcompress.certification.certify import bonferroni_delta, certified_drop, certify, excess_losses
 from sdcompress.schema import recipe
 
 STAGE_MS = (1.0, 1.0, 1.0)
@@ -50,13 +50,13 @@ def test_calibrations_that_break_their_promise_are_as_rare_as_they_say(populatio
         tuning, rest = some(whole, rows[:400]), some(whole, rows[400:])
         path = path_of(tuning)
         level = certified_drop(rest, path, "binomial" if unlabelled else "betting", max_drop, delta)
-        broken += losses(whole, path[level.certified]).mean() > max_drop
+        broken += excess_losses(whole, path[level.certified]).mean() > max_drop
         useful += level.certified > 0
         if unlabelled:
             continue
         everything = some(whole, rows)
         chosen = choose_thresholds(everything.scores, everything.loss, STAGE_MS, max_drop)
-        naive += losses(whole, chosen).mean() > max_drop
+        naive += excess_losses(whole, chosen).mean() > max_drop
     assert broken <= scipy.stats.binom.ppf(0.9999, runs, delta)
     assert useful > runs * 0.7
     assert unlabelled or naive > runs * 0.35  # what the promise is worth
@@ -71,7 +71,7 @@ def test_losses_by_hand(seed: int, exits: int, samples: int) -> None:
         rng.choice(levels, (exits - 1, samples)), rng.choice(np.float32([0, 0.25, 1]), (exits, samples))
     )
     thresholds = tuple(float(value) for value in rng.choice([0.25, 0.5, 0.75, 1.0, NEVER], exits - 1))
-    found = losses(evidence, thresholds)
+    found = excess_losses(evidence, thresholds)
     for row in range(samples):
         exit_ = 0
         while exit_ < exits - 1 and not evidence.scores[exit_, row] >= thresholds[exit_]:
@@ -96,12 +96,12 @@ def test_a_step_is_certified_only_after_all_before_it() -> None:
 
 
 def test_drops_share_what_may_go_wrong(population: Evidence) -> None:
-    assert deltas(0.95, 1) == 0.05
-    assert deltas(0.9, 4) == 0.025
+    assert bonferroni_delta(0.95, 1) == 0.05
+    assert bonferroni_delta(0.9, 4) == 0.025
     rows = np.arange(8000)
     path = path_of(some(population, rows[:2000]))
     settings_ = recipe.Calibrate(max_drop=0.02, confidence=0.9, extra_drops=(0.04, 0.01, 0.02))
     levels = certify(some(population, rows[2000:]), path, settings_, "betting")
     assert [level.max_drop for level in levels] == [0.01, 0.02, 0.04]  # the same drop twice is one
-    assert all(level.delta == deltas(0.9, 3) for level in levels)
+    assert all(level.delta == bonferroni_delta(0.9, 3) for level in levels)
     assert levels[0].certified < levels[1].certified < levels[2].certified

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mapie.risk_control.fwer_control import FWERFixedSequenceTesting
 
-from sdcompress.certification.fixed_sequence import conformal_risk_control, fixed_sequence
+from sdcompress.certification.certify import conformal_risk_control, fixed_sequence
 from sdcompress.certification.p_values import binomial_p_value
 
 P_VALUES = st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.05])), max_size=12)
@@ -29,14 +29,14 @@ P_VALUES = st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.05])), ma
 )
 def test_by_hand(p_values: list[float], rejected: int, tested: int) -> None:
     found = fixed_sequence(p_values, 0.05)
-    assert found.rejected == rejected
-    np.testing.assert_equal(found.p_values, tuple(p_values[:tested]))
+    assert found[0] == rejected
+    np.testing.assert_equal(found[1], tuple(p_values[:tested]))
 
 
 @given(p_values=P_VALUES, delta=st.floats(0.001, 0.5))
 def test_the_result_is_mapies(p_values: list[float], delta: float) -> None:
     expected = FWERFixedSequenceTesting(n_starts=1).run(np.array(p_values), delta) if p_values else []
-    assert fixed_sequence(p_values, delta).rejected == len(expected)
+    assert fixed_sequence(p_values, delta)[0] == len(expected)
 
 
 def test_nothing_is_computed_after_the_stop() -> None:
@@ -45,7 +45,7 @@ def test_nothing_is_computed_after_the_stop() -> None:
         yield 0.9
         raise AssertionError("a p-value after the stop was asked for")
 
-    assert fixed_sequence(p_values(), 0.05).rejected == 1
+    assert fixed_sequence(p_values(), 0.05)[0] == 1
 
 
 @pytest.mark.parametrize("steps", [20, 50])
@@ -58,7 +58,7 @@ def test_the_step_that_ships_keeps_the_loss_and_the_one_after_it_does_not(steps:
     for _ in range(runs):
         uniform = np.sort(rng.random(samples))  # nested losses, as along a path
         errors = np.searchsorted(uniform, truth)
-        rejected = fixed_sequence((binomial_p_value(int(e), samples, alpha) for e in errors), delta).rejected
+        rejected = fixed_sequence((binomial_p_value(int(e), samples, alpha) for e in errors), delta)[0]
         broken += rejected > 0 and truth[rejected - 1] > alpha
         off_by_one += truth[rejected] > alpha
     assert broken <= scipy.stats.binom.ppf(0.9999, runs, delta)

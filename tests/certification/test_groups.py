@@ -15,17 +15,17 @@ import scipy.stats
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.calibration.path import exit_path, threshold_path
-from sdcompress.calibration.sample_size import plan
+from sdcompress.calibration.plan_sample_size import plan
+from sdcompress.calibration.threshold_path import exit_path, threshold_path
 from sdcompress.calibration.thresholds import NEVER
-from sdcompress.certification.certify import certified_drop, losses
-from sdcompress.certification.groups import check_strata, group_masks, in_every_group, warn_of_strata
+from sdcompress.certification.certify import certified_drop, excess_losses
+from sdcompress.certification.groups import check_strata, group_masks, intersection_union_p_value, warn_of_strata
 from sdcompress.certification.p_values import binomial_p_value
 from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import CertificateError, DataError
-from sdcompress.evaluation.evaluate import exit_signals
-from sdcompress.policies import leave
+from sdcompress.evaluation.exit_outcomes import exit_signals
+from sdcompress.policies import exit_index_of
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.tasks.classification import Classification
@@ -62,9 +62,9 @@ def test_the_worst_group_decides_and_nothing_is_known_of_an_empty_one() -> None:
     def p_value(found: np.ndarray) -> float:
         return binomial_p_value(int(found.sum()), len(found), 0.5)
 
-    assert in_every_group(lost, iter(masks[:1]), p_value) == pytest.approx(0.25)
-    assert in_every_group(lost, iter(masks), p_value) == pytest.approx(0.75)  # one of two, against one half
-    assert in_every_group(lost, iter([masks[0], np.zeros(4, bool)]), p_value) == 1.0
+    assert intersection_union_p_value(lost, iter(masks[:1]), p_value) == pytest.approx(0.25)
+    assert intersection_union_p_value(lost, iter(masks), p_value) == pytest.approx(0.75)  # one of two, against one half
+    assert intersection_union_p_value(lost, iter([masks[0], np.zeros(4, bool)]), p_value) == 1.0
 
 
 def test_a_group_at_alpha_among_good_ones_is_passed_no_more_often_than_delta() -> None:
@@ -77,7 +77,7 @@ def test_a_group_at_alpha_among_good_ones_is_passed_no_more_often_than_delta() -
             labels = rng.integers(0, 5, 1000)
             lost = (rng.random(1000) < rates[labels]).astype(np.float64)
             masks = (labels == label for label in range(5))
-            p_value = in_every_group(lost, masks, lambda x: binomial_p_value(int(x.sum()), len(x), DROP))
+            p_value = intersection_union_p_value(lost, masks, lambda x: binomial_p_value(int(x.sum()), len(x), DROP))
             passed[bad] += p_value <= DELTA
     assert 1000 * DELTA * 0.3 < passed[1] <= scipy.stats.binom.ppf(0.9999, 1000, DELTA)
     assert passed[2] < passed[1]
@@ -118,7 +118,7 @@ def test_calibrations_that_break_their_promise_in_a_group_are_as_rare_as_they_sa
         for groups in (group_by, None):
             level = certified_drop(rest, paths[groups], "betting", DROP, DELTA, group_by=groups)
             used = paths[groups][level.certified]
-            lost = losses(population, used)
+            lost = excess_losses(population, used)
             worst = max(float(lost[mask].mean()) for mask in group_masks(population, used, group_by))
             if groups is None:
                 over_all += worst > DROP
@@ -141,12 +141,12 @@ def test_a_path_for_single_exits_opens_an_exit_only_where_enough_leave() -> None
     mistakes = right[-1] & ~right
     for before, step in pairwise(path):
         assert all(late <= early for late, early in zip(step, before, strict=True))
-        left = leave(confidences, step)
+        left = exit_index_of(confidences, step)
         for exit_ in range(2):
             gone = left <= exit_
             if step[exit_] <= 1:
                 assert gone.sum() >= 150
-    first = leave(confidences, path[1])
+    first = exit_index_of(confidences, path[1])
     assert not mistakes[first, np.arange(2000)].any()  # it starts where nothing is lost
 
 
@@ -180,7 +180,7 @@ def test_an_artifact_holds_what_its_groups_are_computed_from(
     assert (certificate.group_by, policy.guarantee) == (group_by, "certified")
     assert verify_certificate(opened) == certificate
     assert (found.strata is not None) == (group_by == "stratum")
-    lost = losses(found, policy.thresholds)
+    lost = excess_losses(found, policy.thresholds)
     assert all(lost[mask].mean() <= 0.08 for mask in group_masks(found, policy.thresholds, certificate.group_by))
     text = (out / "README.md").read_text(encoding="utf-8")
     assert ("of each class like them" if group_by == "stratum" else "leave at any one exit") in text
@@ -241,12 +241,12 @@ def test_a_plan_speaks_of_the_smallest_class(tiny_artifact: Build, tiny_network:
     wish = recipe.Calibrate(max_drop=0.08, confidence=0.9)
     whole = plan(cascade, samples=samples, settings=wish)
     found = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "stratum"}))
-    assert found.smallest_stratum == f"'disc', 300 of {len(samples)}"
+    assert found.smallest == f"'disc', 300 of {len(samples)}"
     share = 300 / len(samples)
-    assert found.assumed[1].samples_needed == pytest.approx((whole.assumed[1].needs or 0) / share, rel=0.01)
-    assert found.minimum_samples == pytest.approx(whole.least / share, rel=0.05)
+    assert found.assumed[1].needs == pytest.approx((whole.assumed[1].needs or 0) / share, rel=0.01)
+    assert found.least == pytest.approx(whole.least / share, rel=0.05)
     exits = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "exit"}))
-    assert (exits.group_by, exits.smallest_stratum, exits.assumed) == ("exit", None, ())
+    assert (exits.group_by, exits.smallest, exits.assumed) == ("exit", None, ())
     assert exits.observed
 
 
@@ -261,8 +261,11 @@ def unbalanced(lost: int, rare: int = 40) -> tuple[Evidence, np.ndarray]:
 def test_a_class_that_loses_more_than_the_drop_is_named() -> None:
     # 10 of 40 are 25 points; over all 1,000 it is the one point that was allowed
     found, labels = unbalanced(10)
-    loss = r"class 'rare' 25\.0 points \(100\.0 to 75\.0 % of 40 samples\), more than the 1\.00%"
-    with pytest.warns(UserWarning, match=f"{loss}.*--group-by stratum"):
+    said = (
+        r"class 'rare' 25\.0 points of accuracy \(100\.0 to 75\.0 % on 40 samples\),"
+        r" more than the 1\.00%.*--group-by stratum"
+    )
+    with pytest.warns(UserWarning, match=said):
         warn_of_strata(found, labels, (0.5,), task=Classification(("common", "rare")), max_drop=0.01)
 
 

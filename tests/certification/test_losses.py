@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.path import exit_path, threshold_path
+from sdcompress.calibration.threshold_path import exit_path, threshold_path
 from sdcompress.calibration.thresholds import NEVER, choose_thresholds
-from sdcompress.certification.certify import certified_drop, kind_of_test, losses, policy_metrics
-from sdcompress.policies import leave
+from sdcompress.certification.certify import certified_drop, excess_losses, kind_of_test, policy_metrics
+from sdcompress.policies import exit_index_of
 from sdcompress.tasks.classification import Classification
 
 STAGE_MS = (1.0, 1.0, 1.0)
@@ -54,14 +54,14 @@ def test_disagreement_is_at_least_the_drop(seed: int, kind: str, samples: int) -
     drop = Evidence(scores, np.stack([loss(exit_, targets) for exit_ in decisions]))
     disagreement = Evidence(scores, np.stack([loss(exit_, decisions[-1]) for exit_ in decisions]))
     for thresholds in ((0.5, 0.5), (0.0, 0.0), (0.9, 0.2), (NEVER, NEVER)):
-        assert (losses(drop, thresholds) <= losses(disagreement, thresholds) + 1e-6).all()
-        assert (losses(disagreement, thresholds) >= 0).all()
+        assert (excess_losses(drop, thresholds) <= excess_losses(disagreement, thresholds) + 1e-6).all()
+        assert (excess_losses(disagreement, thresholds) >= 0).all()
     # another network as the reference: its own losses are 0 in evidence of disagreement
     other = drawn(seed + 1, kind, samples)[0][-1]
     drop = Evidence(scores, drop.loss, reference_loss=loss(other, targets))
     nothing = np.zeros(samples, np.float32)
     disagreement = Evidence(scores, np.stack([loss(exit_, other) for exit_ in decisions]), reference_loss=nothing)
-    assert (losses(drop, (0.5, 0.5)) <= losses(disagreement, (0.5, 0.5)) + 1e-6).all()
+    assert (excess_losses(drop, (0.5, 0.5)) <= excess_losses(disagreement, (0.5, 0.5)) + 1e-6).all()
 
 
 def test_only_losses_of_0_and_1_get_the_exact_test() -> None:
@@ -98,10 +98,10 @@ def test_certificates_of_a_jaccard_loss_are_wrong_as_rarely_as_they_say(
         path = threshold_path(tuning.scores, tuning.loss, STAGE_MS)
         level = certified_drop(rest, path, "betting", DROP, DELTA)
         chosen = path[level.certified]
-        broken += losses(whole, chosen).mean() > DROP
+        broken += excess_losses(whole, chosen).mean() > DROP
         useful += level.certified > 0
         if level.certified:
-            assert losses(drop, chosen).mean() <= losses(whole, chosen).mean() + 1e-6
+            assert excess_losses(drop, chosen).mean() <= excess_losses(whole, chosen).mean() + 1e-6
     assert broken <= scipy.stats.binom.ppf(0.9999, RUNS, DELTA)
     assert useful > RUNS * 0.8
 
@@ -117,9 +117,9 @@ def test_thresholds_and_paths_of_a_jaccard_loss(population: tuple[Evidence, Evid
     some = Evidence(population[0].scores[:, :2000], population[0].loss[:, :2000])
     for drop in (0.0, 0.01, 0.05):
         chosen = choose_thresholds(some.scores, some.loss, STAGE_MS, drop)
-        assert losses(some, chosen).mean() <= drop + 1e-9
+        assert excess_losses(some, chosen).mean() <= drop + 1e-9
     for path in (threshold_path(some.scores, some.loss, STAGE_MS), exit_path(some.scores, some.loss, 50)):
         assert len(path) > 10
-        left = np.stack([leave(some.scores, step) for step in path])
+        left = np.stack([exit_index_of(some.scores, step) for step in path])
         assert (np.diff(left, axis=0) <= 0).all()
         assert all(late <= early for before, step in pairwise(path) for early, late in zip(before, step, strict=True))

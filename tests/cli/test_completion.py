@@ -10,8 +10,7 @@ import pytest
 
 from sdcompress import methods, recipes, registry
 from sdcompress.models.backbones import cifar
-from sdcompress.models.backbones._resnet import RESNETS
-from sdcompress.models.backbones._vgg import VGGS
+from sdcompress.models.backbones._cifar_networks import RESNETS, VGGS
 
 
 @pytest.fixture

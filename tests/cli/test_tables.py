@@ -22,7 +22,7 @@ def test_an_evaluation_shows_every_class_and_says_when_only_the_majority_is_know
         Evaluation(
             kind="artifact", name="net", source="net", data="cells", split="test", samples=1000,
             exits=(ExitEvaluation(name="final", metric=0.946, further={"nll": 0.2, "ece": 0.01}),), strata=scores,
-            metric_name="accuracy", stratum="class", balanced_metric=balanced_metric(scores),
+            metric_name="accuracy", binary_loss=True, stratum="class", balanced_metric=balanced_metric(scores),
             confusion=confusion(labels, answers, 2),
         )
     )  # fmt: skip
@@ -32,7 +32,7 @@ def test_an_evaluation_shows_every_class_and_says_when_only_the_majority_is_know
     rare = next(line for line in said.splitlines() if "rare" in line)
     assert "54" in rare
     assert "0.00 %" in rare
-    assert "caution: net predicts 'common', the commonest class, for every image: balanced accuracy 50.00 %." in said
+    assert "caution: net predicts 'common', the commonest class, for every sample: balanced accuracy 50.00 %." in said
 
 
 def test_a_benchmark_shows_the_run_and_the_time_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:

@@ -319,7 +319,7 @@ def test_explain_a_policy(cli, made, tmp_path: Path) -> None:
 def test_explain_tells_a_person_what_it_found(cli, made, tmp_path: Path) -> None:
     done = cli("explain", made.cascade, "--split", "validation", "--out", tmp_path / "why")
     assert done.code == 0, done.err
-    for said in ("no policy yet", "sdcompress calibrate", "on the same validation images", "explain.html"):
+    for said in ("no policy yet", "sdcompress calibrate", "on the same validation samples", "explain.html"):
         assert said in done.out
 
 

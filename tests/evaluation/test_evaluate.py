@@ -12,8 +12,9 @@ from scores import ece, nll
 
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import DataError, VerificationError
-from sdcompress.evaluation.evaluate import evaluate, exit_outputs
-from sdcompress.evaluation.paired import pack, score_difference
+from sdcompress.evaluation.evaluate import evaluate
+from sdcompress.evaluation.exit_outcomes import exit_outputs
+from sdcompress.evaluation.paired import metric_difference, pack
 from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.report import Evaluation
@@ -98,7 +99,7 @@ def test_classes_are_scored_by_what_a_user_gets(tiny_artifact: Write, tiny_netwo
     assert sum(n for label, answer, n in found.confusion if label == answer) == (answers == samples.targets).sum()
     assert found.losses == pack(np.float32(answers != samples.targets))
     whole = scored(tiny_artifact("single", name="whole"), samples)
-    paired = score_difference(found, whole)
+    paired = metric_difference(found, whole)
     assert paired is not None
     assert paired.value == pytest.approx((answers == samples.targets).mean() - (last == samples.targets).mean())
     assert all(one.last_exit_metric is None for one in whole.strata)

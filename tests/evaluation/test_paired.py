@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from sdcompress.evaluation.early_exit import paired_difference, paired_interval
-from sdcompress.evaluation.paired import digest_of_targets, pack, score_difference
+from sdcompress.evaluation.paired import digest_of_targets, metric_difference, pack, paired_difference, paired_interval
 from sdcompress.schema.report import Evaluation, ExitEvaluation
 
 LABELS = np.arange(945) % 7
@@ -20,6 +19,7 @@ def evaluation(loss: np.ndarray, **changed: object) -> Evaluation:
     fields = {
         "kind": "artifact", "name": "net", "source": "net", "data": "cells", "split": "test", "samples": len(loss),
         "exits": exits, "losses": pack(loss), "targets_sha256": digest_of_targets(LABELS), "metric_name": "accuracy",
+        "binary_loss": bool(np.isin(loss, (0, 1)).all()),
     }  # fmt: skip
     return Evaluation.model_validate({**fields, **changed})
 
@@ -44,7 +44,9 @@ def test_losses_travel_through_the_record(binary: bool) -> None:
     mine, theirs = (np.random.default_rng(seed).random(945).astype(np.float32) for seed in (1, 2))
     if binary:
         mine, theirs = np.float32(mine < 0.1), np.float32(theirs < 0.1)
-    found = score_difference(*(Evaluation.model_validate_json(evaluation(r).model_dump_json()) for r in (mine, theirs)))
+    found = metric_difference(
+        *(Evaluation.model_validate_json(evaluation(r).model_dump_json()) for r in (mine, theirs))
+    )
     assert found is not None
     assert (found.value, found.low, found.high) == paired_difference(mine, theirs)
 
@@ -55,9 +57,9 @@ def test_losses_travel_through_the_record(binary: bool) -> None:
 )
 def test_other_samples_are_not_paired(changed: dict[str, object]) -> None:
     loss = np.zeros(945, np.float32)
-    assert score_difference(evaluation(loss), evaluation(loss)) is not None
-    assert score_difference(evaluation(loss), evaluation(loss, **changed)) is None
-    assert score_difference(evaluation(loss, **changed), evaluation(loss)) is None
+    assert metric_difference(evaluation(loss), evaluation(loss)) is not None
+    assert metric_difference(evaluation(loss), evaluation(loss, **changed)) is None
+    assert metric_difference(evaluation(loss, **changed), evaluation(loss)) is None
 
 
 @pytest.mark.parametrize("losses", ["", "not base64!", base64.b64encode(bytes(10)).decode(), "é"])

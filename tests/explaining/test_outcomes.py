@@ -11,9 +11,9 @@ import pytest
 
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import DataError
-from sdcompress.explaining.outcomes import collect
+from sdcompress.explaining.exit_analysis import collect
 from sdcompress.modalities._geometry import normalise
-from sdcompress.policies import leave
+from sdcompress.policies import exit_index_of
 from sdcompress.policies.margin import Margin
 from sdcompress.policies.max_prob import MaxProb
 from sdcompress.runtime.open import open_engine
@@ -48,7 +48,7 @@ def test_samples_leave_where_the_engine_lets_them_leave(tiny_artifact: Write, ti
     engine = open_engine(tiny_artifact(policy=(0.6, 0.6), temperatures=TEMPERATURES), threads=1)
     samples = tiny_network.samples(200)
     outcomes, inputs = collect(engine, samples, MaxProb()), engine.preprocess(samples.examples(np.arange(200)))
-    assert (leave(outcomes.scores, (0.6, 0.6)) == engine(inputs).exit_index).all()
+    assert (exit_index_of(outcomes.scores, (0.6, 0.6)) == engine(inputs).exit_index).all()
 
 
 def test_one_exit_has_nothing_to_decide(tiny_artifact: Write, tiny_network: Any) -> None:

@@ -12,7 +12,7 @@ from scipy.stats import beta
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.certification.certify import losses
+from sdcompress.certification.certify import excess_losses
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.explaining.risk import risk, upper_bound
 from sdcompress.schema import recipe
@@ -66,7 +66,7 @@ def test_with_groups_the_worst_one_is_shown(tiny_artifact: Callable[..., Path], 
     assert policy is not None
     assert evidence.strata is not None
     figures = risk(certificate, policy, evidence, [1.0, 2.0, 4.0], task_of(opened.manifest))
-    lost = losses(evidence, policy.thresholds)
+    lost = excess_losses(evidence, policy.thresholds)
     worst = max(float(lost[evidence.strata == label].mean()) for label in range(3))
     assert figures.group_by == "class"
     assert figures.steps[figures.chosen].loss == pytest.approx(worst)

@@ -14,31 +14,31 @@ from sdcompress.explaining.timing import Timing, measure
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.explain import Interval
 
-# three turns of two exits; deciding is done once, whether a sample leaves at the first exit or goes on
-FOUND = Timing(np.array([[1.0, 3.0], [2.0, 4.0], [1.0, 5.0]]), decisions=np.array([0.5, 0.25, 0.75]))
+# three rounds of two exits; deciding is done once, whether a sample leaves at the first exit or goes on
+TIMING = Timing(np.array([[1.0, 3.0], [2.0, 4.0], [1.0, 5.0]]), decision_ms_by_round=np.array([0.5, 0.25, 0.75]))
 
 
-def test_an_exit_takes_the_median_of_the_turns() -> None:
-    assert FOUND.reach_ms.tolist() == [1, 4]
-    assert FOUND.decision == 0.5
-    assert FOUND.reach_ms_with_decisions.tolist() == [1.5, 4.5]
-    assert FOUND.until(1) == Interval(value=4, low=3, high=5)
+def test_an_exit_takes_the_median_of_the_rounds() -> None:
+    assert TIMING.reach_ms.tolist() == [1, 4]
+    assert TIMING.decision_ms == 0.5
+    assert TIMING.reach_ms_with_decisions.tolist() == [1.5, 4.5]
+    assert TIMING.until(1) == Interval(value=4, low=3, high=5)
 
 
 def test_a_decision_is_made_at_each_exit_but_the_last() -> None:
-    three = Timing(np.array([[1.0, 2.0, 3.0]]), decisions=np.array([0.1]))
+    three = Timing(np.array([[1.0, 2.0, 3.0]]), decision_ms_by_round=np.array([0.1]))
     assert three.reach_ms_with_decisions == pytest.approx([1.1, 2.2, 3.2])
 
 
-def test_a_mean_and_its_ends_are_over_the_same_turns() -> None:
-    # with deciding the turns are 2.5, 3.25 and 3.75; the medians of the exits give (1.5 + 4.5) / 2
-    assert FOUND.mean([0.5, 0.5]) == Interval(value=3, low=2.5, high=3.75)
-    # against the last exit 3 - 2.5, 4 - 3.25 and 5 - 3.75
-    assert FOUND.mean([0.5, 0.5], against=1) == Interval(value=1, low=0.5, high=1.25)
+def test_a_mean_and_its_ends_are_over_the_same_rounds() -> None:
+    # with deciding the rounds are 2.5, 3.25 and 3.75; the medians of the exits give (1.5 + 4.5) / 2
+    assert TIMING.mean([0.5, 0.5]) == Interval(value=3, low=2.5, high=3.75)
+    # less than the last exit 3 - 2.5, 4 - 3.25 and 5 - 3.75
+    assert TIMING.saving([0.5, 0.5], 1) == Interval(value=1, low=0.5, high=1.25)
 
 
 def test_an_exit_may_cost_what_leaving_there_saves_less_the_decisions() -> None:
-    timing = Timing(np.array([[1.0, 2.0, 5.0], [1.0, 3.0, 5.0]]), decisions=np.array([0.1, 0.1]))
+    timing = Timing(np.array([[1.0, 2.0, 5.0], [1.0, 3.0, 5.0]]), decision_ms_by_round=np.array([0.1, 0.1]))
     # a quarter leaves at the first exit and saves 1 or 2 ms; three quarters decide there for nothing, as who leaves
     # would decide at the second one
     margin = timing.margin([0.25, 0.5, 0.25], 0)
@@ -53,7 +53,7 @@ def test_a_real_cascade(tiny_artifact: Callable[..., Path], tiny_network: Any, m
     monkeypatch.setattr(timing, "_SECONDS", 0.01)
     samples = tiny_network.samples(20)
     measured = measure(open_engine(tiny_artifact(policy=(0.6, 0.6)), threads=1), samples)
-    assert measured.turns.shape == (6, 3)
-    assert (np.diff(measured.turns, axis=1) > 0).all()
-    assert 0 <= measured.decision < 1
-    assert measure(open_engine(tiny_artifact("single"), threads=1), samples).decision == 0
+    assert measured.reach_ms_by_round.shape == (6, 3)
+    assert (np.diff(measured.reach_ms_by_round, axis=1) > 0).all()
+    assert 0 <= measured.decision_ms < 1
+    assert measure(open_engine(tiny_artifact("single"), threads=1), samples).decision_ms == 0

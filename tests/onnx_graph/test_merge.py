@@ -19,7 +19,7 @@ from sdcompress.modalities import Inputs
 from sdcompress.onnx_graph.edit import Renaming
 from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize
-from sdcompress.policies import leave, restore, scores
+from sdcompress.policies import exit_index_of, restore, scores
 from sdcompress.schema.graphs import DECISION, EXIT_INDEX
 from sdcompress.schema.manifest import RegistryEntry
 from sdcompress.tasks import task_of
@@ -73,7 +73,7 @@ def test_a_policy_that_looks_back_on_label_sets(tiny_artifact: Write, tiny_netwo
     thresholds = [_between(row, at) for row, at in zip(score, (0.6, 0.4), strict=True)]
     run = runner(merge(manifest, segments, thresholds, batch_of_one=batch_of_one))
     found = [run(rows) for rows in (np.split(x, 40) if batch_of_one else [x[:3], x[3:]])]
-    expected = leave(score, thresholds)
+    expected = exit_index_of(score, thresholds)
     assert set(expected) == {0, 1, 2}
     np.testing.assert_array_equal(np.concatenate([each[EXIT_INDEX] for each in found]), expected)
     decisions = np.concatenate([each[DECISION] for each in found])

@@ -100,14 +100,14 @@ def test_label_sets_agree_as_a_whole(kind: str, rows: int) -> None:
 class Sum(ExitPolicy):
     """It compares what has other axes."""
 
-    def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Any:
         return signals[-1]["max_prob"] * signals[-1].decision
 
 
 class Flags(ExitPolicy):
     """A score for each label instead of each sample."""
 
-    def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Any:
         return signals[-1].decision > 0
 
 
@@ -129,17 +129,17 @@ def test_what_is_on_the_edge_of_a_bin_is_in_the_same_bin(exit_: int) -> None:
 class Foreign(ExitPolicy):
     """Somebody's own, with arithmetic and Python's numbers."""
 
-    def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Any:
         now = signals[-1]
         sure = (now["max_prob"] - now["second_prob"]) / 2 + 0.5 * np.sqrt(abs(now["max_prob"] - 0.25))
         sure = sure * (now["max_prob"] > 0.1) + 0.125 * np.logical_or(now.decision == 0, now["second_prob"] <= 0.2)
-        return np.minimum(1, sure) - 1e-3 * np.logical_not(now["max_prob"] < exit_)
+        return np.minimum(1, sure) - 1e-3 * np.logical_not(now["max_prob"] < exit_index)
 
 
 class Promoting(ExitPolicy):
     """Where numpy computes in float64, so does the graph: a class plus a number."""
 
-    def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Any:
         return (signals[-1].decision + signals[-1]["max_prob"]) / 7
 
 
@@ -165,7 +165,7 @@ def test_a_policy_of_another_package(policy: ExitPolicy) -> None:
 )
 def test_a_score_that_cannot_be_traced_is_refused_with_the_reason(score: Callable[[Signals], Any], why: str) -> None:
     class Strange(ExitPolicy):
-        def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
+        def score(self, exit_index: int, signals: Sequence[Signals]) -> Any:
             return score(signals[-1])
 
     with pytest.raises(UsageError, match=rf"(?s)Strange cannot be put into a graph: .*{why}.*allowed: numpy's add"):

@@ -16,7 +16,7 @@ from signals import signals as of_columns
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError
-from sdcompress.policies import ROOM, policy_class, restore, scores, usual
+from sdcompress.policies import ROOM, default_policy, policy_class, restore, scores
 from sdcompress.policies._base import Signals
 from sdcompress.policies.learned import Learned
 from sdcompress.policies.pcee import BINS, Pcee
@@ -102,7 +102,7 @@ def test_a_policy_meets_the_tasks_signals() -> None:
     task = Entropic(("a", "b"))
     now = [task.signals(np.float32([[0, 1], [0, np.nan]]))]
     np.testing.assert_array_equal(restore("fixed", {}, task, 3).score(0, now), [1, np.nan])
-    assert [type(usual(each)).__name__ for each in (TASK, task)] == ["MaxProb", "Entropy"]
+    assert [type(default_policy(each)).__name__ for each in (TASK, task)] == ["MaxProb", "Entropy"]
     with pytest.raises(ArtifactError, match="judges by max_prob, second_prob, which this task does not give"):
         restore("learned", {"weights": [[0.0] * 5]}, task, 2)
 

@@ -35,7 +35,7 @@ from sdcompress.errors import (
     UsageError,
     VerificationError,
 )
-from sdcompress.evaluation.evaluate import exit_outputs
+from sdcompress.evaluation.exit_outcomes import exit_outputs
 from sdcompress.exporting.one_graph import Host, export_one_graph
 from sdcompress.quantizing import quantize as module
 from sdcompress.quantizing.precisions.bf16 import bf16

@@ -90,7 +90,7 @@ def evaluation(
     )
     return Evaluation(
         kind="artifact", name=name, source=name, digest=None, data="digits", split=split, samples=10_000, exits=scores,
-        policy=policy, metric_name="accuracy",
+        policy=policy, metric_name="accuracy", binary_loss=True,
     )  # fmt: skip
 
 

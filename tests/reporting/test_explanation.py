@@ -12,8 +12,7 @@ from sdcompress.errors import OutputExistsError
 from sdcompress.reporting.explanation.findings import cautions, findings, headline
 from sdcompress.reporting.explanation.page import explanation_page
 from sdcompress.reporting.explanation.tables import MAX_STRATA, by_depth, details, summary, thinned
-from sdcompress.reporting.html import html
-from sdcompress.reporting.markdown import markdown
+from sdcompress.reporting.render import html, markdown
 from sdcompress.reporting.write import write
 from sdcompress.schema.explain import (
     BreakEven,
@@ -64,9 +63,10 @@ def explanation(**changed: Any) -> Explanation:
     )
     fields: dict[str, Any] = {
         "created": "2026-01-02T03:04:05+00:00", "command": "sdcompress explain early", "source": "early",
-        "digest": "ab" * 32, "layout": "cascade", "policy_name": "max_prob", "guarantee": "Guarantee: none.",
-        "data": "digits", "split": "test", "samples": 1000,
-        "metric_name": "accuracy", "stratum": "class", "threads": 1, "turns_ms": ((1.0, 2.0),) * 6, "decision_ms": 0.05,
+        "digest": "ab" * 32, "layout": "cascade", "policy_name": "max_prob", "guarantee": "Guarantee: none.", "data": "digits",
+        "split": "test", "samples": 1000,
+        "metric_name": "accuracy", "binary_loss": True, "stratum": "class", "threads": 1, "turns_ms": ((1.0, 2.0),) * 6,
+        "decision_ms": 0.05,
         "machine": Machine(cpu="CPU", cores=2, isa=(), memory_gib=8, gpu=None, os="os", python="3", versions={}),
         "exits": (exit_("exit1", 0.85, 1.0, 0.75), exit_("final", 0.9, 2.0, 0.25)), "policy": policy,
         "strata": (
@@ -112,8 +112,8 @@ def risky() -> Risk:
 def test_a_win_is_said_with_its_figures() -> None:
     record = explanation()
     assert headline(record) == (
-        "Early exit wins here: 1.30 ms on average at 89.00 %; final alone takes 2.00 ms at 90.00 %, and no faster exit"
-        " is as accurate as the policy."
+        "Early exit wins here: 1.30 ms on average at 89.00 % accuracy; final alone takes 2.00 ms at 90.00 %, and no"
+        " faster exit reaches the policy's accuracy."
     )
     sentences = findings(record)
     assert sentences[0] == (
@@ -121,38 +121,38 @@ def test_a_win_is_said_with_its_figures() -> None:
         " −1.00 points (95 % interval −3.00 to +1.00, within sampling error)."
     )
     assert not any("sdcompress export" in sentence for sentence in sentences)
-    first = "76.9 % of the time is spent up to exit1, which every image reaches"
-    assert f"{first}; 75.0 % leave there, 95.00 % of them right." in sentences
-    assert "Most right answers are lost in class 'late': 10 of 500." in sentences
+    first = "76.9 % of the time is spent up to exit1, which every sample reaches"
+    assert f"{first}; 75.0 % exit there, at 95.00 % accuracy." in sentences
+    assert "Early exit costs class 'late' most: −2.00 points of accuracy on 500 samples." in sentences
 
 
 def test_an_exit_that_does_not_pay_is_named_with_the_command_that_leaves_it_out() -> None:
     policy = explanation().policy
     assert policy is not None
-    break_even = tuple(
+    margins = tuple(
         BreakEven(exit=name, reached=share, ms=ms(value))
         for name, share, value in (("exit1", 1, -0.05), ("exit2", 0.9, 0.3), ("exit3", 0.2, -0.005))
     )
     names = ("exit1", "exit2", "exit3", "final")
     record = explanation(
         exits=tuple(exit_(name, 0.9, 1.0, 0.25) for name in names),
-        policy=policy.model_copy(update={"break_even": break_even}),
+        policy=policy.model_copy(update={"break_even": margins}),
     )
     text = " ".join(findings(record))
-    # exit3 might pay: not below 0 in every turn
-    assert "At exit1 so few samples leave that the decisions take longer than the exit saves" in text
+    # exit3 might pay: not below 0 in every round
+    assert "At exit1 so few samples exit that the decisions take longer than the exit saves" in text
     assert "sdcompress export CHECKPOINT --layout cascade --keep-exits exit2 --keep-exits exit3 --out FOLDER" in text
     assert "may take at most: exit2 0.300 ms (0.290 to 0.310); exit3 −0.00500 ms (−0.0150 to 0.00500)." in text
-    only = policy.model_copy(update={"break_even": break_even[:1]})
+    only = policy.model_copy(update={"break_even": margins[:1]})
     assert "--layout single --out FOLDER" in " ".join(findings(explanation(policy=only)))
-    nobody = policy.model_copy(update={"break_even": break_even, "point": point(0.9, 0.0, 2.0)})
-    assert "so few samples leave" not in " ".join(findings(explanation(policy=nobody)))
+    nobody = policy.model_copy(update={"break_even": margins, "point": point(0.9, 0.0, 2.0)})
+    assert "so few samples exit" not in " ".join(findings(explanation(policy=nobody)))
 
 
 def test_a_loss_is_said_and_names_the_command_that_helps() -> None:
     record = lost("loses")
     assert headline(record) == (
-        "Early exit loses here: 1.30 ms on average at 89.00 %, while exit1 alone takes 1.00 ms at 89.00 %."
+        "Early exit loses here: 1.30 ms on average at 89.00 % accuracy, while exit1 alone takes 1.00 ms at 89.00 %."
     )
     assert findings(record)[0].startswith("On average the policy takes 0.300 ms (0.290 to 0.310) more than exit1 alone")
     assert findings(record)[1] == f"Deploy exit1 alone instead: {EXPORT}"
@@ -175,7 +175,7 @@ def test_where_nobody_leaves_it_says_so() -> None:
     policy = lost("loses").policy
     assert policy is not None
     nobody = explanation(policy=policy.model_copy(update={"point": point(0.9, 0.0, 2.05)}))
-    assert findings(nobody)[0].startswith("No sample leaves before the last exit.")
+    assert findings(nobody)[0].startswith("No sample exits before the last exit.")
 
 
 def test_without_a_policy_it_says_how_to_get_one() -> None:
@@ -188,7 +188,7 @@ def test_without_a_policy_it_says_how_to_get_one() -> None:
 
 def test_what_flatters_is_said() -> None:
     same = cautions(explanation(split="validation"))
-    assert any("on the same validation images" in sentence for sentence in same)
+    assert any("on the same validation samples" in sentence for sentence in same)
     assert any("evaluate them on the test split" in sentence for sentence in same)
     assert not any("the very" in sentence for sentence in cautions(explanation()))
     shaky = explanation(exits=(exit_("exit1", 0.999, 0.1, 0.5), exit_("final", 0.9, 2.0, 0.5)), threads=2)
@@ -239,9 +239,7 @@ def test_of_many_classes_the_ends_are_shown() -> None:
 def test_what_has_no_early_exit_gets_what_makes_sense(changed: dict[str, Any]) -> None:
     record = explanation(**changed)
     page = html(explanation_page(record))
-    assert "saves nothing" in headline(record) or headline(record).startswith(
-        "The only exit, final, is right on 90.00 %"
-    )
+    assert "saves nothing" in headline(record) or headline(record).startswith("The only exit, final, has 90.00 %")
     assert "Reliability" in page
     assert "Accuracy on a budget" not in page
 
@@ -271,3 +269,29 @@ def test_hostile_names_are_text() -> None:
     hostile = explanation_page(Explanation.model_validate_json(text))
     assert "<script" not in html(hostile)
     assert "<script>" not in markdown(hostile).replace("\\<script\\>", "")
+
+
+def test_graded_losses_are_not_called_right_or_wrong() -> None:
+    exits = tuple(
+        e.model_copy(update={"standard_error": 0.01, "ece": None, "auroc": None, "reliability": ()})
+        for e in explanation().exits
+    )
+    record = explanation(metric_name="jaccard", binary_loss=False, exits=exits)
+    sentences = findings(record)
+    assert (
+        "In the whole network 86.0 % of the samples are at their lowest loss before the last exit; 0.860 ms per sample"
+        " come after that."
+    ) in sentences
+    assert "2.00 % of all samples are at a lower loss earlier than at the last exit." in sentences
+    assert any(
+        s.startswith("Exiting at the first exit with the lowest loss, which only an oracle can") for s in sentences
+    )
+    assert not any("mistakes" in sentence for sentence in cautions(record))
+    exits_table = next(table for table in details(record) if table.title == "Exits")
+    assert "AURC" in exits_table.columns
+    assert not {"ECE", "AUROC"} & set(exits_table.columns)
+    # 0.9 +- 1.96 * 0.01, not Wilson's interval of 900 of 1,000
+    assert any("90.00 % [88.04, 91.96]" in cell for row in summary(record).rows for cell in row)
+    page = markdown(explanation_page(record))
+    for word in ("Wilson", "ECE", "AUROC", " right", "wrong", "correct", "Reliability"):
+        assert word not in page

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 from sdcompress.errors import OutputExistsError
 from sdcompress.evaluation.paired import pack
-from sdcompress.reporting import html, markdown
-from sdcompress.reporting.build import build
-from sdcompress.reporting.plots import _exit_curve, _points
-from sdcompress.reporting.report_page import report_page
+from sdcompress.reporting.render import html, markdown
+from sdcompress.reporting.report.build import build
+from sdcompress.reporting.report.page import report_page
+from sdcompress.reporting.report.plots import _exit_curve, _points
 from sdcompress.reporting.write import files, write
 from sdcompress.schema.report import BenchReport, Evaluation, Report
 
@@ -36,11 +36,11 @@ def report(folders: dict[str, Path], evaluations: list[Evaluation], benches: lis
 
 
 def page(report: Report) -> str:
-    return html.html(report_page(report))
+    return html(report_page(report))
 
 
 def text_of(report: Report) -> str:
-    return markdown.markdown(report_page(report))
+    return markdown(report_page(report))
 
 
 class Reader(HTMLParser):
@@ -112,7 +112,7 @@ def test_every_plot_is_drawn_with_its_names_as_text(report: Report) -> None:
     for title in (
         "Accuracy against latency",
         "Distribution of latency",
-        "Where images leave",
+        "Where samples exit",
         "Exits of chain, test split",
     ):
         assert title in text
@@ -133,7 +133,7 @@ def test_the_main_table_is_narrow_and_every_column_is_still_there(report: Report
         "artifact", "layout", "guaranteed drop", "validation accuracy", "MACs", "parameters", "ONNX size",
     )  # fmt: skip
     assert times.columns == ("artifact", "preparation, mean", "run, mean", "run, p50", "run, p99", "speed-up (p50)")
-    text = html.html(page_)
+    text = html(page_)
     assert 'data-label="speed-up end to end"' in text
     assert text.count("<details") == len(page_.details) + 1  # and the recipe
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from host_device import HostDevice, HostProgram
 
-from sdcompress.artifact.certificate import ExecutionTarget
+from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.read import Artifact
 from sdcompress.runtime.backends._base import ExecutorBackend
 from sdcompress.runtime.backends.onnxruntime import load

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.artifact.certificate import ExecutionTarget, plans_digest, threshold_warning
+from sdcompress.artifact.execution_target import ExecutionTarget, plans_digest, threshold_warning
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.calibration.sample_size import plan
+from sdcompress.calibration.plan_sample_size import plan
 from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.errors import CertificateError, UsageError
 from sdcompress.options import EngineOptions

@@ -10,9 +10,7 @@ import re
 from torch import nn
 
 from sdcompress.errors import RecipeError, UnknownNameError
-from sdcompress.models.backbones._resnet import RESNETS, resnet
-from sdcompress.models.backbones._vgg import VGGS, vgg
-from sdcompress.models.backbones._wide_resnet import wide_resnet
+from sdcompress.models.backbones._cifar_networks import RESNETS, VGGS, resnet, vgg, wide_resnet
 
 __all__ = ["cifar"]
 

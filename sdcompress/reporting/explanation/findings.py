@@ -1,17 +1,16 @@
-"""Sentences of an explanation: whether early exit pays on this machine, and where the time goes."""
+"""Sentences of an explanation: whether early exit pays on this machine, and what takes the time."""
 
 from __future__ import annotations
 
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.explanation.tables import by_depth
-from sdcompress.reporting.tables import threads
 from sdcompress.schema.explain import BreakEven, Explanation, Interval, PolicyFigures, Stratum, Truncation
 
 __all__ = ["cautions", "findings", "headline"]
 
-_SPREAD = 0.10  # of the turns; more means that the machine did other work
-_BUSY = 0.5  # cores
-_FEW_MISTAKES = 20
+_MAX_SPREAD = 0.10  # of the rounds; more means that the machine did other work
+_MAX_BUSY = 0.5  # cores
+_MIN_MISTAKES = 20
 
 
 def headline(record: Explanation) -> str:
@@ -20,27 +19,31 @@ def headline(record: Explanation) -> str:
         return "One graph computes every exit here, so that early exit saves nothing."
     if len(record.exits) == 1:
         only = record.exits[0]
-        return f"The only exit, {only.name}, is right on {q.score(only.metric, record.samples)}."
+        reached = q.score(only.metric, record.samples, only.standard_error)
+        return f"The only exit, {only.name}, has {reached} {record.metric_name}."
     if record.policy is None:
         return "There is no policy yet, so that every sample runs to the last exit."
-    return _pays(record.policy)
+    return _pays(record, record.policy)
 
 
-def _pays(policy: PolicyFigures) -> str:
-    against = _against(policy)
-    policy_text = f"{q.milliseconds(policy.point.mean_ms)} on average at {q.score(policy.point.metric)}"
-    exit_text = f"{against.exit} alone takes {q.milliseconds(against.ms)} at {q.score(against.metric)}"
+def _pays(record: Explanation, policy: PolicyFigures) -> str:
+    baseline = _baseline(policy)
+    policy_text = (
+        f"{q.milliseconds(policy.point.mean_ms)} on average at {q.score(policy.point.metric)} {record.metric_name}"
+    )
+    exit_text = f"{baseline.exit} alone takes {q.milliseconds(baseline.ms)} at {q.score(baseline.metric)}"
     if policy.verdict == "loses":
         return f"Early exit loses here: {policy_text}, while {exit_text}."
     if policy.verdict == "no difference":
         return f"Early exit makes no difference here beyond the noise: {policy_text}, while {exit_text}."
     if policy.rival is None:
-        return f"Early exit wins here: {policy_text}; no exit alone is as accurate, {exit_text}."
-    return f"Early exit wins here: {policy_text}; {exit_text}, and no faster exit is as accurate as the policy."
+        return f"Early exit wins here: {policy_text}; no exit alone reaches that, {exit_text}."
+    others = f"no faster exit reaches the policy's {record.metric_name}"
+    return f"Early exit wins here: {policy_text}; {exit_text}, and {others}."
 
 
 def findings(record: Explanation) -> list[str]:
-    """Return sentences on the verdict, the other exits, the time, the strata, the scores and the losses."""
+    """Return sentences on the verdict, the other exits, time, strata, overthinking, score and certificate."""
     sentences = _next_step(record)
     if record.policy:
         sentences += [*_verdict(record, record.policy), *_cheaper(record, record.policy), *_time(record, record.policy)]
@@ -53,7 +56,7 @@ def cautions(record: Explanation) -> list[str]:
     sentences = []
     if record.curve and record.curve_split == record.split:
         sentences.append(
-            f"The thresholds of the path were chosen on the same {record.split} images; its figures are optimistic."
+            f"The thresholds of the path were chosen on the same {record.split} samples; its figures are optimistic."
         )
     if record.policy and record.split == "validation":
         sentences.append(
@@ -67,27 +70,29 @@ def cautions(record: Explanation) -> list[str]:
             "take less. Where it is close, compare both artifacts with 'sdcompress bench'."
         )
     sentences += _unsteady(record) if record.turns_ms else []
-    few = [exit_.name for exit_ in record.exits if round((1 - exit_.metric) * record.samples) < _FEW_MISTAKES]
-    if few:
-        sentences.append(f"Fewer than {_FEW_MISTAKES} mistakes at {q.enumeration(few)}: AUROC and AURC depend on them.")
+    few = [exit_.name for exit_ in record.exits if round((1 - exit_.metric) * record.samples) < _MIN_MISTAKES]
+    if few and record.binary_loss:
+        sentences.append(f"Fewer than {_MIN_MISTAKES} mistakes at {q.enumeration(few)}: AUROC and AURC depend on them.")
     return sentences
 
 
 def _unsteady(record: Explanation) -> list[str]:
     sentences = []
     spread = max((exit_.ms.high - exit_.ms.low) / exit_.ms.value for exit_ in record.exits if exit_.ms)
-    if spread > _SPREAD:
-        sentences.append(f"The turns differ by up to {q.share(spread)}: the machine was not steady; measure again.")
+    if spread > _MAX_SPREAD:
+        sentences.append(f"The rounds differ by up to {q.share(spread)}: the machine was not steady; measure again.")
     busy = record.machine.busy_cores
-    if busy is not None and busy > _BUSY:
+    if busy is not None and busy > _MAX_BUSY:
         sentences.append(f"Other work kept {busy:.1f} of the machine's cores busy.")
     if record.threads > 1:
-        sentences.append(f"Measured with {threads(record.threads)}: with other work beside it this is not repeatable.")
+        sentences.append(
+            f"Measured with {q.threads(record.threads)}: with other work beside it this is not repeatable."
+        )
     return sentences
 
 
-def _against(policy: PolicyFigures) -> Truncation:
-    """Return the truncated network that the verdict compares with."""
+def _baseline(policy: PolicyFigures) -> Truncation:
+    """Return the truncated network with which the verdict compares."""
     return next((row for row in policy.truncations if row.exit == policy.rival), policy.truncations[-1])
 
 
@@ -102,26 +107,26 @@ def _next_step(record: Explanation) -> list[str]:
 def _verdict(record: Explanation, policy: PolicyFigures) -> list[str]:
     if not policy.truncations:
         return []
-    against = _against(policy)
-    no_early_exit = "No sample leaves before the last exit. " if policy.point.shares[-1] == 1 else ""
+    baseline = _baseline(policy)
+    no_early_exit = "No sample exits before the last exit. " if policy.point.shares[-1] == 1 else ""
     comparison = (
-        f"{no_early_exit}On average the policy takes {_less(against.saving_ms)} than {against.exit} alone; its"
-        f" {record.metric_name} differs by {q.paired(against.difference)}."
+        f"{no_early_exit}On average the policy takes {_less(baseline.saving_ms)} than {baseline.exit} alone; its"
+        f" {record.metric_name} differs by {q.paired(baseline.difference)}."
     )
     if policy.verdict == "wins":
         return [comparison]
-    return [comparison, f"Deploy {against.exit} alone instead: {_export(against.exit)}"]
+    return [comparison, f"Deploy {baseline.exit} alone instead: {_export(baseline.exit)}"]
 
 
 def _cheaper(record: Explanation, policy: PolicyFigures) -> list[str]:
-    """Return the first exit that is faster than the policy and not shown to be less accurate."""
-    same = [row for row in policy.truncations if row.saving_ms.high < 0 and row.difference.low <= 0]
-    if not same or policy.verdict == "loses":
+    """Name the first exit that is faster than the policy and not shown to be worse."""
+    equal = [row for row in policy.truncations if row.saving_ms.high < 0 and row.difference.low <= 0]
+    if not equal or policy.verdict == "loses":
         return []
-    row = same[0]
+    row = equal[0]
     sentence = (
         f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's {record.metric_name} differs by "
-        f"{q.paired(row.difference)} on {q.count(record.samples)} images. If that is good enough: {_export(row.exit)}"
+        f"{q.paired(row.difference)} on {q.count(record.samples)} samples. If that is good enough: {_export(row.exit)}"
     )
     return [sentence]
 
@@ -131,14 +136,14 @@ def _time(record: Explanation, policy: PolicyFigures) -> list[str]:
         return []
     first = record.exits[0]
     early = policy.point.shares[0]
-    spent = first.ms.value / policy.point.mean_ms if first.ms else 0.0
-    right = f", {q.score(first.exited_metric)} of them right" if first.exited_metric is not None else ""
-    time_text = f"{q.share(spent)} of the time is spent up to {first.name}, which every image reaches"
-    return [f"{time_text}; {q.share(early)} leave there{right}."]
+    first_share = first.ms.value / policy.point.mean_ms if first.ms else 0.0
+    reached = f", at {q.score(first.exited_metric)} {record.metric_name}" if first.exited_metric is not None else ""
+    time_text = f"{q.share(first_share)} of the time is spent up to {first.name}, which every sample reaches"
+    return [f"{time_text}; {q.share(early)} exit there{reached}."]
 
 
 def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
-    """Return which exits do not pay, and the most that the others may cost."""
+    """Name the exits that do not pay, and the largest cost with which the others do."""
     if policy.point.shares[-1] == 1:
         return []
     losing = [margin.exit for margin in policy.break_even if margin.ms.high <= 0]
@@ -147,12 +152,12 @@ def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
         paying = [exit_.name for exit_ in record.exits[:-1] if exit_.name not in losing]
         layout = " ".join(["cascade", *(f"--keep-exits {name}" for name in paying)]) if paying else "single"
         sentences.append(
-            f"At {q.enumeration(losing)} so few samples leave that the decisions take longer than the exit saves, "
-            f"even with a free head. Without: sdcompress export CHECKPOINT --layout {layout} --out FOLDER"
+            f"At {q.enumeration(losing)} so few samples exit that the decisions take longer than the exit saves, "
+            f"even if the head took no time. Without: sdcompress export CHECKPOINT --layout {layout} --out FOLDER"
         )
     if undecided := [margin for margin in policy.break_even if margin.exit not in losing]:
         sentences.append(
-            "The head of an exit and the hand-over to the next graph are not measured by themselves. For each image "
+            "The head of an exit and the transition to the next graph are not measured by themselves. For each sample "
             f"that reaches the exit they may take at most: {'; '.join(map(_margin, undecided))}. If one is close, "
             "export without that exit (--layout cascade --keep-exits, naming those to keep), calibrate, and compare "
             "with 'sdcompress bench'."
@@ -170,25 +175,31 @@ def _strata(record: Explanation) -> list[str]:
         return []
     order, word = by_depth(record.strata), record.stratum
     worst = max(record.strata, key=lambda figures: figures.last_exit_metric - figures.metric)
-    sentences = [f"Earliest leaves {word} {_leaves(record, order[0])}; latest {word} {_leaves(record, order[-1])}."]
+    sentences = [f"Earliest exits {word} {_exits(record, order[0])}; latest {word} {_exits(record, order[-1])}."]
     if worst.metric < worst.last_exit_metric:
-        lost = round((worst.last_exit_metric - worst.metric) * worst.samples)
-        sentences.append(f"Most right answers are lost in {word} '{worst.name}': {lost} of {q.count(worst.samples)}.")
+        points = q.difference(worst.metric - worst.last_exit_metric)
+        figures = f"{points} of {record.metric_name} on {q.count(worst.samples)} samples"
+        sentences.append(f"Early exit costs {word} '{worst.name}' most: {figures}.")
     return sentences
 
 
-def _leaves(record: Explanation, figures: Stratum) -> str:
+def _exits(record: Explanation, figures: Stratum) -> str:
     first, last = record.exits[0].name, record.exits[-1].name
     return f"'{figures.name}' ({q.share(figures.shares[0])} at {first}, {q.share(figures.shares[-1])} at {last})"
 
 
 def _overthinking(record: Explanation) -> list[str]:
-    waste = record.overthinking
-    if waste is None:
+    figures = record.overthinking
+    if figures is None:
         return []
-    spent = "" if waste.wasted_ms is None else f"; {q.milliseconds(waste.wasted_ms)} per image come after that"
-    early = f"In the whole network {q.share(waste.wasteful)} of the images are right before the last exit{spent}."
-    return [early, f"{waste.destructive * 100:.2f} % of all images are right earlier and wrong at the last exit."]
+    after = "" if figures.wasted_ms is None else f"; {q.milliseconds(figures.wasted_ms)} per sample come after that"
+    reached, risen = ("correct", "correct earlier and wrong at the last exit")
+    if not record.binary_loss:
+        reached, risen = ("at their lowest loss", "at a lower loss earlier than at the last exit")
+    return [
+        f"In the whole network {q.share(figures.wasteful)} of the samples are {reached} before the last exit{after}.",
+        f"{figures.destructive * 100:.2f} % of all samples are {risen}.",
+    ]
 
 
 def _oracle(record: Explanation) -> list[str]:
@@ -199,13 +210,18 @@ def _oracle(record: Explanation) -> list[str]:
     gap = ""
     if policy and policy.point.mean_ms is not None and oracle.mean_ms is not None:
         gap = f"; the policy takes {policy.point.mean_ms / oracle.mean_ms:.2f} times that"
-    best = f"{q.score(oracle.metric)}{timed}{gap}"
-    return [f"Leaving at the first right exit, which only an oracle can, gives {best}."]
+    best = f"{q.score(oracle.metric)} {record.metric_name}{timed}{gap}"
+    first = "correct exit" if record.binary_loss else "exit with the lowest loss"
+    return [f"Exiting at the first {first}, which only an oracle can, gives {best}."]
 
 
 def _scores(record: Explanation) -> list[str]:
     aurocs = [f"{exit_.name} {exit_.auroc:.3f}" for exit_ in record.exits if exit_.auroc is not None]
-    return [f"How well the score tells right answers from wrong ones (AUROC): {', '.join(aurocs)}."] if aurocs else []
+    return (
+        [f"How well the policy's score separates correct decisions from wrong ones (AUROC): {', '.join(aurocs)}."]
+        if aurocs
+        else []
+    )
 
 
 def _risk(record: Explanation) -> list[str]:
@@ -223,7 +239,7 @@ def _export(exit_: str) -> str:
 
 
 def _less(saving: Interval) -> str:
-    """Return a saving in words, "less" or "more", with the ends of its interval."""
+    """Format a saving as "less" or "more", with the ends of its interval."""
     sign, word = (1, "less") if saving.value > 0 else (-1, "more")
     low, high = (q.milliseconds(end).removesuffix(" ms") for end in sorted((sign * saving.low, sign * saving.high)))
     return f"{q.milliseconds(abs(saving.value))} ({low} to {high}) {word}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""The plots of an explanation, as SVG elements. A table gives the figures of each."""
+"""Draw the plots of an explanation as SVG elements; a table gives the figures of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sdcompress.reporting._figure import (
     name_lines,
     stacked,
 )
-from sdcompress.reporting.explanation.tables import by_depth
+from sdcompress.reporting.explanation.tables import by_depth, oracle_rule
 from sdcompress.reporting.page import Plot
 from sdcompress.schema.explain import ExitFigures, Explanation, Risk
 
@@ -44,7 +44,7 @@ def _budget(record: Explanation) -> Plot | None:
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.set_xlabel("mean ms of one image")
+        axes.set_xlabel("mean ms of one sample")
         axes.set_ylabel(f"{record.split} {record.metric_name}, %")
         path = [(point.mean_ms or 0.0, point.metric * 100) for point in record.curve]
         exits = [(exit_.ms.value if exit_.ms else 0.0, exit_.metric * 100) for exit_ in record.exits]
@@ -57,10 +57,10 @@ def _budget(record: Explanation) -> Plot | None:
         beside_points(axes, labels, path)
 
     caption = (
-        "Up and left is better. Solid: the path of thresholds, from no early exit (right) to all images at the first "
-        "exit. Dashed: every image at that exit. The policy is off the path if it was chosen in another way."
+        "Up and left is better. Solid: the path of thresholds, from no early exit (right) to all samples at the first "
+        "exit. Dashed: every sample at that exit. The policy is off the path if it was chosen in another way."
     )
-    metric = record.metric_name.capitalize()
+    metric = q.capitalized(record.metric_name)
     return Plot(f"{metric} on a budget", draw("budget", f"{metric} against mean milliseconds", 380, paint), caption)
 
 
@@ -80,7 +80,7 @@ def _marked(axes: Axes, record: Explanation) -> list[Label]:
 def _shares(record: Explanation) -> Plot | None:
     """Plot the shares of exits for all samples and for each stratum, and those of the oracle."""
     lines = [("policy", record.policy.point.shares)] if record.policy else []
-    lines += [("first right exit", record.oracle.shares)] if record.oracle else []
+    lines += [("oracle", record.oracle.shares)] if record.oracle else []
     if not lines:
         return None
     strata, word = by_depth(record.strata), record.stratum or "stratum"
@@ -95,17 +95,17 @@ def _shares(record: Explanation) -> Plot | None:
         cuts = [all_lines, all_lines + len(strata) // 2] if len(strata) < len(record.strata) else [all_lines]
         for cut in cuts if strata else ():
             axes.axhline(cut - 0.5, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
-        axes.set_xlabel("images, %")
+        axes.set_xlabel("samples, %")
         key(figure, names)
 
-    caption = "First right exit: where an oracle would let an image leave, the last exit if none is right."
+    caption = f"Oracle: {oracle_rule(record)}."
     if strata:
-        caption += f" Below the line each {word}, those that leave earliest first."
+        caption += f" Below the line each {word}, earliest exits first."
     if len(strata) < len(record.strata):
         half = len(strata) // 2
         caption += f" Of {len(record.strata)} {plural(word)} the {half} earliest and the {half} latest."
     height = 100 + 24 * len(lines)
-    return Plot("Where images leave", draw("shares", "Share of images by exit", height, paint), caption)
+    return Plot("Where samples exit", draw("shares", "Share of samples by exit", height, paint), caption)
 
 
 def _risk(risk: Risk | None) -> Plot | None:
@@ -130,7 +130,7 @@ def _risk(risk: Risk | None) -> Plot | None:
         beside_line_ends(axes, [Label(name, 0.0, values[-1], colour) for name, values, colour, _ in curves])
 
     caption = (
-        f"On the {q.count(risk.samples)} images of the certificate. The bound is the largest mean loss that the "
+        f"On the {q.count(risk.samples)} samples of the certificate. The bound is the largest mean loss that the "
         f"{risk.test} test does not reject at {risk.delta:.4g}. Steps were tested from the left, up to the first that "
         "failed."
     )
@@ -154,10 +154,10 @@ def _reliability(record: Explanation) -> Plot | None:
         figure.supylabel(metric, fontsize=11)
 
     caption = (
-        f"Bars: {metric} of the images in each bin of confidence; the fainter, the fewer. On the dashed line confidence"
-        f" equals {metric}."
+        f"Bars: {metric} of the samples in each bin of confidence; the fainter, the fewer. On the dashed line"
+        f" confidence equals {metric}."
     )
-    title = f"{metric.capitalize()} against confidence, each exit"
+    title = f"{q.capitalized(metric)} against confidence, each exit"
     return Plot("Reliability", draw("reliability", title, 70 + 180 * rows, paint), caption)
 
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from sdcompress.printable import plural
 from sdcompress.reporting import quantities as q
-from sdcompress.reporting.table import Table
+from sdcompress.reporting.page import Table
 from sdcompress.schema.explain import Explanation, Interval, OperatingPoint, Overthinking, Stratum
 
-__all__ = ["MAX_STRATA", "by_depth", "details", "summary", "thinned"]
+__all__ = ["MAX_STRATA", "by_depth", "details", "oracle_rule", "summary", "thinned"]
 
-MAX_STRATA = 12  # of more strata the earliest and the latest are shown
+MAX_STRATA = 12  # of more strata those with the earliest and the latest exits are shown
 _MAX_STEPS = 12
 
 
@@ -36,17 +36,20 @@ def summary(record: Explanation) -> Table:
     if record.oracle:
         rows.append(_point_row(record, "oracle", record.oracle, None))
     note = (
-        f"{record.metric_name.capitalize()} with its 95 % {_interval_of(record)}interval; ms with the lowest and the"
-        " highest turn. Saving and difference compare the policy with that line; the difference has its paired 95 %"
-        " interval. The oracle knows the labels: it leaves at the first exit that is right, else at the last."
+        f"{q.capitalized(record.metric_name)} with its 95 % {'Wilson ' if record.binary_loss else ''}interval; ms with"
+        " the lowest and the highest round. Saving and difference compare the policy with that line; the difference has"
+        f" its paired 95 % interval. The oracle knows the targets: {oracle_rule(record)}."
     )
     metric = record.metric_name
     columns = ("network", metric, "mean ms", "mean MACs", "policy saves", f"policy's {metric} is")
     return Table("Summary", columns, tuple(rows), note).without_empty_columns()
 
 
-def _interval_of(record: Explanation) -> str:
-    return "" if any(exit_.standard_error is not None for exit_ in record.exits) else "Wilson "
+def oracle_rule(record: Explanation) -> str:
+    """Return the exits of the oracle in words."""
+    if record.binary_loss:
+        return "each sample exits at the first correct exit, else at the last"
+    return "each sample exits at the first exit with its lowest loss"
 
 
 def _point_row(record: Explanation, name: str, point: OperatingPoint, ms: Interval | None) -> tuple[str, ...]:
@@ -74,13 +77,16 @@ def _exits(record: Explanation) -> Table:
         )
         for exit_ in record.exits
     )
-    note = (
-        "ECE with 15 equal-width bins. AUROC: how often a right prediction has a higher score than a wrong one; 0.5 is"
-        " chance. AURC: mean error over all coverages, lower is better. Both use the score of the policy; the last exit"
-        " has none, so that they use its confidence."
+    binary_note = (
+        "ECE with 15 equal-width bins. AUROC: how often a correct decision has a higher score than a wrong one; 0.5 is"
+        " chance. "
+    )
+    note = (binary_note if record.binary_loss else "") + (
+        "AURC: mean loss over all coverages, lower is better. The score is that of the policy; the last exit has none,"
+        " so that its confidence is used."
     )
     metric = record.metric_name
-    columns = ("exit", f"{metric} of all", "ECE", "AUROC", "AURC", "left here", f"{metric} of those")
+    columns = ("exit", f"{metric} of all", "ECE", "AUROC", "AURC", "exit here", f"{metric} of those")
     return Table("Exits", columns, rows, note).without_empty_columns()
 
 
@@ -97,8 +103,8 @@ def _time(record: Explanation) -> Table | None:
         before = until
     rows.append(("deciding", q.NOTHING, q.NOTHING, q.milliseconds(deciding), q.share(deciding / mean)))
     note = (
-        "The ms of each stage times the share of images that reach it. Deciding: the scores of all exits that are "
-        "passed."
+        "The ms of each stage times the share of samples that reach it. Deciding: the decisions of all exits on the "
+        "way."
     )
     return Table(
         "Where the time goes", ("stage", "reached by", "takes", "on average", "of the mean"), tuple(rows), note
@@ -111,18 +117,19 @@ def _part(name: str, reached: float, ms: float, average: float, mean: float) -> 
 
 def _overthinking(record: Explanation) -> Table | None:
     kinds = (("whole network", record.overthinking), ("policy", record.policy_overthinking))
-    rows = tuple(_waste_row(name, waste) for name, waste in kinds if waste is not None)
+    rows = tuple(_overthinking_row(name, figures) for name, figures in kinds if figures is not None)
     if not rows:
         return None
+    first, second = ("correct", "wrong") if record.binary_loss else ("at its lowest loss", "at a higher one")
     note = (
-        "Already right: right at an exit before the one where the image left. ms after that: the time computed since, "
-        "mean over all images. Spoiled: right earlier, wrong where the image left."
+        f"Wasteful: share of samples that are {first} at an earlier exit than theirs. ms after that: time of the"
+        f" computation since, mean over all samples. Destructive: {first} earlier, {second} at their exit."
     )
-    return Table("Overthinking", ("", "already right", "ms after that", "spoiled"), rows, note).without_empty_columns()
+    return Table("Overthinking", ("", "wasteful", "ms after that", "destructive"), rows, note).without_empty_columns()
 
 
-def _waste_row(name: str, waste: Overthinking) -> tuple[str, ...]:
-    return name, q.share(waste.wasteful), q.milliseconds(waste.wasted_ms), f"{waste.destructive * 100:.2f} %"
+def _overthinking_row(name: str, figures: Overthinking) -> tuple[str, ...]:
+    return name, q.share(figures.wasteful), q.milliseconds(figures.wasted_ms), f"{figures.destructive * 100:.2f} %"
 
 
 def _curve(record: Explanation) -> Table | None:
@@ -141,11 +148,11 @@ def _curve(record: Explanation) -> Table | None:
         for step in thinned(len(record.curve), _MAX_STEPS)
     )
     note = (
-        f"{len(record.curve)} steps of thresholds, made on {q.count(record.curve_samples)} images of the "
+        f"{len(record.curve)} steps of thresholds, made on {q.count(record.curve_samples)} samples of the "
         f"{record.curve_split} split, shown on the {record.split} split; safest first. explain.json has all of them."
     )
-    columns = ("step", "mean ms", record.metric_name, "against the last exit", "mean MACs", "leave at each exit")
-    return Table(f"{record.metric_name.capitalize()} on a budget", columns, rows, note)
+    columns = ("step", "mean ms", record.metric_name, "less the last exit's", "mean MACs", "share at each exit")
+    return Table(f"{q.capitalized(record.metric_name)} on a budget", columns, rows, note)
 
 
 def _risk(record: Explanation) -> Table | None:
@@ -164,7 +171,7 @@ def _risk(record: Explanation) -> Table | None:
         for k in positions
     )
     note = (
-        f"{risk.loss.capitalize()} on the {q.count(risk.samples)} images of the certificate, from its evidence."
+        f"{q.capitalized(risk.loss)} on the {q.count(risk.samples)} samples of the certificate, from its evidence."
         f" Bound: the largest mean loss that the {risk.test} test does not reject at {risk.delta:.4g}; each alone is"
         f" too low with at most that probability. The first steps with a bound"
         f" below {risk.max_drop * 100:.4g} % are certified for it."
@@ -179,21 +186,21 @@ def _strata(record: Explanation) -> Table | None:
     if not record.strata:
         return None
     strata, word = by_depth(record.strata), record.stratum or "stratum"
-    names = tuple(f"left at {exit_.name}" for exit_ in record.exits)
+    names = tuple(f"exit at {exit_.name}" for exit_ in record.exits)
     rows = tuple(
         (
             figures.name,
             q.count(figures.samples),
             *(q.share(share) for share in figures.shares),
-            q.score(figures.metric, figures.samples),
+            q.score(figures.metric, figures.samples if record.binary_loss else None),
             q.score(figures.last_exit_metric),
         )
         for figures in strata
     )
     words, shortened = plural(word), len(strata) < len(record.strata)
     note = f"The earliest and the latest of {len(record.strata)} {words}; explain.json has all." if shortened else ""
-    columns = (word, "images", *names, record.metric_name, "at the last exit")
-    return Table(f"{words.capitalize()}, those that leave earliest first", columns, rows, note)
+    columns = (word, "samples", *names, record.metric_name, "at the last exit")
+    return Table(f"{q.capitalized(words)}, earliest exits first", columns, rows, note)
 
 
 def by_depth(strata: Sequence[Stratum]) -> list[Stratum]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 
-from sdcompress.artifact.certificate import ExecutionTarget, plans_digest
+from sdcompress.artifact.execution_target import ExecutionTarget, plans_digest
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import SetupError
 from sdcompress.runtime.backends._base import ExecutorBackend

@@ -10,7 +10,7 @@ import numpy as np
 from sdcompress.artifact.read import Artifact
 from sdcompress.benchmarking.clock import TimedCall, time_interleaved
 from sdcompress.benchmarking.stats import ratio_of_means, verdict
-from sdcompress.calibration.reference_model import comparable
+from sdcompress.calibration.reference_model import open_comparable
 from sdcompress.errors import UsageError
 from sdcompress.modalities import Inputs
 from sdcompress.progress import Progress, subprogress
@@ -58,7 +58,7 @@ def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str,
     """
     siblings = []
     for path in settings.against:
-        artifact = comparable(path, manifest)
+        artifact = open_comparable(path, manifest)
         other = artifact.manifest
         built = choose_engines(other.engines, tensorrt=tensorrt, gpu=gpu, artifact=str(path))
         if problem := _difference(other, built, manifest, settings):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdcompress.errors import UsageError
-from sdcompress.evaluation.change import check_drop
+from sdcompress.evaluation.comparison import check_drop
 from sdcompress.schema.engines import BatchProfile, HardwareCompatibility
 from sdcompress.tensorrt.building.profiles import DEFAULT
 

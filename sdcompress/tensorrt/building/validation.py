@@ -8,8 +8,8 @@ from typing import NamedTuple
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.split import sample_order
 from sdcompress.errors import ArtifactError, SetupError, UsageError, VerificationError
-from sdcompress.evaluation.change import ExitComparison, PolicyComparison, Quality
-from sdcompress.evaluation.evaluate import batches
+from sdcompress.evaluation.comparison import ExitComparison, ExitQuality, PolicyComparison
+from sdcompress.evaluation.exit_outcomes import batches
 from sdcompress.evaluation.trained_model import TrainedModel
 from sdcompress.options import EngineOptions
 from sdcompress.progress import Progress
@@ -110,7 +110,7 @@ def validate(
     )
 
 
-def _problem(quality: Quality, max_drop: float) -> str:
+def _problem(quality: ExitQuality, max_drop: float) -> str:
     change = quality.change
     if not quality.finite:
         return f"{change.name}: logits of the engines or of the graphs are not finite"

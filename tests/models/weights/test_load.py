@@ -106,8 +106,8 @@ def test_weights_of_another_network_are_refused_with_the_counts(tmp_path: Path, 
     with pytest.raises(RecipeError) as caught:
         load_weights(other, str(tmp_path / "w.pt"), "name", "cifar:resnet18")
     fits = sum(name in tensors and tensors[name].shape == value.shape for name, value in before.items())
-    assert f"{fits} of its {len(before)} tensors" in caught.value.found
-    assert f"{len(tensors) - fits} of the file's {len(tensors)} are left over" in caught.value.found
+    assert f"{fits} of its {len(before)} tensors" in caught.value.problem
+    assert f"{len(tensors) - fits} of the file's {len(tensors)} are left over" in caught.value.problem
     assert "model.match=partial" in caught.value.next_step
     assert all(torch.equal(before[name], value) for name, value in other.backbone.state_dict().items())
     with pytest.raises(RecipeError, match=r"by order: it has .* tensors without counters, the network"):

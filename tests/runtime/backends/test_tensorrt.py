@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from sdcompress.artifact.certificate import plans_digest
+from sdcompress.artifact.execution_target import plans_digest
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate

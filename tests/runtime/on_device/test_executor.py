@@ -15,7 +15,7 @@ from host_device import HostDevice, HostProgram
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from sdcompress.artifact.certificate import ExecutionTarget
+from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import ArtifactError, InputError
 from sdcompress.runtime.backends.onnxruntime import load

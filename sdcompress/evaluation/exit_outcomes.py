@@ -1,0 +1,188 @@
+"""Run samples through an engine and return outputs, signals or losses of all its exits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.data.samples import Samples
+from sdcompress.errors import DataError, VerificationError
+from sdcompress.modalities import Inputs
+from sdcompress.policies._base import Float, Signals
+from sdcompress.progress import Progress
+from sdcompress.runtime.engine import Engine
+from sdcompress.tasks import Array, Task, metric_of
+
+__all__ = [
+    "Measured",
+    "batches",
+    "check_finite",
+    "exit_losses",
+    "exit_outputs",
+    "exit_signals",
+    "exit_signals_and_losses",
+]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Losses and measures of N samples at one exit, or at the exits' ensemble; what is kept instead of outputs.
+
+    Attributes:
+        loss: float32 [N].
+        measures: [N, ...] each, from which the task computes further metrics.
+    """
+
+    loss: Float
+    measures: dict[str, Array]
+
+    @classmethod
+    def of(cls, task: Task, outputs: Array, targets: Array) -> Measured:
+        """Return losses and measures of the outputs of a batch, [B, ...]."""
+        return cls(task.loss(task.decide(outputs), targets), task.measures(outputs, targets))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Measured]) -> Measured:
+        """Concatenate several batches."""
+        names = parts[0].measures
+        measures = {name: np.concatenate([part.measures[name] for part in parts]) for name in names}
+        return cls(np.concatenate([part.loss for part in parts]), measures)
+
+    def metrics(self, task: Task) -> dict[str, float]:
+        """Return the metric and further metrics of the task, by name."""
+        return {task.metric: metric_of(self.loss), **task.summary(self.measures)}
+
+
+def exit_outputs(
+    engine: Engine, samples: Samples, *, batch: int = 256, labelled: bool = True, progress: Progress | None = None
+) -> Float:
+    """Return the outputs of every exit for all samples, float32 [E, N, ...].
+
+    Args:
+        engine: runs the network.
+        samples: N of them.
+        batch: samples at a time.
+        labelled: check that the targets fit the task; False: they are not used.
+        progress: called with (samples done, all samples).
+
+    Raises:
+        DataError: if there are no samples, or they do not fit the network.
+        VerificationError: if an output is not finite.
+    """
+    parts = batches(engine, samples, batch, progress, labelled=labelled)
+    return np.concatenate([check_finite(engine.exits(inputs)) for inputs, _ in parts], axis=1)
+
+
+def exit_signals(
+    engine: Engine,
+    samples: Samples,
+    temperatures: Sequence[float] | None = None,
+    *,
+    batch: int = 256,
+    labelled: bool = True,
+    progress: Progress | None = None,
+) -> tuple[Signals, ...]:
+    """Return the signals of every exit for all samples, [N] each; outputs of one batch at a time are in memory.
+
+    Args:
+        engine: runs the network.
+        samples: N of them.
+        temperatures: one for each exit; None: those of the artifact.
+        batch: samples at a time.
+        labelled: check that the targets fit the task; False: they are not used.
+        progress: called with (samples done, all samples).
+
+    Raises:
+        DataError: if there are no samples, or they do not fit the network.
+        VerificationError: if an output is not finite.
+    """
+    parts = []
+    for inputs, _ in batches(engine, samples, batch, progress, labelled=labelled):
+        signals = engine.signals(inputs, temperatures)
+        _check_sums(np.stack([sum(exit_.columns.values()) for exit_ in signals]))
+        parts.append(signals)
+    return tuple(map(Signals.joined, zip(*parts, strict=True)))
+
+
+def exit_signals_and_losses(
+    engine: Engine,
+    samples: Samples,
+    temperatures: Sequence[float],
+    *,
+    unlabelled: bool,
+    progress: Progress | None = None,
+) -> tuple[tuple[Signals, ...], Float]:
+    """Return the signals of all exits, and the losses of their decisions, float32 [E, N].
+
+    Args:
+        engine: runs the artifact's graphs.
+        samples: N of them.
+        temperatures: of every exit.
+        unlabelled: take losses against the last exit's decisions; targets are not used.
+        progress: called with (samples done, all samples).
+    """
+    signals = exit_signals(engine, samples, temperatures, labelled=not unlabelled, progress=progress)
+    targets = signals[-1].decision if unlabelled else samples.targets
+    return signals, exit_losses(engine.task, signals, targets)
+
+
+def exit_losses(task: Task, signals: Sequence[Signals], targets: Array) -> Float:
+    """Return the losses of all exits' decisions, float32 [E, N] in [0, 1].
+
+    Args:
+        task: of the network.
+        signals: of the E exits.
+        targets: [N, ...], or the decisions of a reference.
+    """
+    return np.stack([task.loss(exit_.decision, targets) for exit_ in signals])
+
+
+def batches(
+    engine: Engine, samples: Samples, batch: int, progress: Progress | None = None, *, labelled: bool = True
+) -> Iterator[tuple[Inputs, Array]]:
+    """Yield inputs and targets batch by batch, after a check that both fit the network.
+
+    Args:
+        engine: prepares the inputs.
+        samples: N of them.
+        batch: samples at a time.
+        progress: called with (samples done, all samples).
+        labelled: check that the targets fit the task; False: they are not used.
+
+    Raises:
+        DataError: if there are no samples, or they do not fit the network.
+    """
+    batch = engine.task.batch_size(batch, len(engine.exit_names))
+    if len(samples) == 0:
+        raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
+    if labelled:
+        engine.task.check_targets(samples.targets)
+    for start in range(0, len(samples), batch):
+        rows = np.arange(start, min(start + batch, len(samples)))
+        yield engine.modality.collate(samples.examples(rows)), samples.targets[rows]
+        if progress:
+            progress(int(rows[-1]) + 1, len(samples))
+
+
+def check_finite(outputs: Float) -> Float:
+    """Return the outputs [E, B, ...], once every one is finite.
+
+    Raises:
+        VerificationError: if one is not.
+    """
+    _check_sums(outputs.sum(axis=tuple(range(2, outputs.ndim)), dtype=np.float64))
+    return outputs
+
+
+def _check_sums(sums: npt.NDArray[np.floating]) -> None:
+    """Refuse sums [E, B] that are not all finite."""
+    broken = sums.shape[1] - np.count_nonzero(np.isfinite(sums).all(axis=0))
+    if broken:
+        raise VerificationError(
+            f"The network's outputs are not finite for {broken} of {sums.shape[1]} samples.",
+            allowed="finite outputs",
+            next_step="the weights are broken: look at the losses of its training, or evaluate an earlier checkpoint",
+        )

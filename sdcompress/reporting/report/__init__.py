@@ -1,0 +1,1 @@
+"""The sentences, tables and plots of a report."""

@@ -1,0 +1,104 @@
+"""Look up the evaluations, measurements and comparisons that belong to a row of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+from sdcompress.evaluation.paired import metric_difference
+from sdcompress.schema.base import Interval
+from sdcompress.schema.report import ENSEMBLE, BenchRecord, Comparison, Evaluation, ExitEvaluation, Report, ReportRow
+
+__all__ = [
+    "ENSEMBLE",
+    "comparison_of",
+    "difference_of",
+    "error_of",
+    "evaluation_of",
+    "evaluation_pair",
+    "is_same_artifact",
+    "own_exits",
+    "record_of",
+    "score_of",
+    "shown_evaluations",
+]
+
+_Measured = TypeVar("_Measured", Evaluation, BenchRecord)
+
+
+def is_same_artifact(row: ReportRow, name: str, digest: str | None) -> bool:
+    """Whether a row and a measurement are of the same artifact: by digest if both have one, else by name."""
+    return row.digest == digest if row.digest and digest else row.name == name
+
+
+def evaluation_of(report: Report, row: ReportRow, split: Literal["test", "validation"]) -> Evaluation | None:
+    """Return the latest evaluation of a row on a split."""
+    return _latest(row, [evaluation for evaluation in report.evaluations if evaluation.split == split])
+
+
+def score_of(evaluation: Evaluation | None) -> float | None:
+    """Return the metric of the policy if there is one, else that of the last exit."""
+    if evaluation is None:
+        return None
+    return (evaluation.policy or own_exits(evaluation)[-1]).metric
+
+
+def error_of(evaluation: Evaluation) -> float | None:
+    """Return the standard error of ``score_of``; None if it is a proportion."""
+    return (evaluation.policy or own_exits(evaluation)[-1]).standard_error
+
+
+def evaluation_pair(report: Report, row: ReportRow, other: ReportRow) -> tuple[Evaluation, Evaluation] | None:
+    """Return the evaluations that compare two rows: on the test split if both have one, else on validation."""
+    splits: tuple[Literal["test", "validation"], ...] = ("test", "validation")
+    for split in splits:
+        first, second = evaluation_of(report, row, split), evaluation_of(report, other, split)
+        if first is not None and second is not None:
+            return first, second
+    return None
+
+
+def difference_of(report: Report, row: ReportRow) -> Interval | None:
+    """Return the paired difference of a row from the reference, or None if it cannot be paired."""
+    reference = next((candidate for candidate in report.rows if candidate.name == report.reference), None)
+    pair = evaluation_pair(report, row, reference) if reference is not None and row is not reference else None
+    return metric_difference(*pair) if pair else None
+
+
+def shown_evaluations(report: Report) -> list[Evaluation]:
+    """Return one evaluation for each row: on the test split if there is one, else on validation."""
+    latest = [evaluation_of(report, row, "test") or evaluation_of(report, row, "validation") for row in report.rows]
+    return [evaluation for evaluation in latest if evaluation is not None]
+
+
+def own_exits(evaluation: Evaluation) -> list[ExitEvaluation]:
+    """Return the exits without the ensemble."""
+    return [exit_ for exit_ in evaluation.exits if exit_.name != ENSEMBLE]
+
+
+def record_of(
+    report: Report, row: ReportRow, scenario: Literal["single-stream", "offline"] = "single-stream"
+) -> BenchRecord | None:
+    """Return the latest measurement of a row in a scenario."""
+    records = [record for bench in report.benches for record in bench.records if record.scenario == scenario]
+    return _latest(row, records)
+
+
+def comparison_of(report: Report, row: ReportRow) -> Comparison | None:
+    """Return the latest single-stream comparison of a row with the reference of the report."""
+    comparisons = [comparison for bench in report.benches for comparison in bench.comparisons]
+    return next(
+        (
+            c
+            for c in reversed(comparisons)
+            if c.scenario == "single-stream" and c.name == row.name and c.reference == report.reference
+        ),
+        None,
+    )
+
+
+def _latest(row: ReportRow, measured: Sequence[_Measured]) -> _Measured | None:
+    """Return the latest record of a row. A record with the name of the row comes first."""
+    fitting = [item for item in measured if is_same_artifact(row, item.name, item.digest)]
+    same_name = [item for item in fitting if item.name == row.name]
+    return next(reversed(same_name or fitting), None)
