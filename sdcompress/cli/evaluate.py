@@ -30,7 +30,7 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(help="a checkpoint, the folder of a training run, or an artifact")],
     split: Annotated[Literal["validation", "test"], typer.Option("--split", help="split of the data set")] = "test",
     samples: Annotated[
-        Path | None, typer.Option("--samples", help="other samples instead: a folder with one folder for each class")
+        Path | None, typer.Option("--samples", help="others instead: a folder with a folder for each class, or a table")
     ] = None,
     data_dir: DataDir = None,
     threads: FreeThreads = None,

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.data.lengths import sorted_by_length
 from sdcompress.data.samples import Samples
 from sdcompress.evaluation.exit_outcomes import Measured, batches, check_finite
 from sdcompress.evaluation.paired import digest_of_targets, pack
@@ -73,7 +74,7 @@ def evaluate(
         DataError: if there are no samples, or they do not fit the network.
         VerificationError: if an output is not finite.
     """
-    task = engine.task
+    task, (samples, back) = engine.task, sorted_by_length(samples, engine.modality)
     parts: list[list[Measured]] = []
     decided: list[_Decided] = []
     for inputs, targets in batches(engine, samples, batch, progress):
@@ -104,8 +105,8 @@ def evaluate(
         balanced_metric=balanced_metric(scores),
         strata=scores,
         confusion=() if strata is None or decided_strata is None else confusion(strata, decided_strata, len(names)),
-        losses=pack(loss),
-        targets_sha256=digest_of_targets(samples.targets),
+        losses=pack(loss[back]),
+        targets_sha256=digest_of_targets(samples.targets[back]),
         pictures=None if pictures is None else base64.b64encode(pictures).decode("ascii"),
     )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -13,15 +15,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from sdcompress.errors import InputError, RecipeError, brief, nearest
+from sdcompress.errors import InputError, RecipeError, UsageError, brief, nearest
 from sdcompress.schema import recipe
 from sdcompress.schema.base import Frozen, explain
-from sdcompress.schema.graphs import Tensor
+from sdcompress.schema.graphs import FileEntry, Tensor
 from sdcompress.schema.manifest import RegistryEntry
+from sdcompress.storage import sha256_of
 
 if TYPE_CHECKING:
     from torch import Generator
     from torch import Tensor as Values
+    from typing_extensions import Self
 
     from sdcompress.modalities._mixing import Mixing
 
@@ -34,16 +38,19 @@ Checked = TypeVar("Checked")
 class Inputs:
     """The arrays of one batch by the names of a graph's inputs; ``inputs[:8]`` takes rows of all of them.
 
-    Where there is one input it is also an array to numpy: ``np.asarray(inputs)``.
+    Where there is one input it is also an array to numpy: ``np.asarray(inputs)``. Of padded inputs, rows lose what is
+    padding in all of them, so that any rows are what these alone would have been padded to.
 
     Args:
         arrays: name -> array [B, ...], all of one B.
+        mask: name of the array that is 1 where there is no padding, int64 [B, S], padded on the right; all others have
+            these two axes first. None: nothing is padded.
     """
 
-    __slots__ = ("arrays",)
+    __slots__ = ("arrays", "mask")
 
-    def __init__(self, arrays: Mapping[str, Any]) -> None:
-        self.arrays = arrays
+    def __init__(self, arrays: Mapping[str, Any], mask: str | None = None) -> None:
+        self.arrays, self.mask = arrays, mask
 
     @classmethod
     def joined(cls, parts: Sequence[Inputs]) -> Inputs:
@@ -54,7 +61,11 @@ class Inputs:
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, rows: slice | npt.NDArray[np.integer] | Sequence[int]) -> Inputs:
-        return Inputs({name: array[rows] for name, array in self.arrays.items()})
+        chosen = {name: array[rows] for name, array in self.arrays.items()}
+        if self.mask is None:
+            return Inputs(chosen)
+        longest = max(1, int(chosen[self.mask].sum(axis=1).max(initial=0)))
+        return Inputs({name: np.ascontiguousarray(array[:, :longest]) for name, array in chosen.items()}, self.mask)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         (array,) = self.arrays.values()
@@ -127,7 +138,8 @@ class Modality(ABC):
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)  # of fields, wherever they are from
     suffixes: ClassVar[frozenset[str]] = frozenset()
-    """Endings of files, in lower case with the dot, that are raw examples; none: it has no files."""
+    """Endings of files, in lower case with the dot, that are raw examples or hold some; none: it has no files."""
+    _folder: ClassVar[Path | None] = None  # where its files lie; set for each of them by located
     augmentation: ClassVar[type[AugmentationSettings]] = AugmentationSettings
 
     @classmethod
@@ -169,6 +181,42 @@ class Modality(ABC):
         """What a manifest writes of it; the name is that of its module."""
         return RegistryEntry(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
+    def located(self, folder: Path) -> Self:
+        """The same modality, whose files lie in this folder: what opens a checkpoint or an artifact calls it."""
+        located = copy(self)
+        object.__setattr__(located, "_folder", folder.absolute())  # where a file lies is no parameter
+        return located
+
+    def path(self, entry: FileEntry) -> Path:
+        """Where a file of its parameters lies.
+
+        Raises:
+            UsageError: if it was made from a manifest alone.
+        """
+        if self._folder is None:
+            raise UsageError(
+                f"The modality '{self.record.name}' needs its file {entry.file}, and nothing says where it lies.",
+                next_step="open the artifact or the checkpoint: sdcompress.open(FOLDER)",
+            )
+        return self._folder / entry.file
+
+    def with_own_files(self, section: recipe.Modality) -> recipe.Modality:
+        """Return a recipe's section that names files of this content: its own, or the copies that came along.
+
+        A stored recipe names files of the machine that it was trained on.
+        """
+        moved = {
+            name: str(self.path(entry))
+            for name, entry in self.record.files.items()
+            if name in section.parameters and not _holds(Path(str(section.parameters[name])), entry)
+        }
+        return section.model_copy(update=moved)
+
+    def copy_files(self, folder: Path) -> None:
+        """Copy the files of its parameters, which checkpoints and artifacts carry along."""
+        for entry in self.record.files.values():
+            shutil.copyfile(self.path(entry), folder / entry.file)
+
     @property
     def fingerprint_text(self) -> str:
         """The text that stands for the preparation of examples in the fingerprints of data."""
@@ -203,6 +251,42 @@ class Modality(ABC):
             InputError: if it cannot be used.
         """
 
+    def examples(self, raw: Sequence[Any]) -> Any:
+        """All examples of a data set whose raw examples lie in memory; rows are taken by ``examples[indices]``.
+
+        Args:
+            raw: N raw examples that ``check_raw`` takes.
+        """
+        return np.stack([self.example(one) for one in raw])
+
+    def raw_examples(self, file: Path) -> Iterable[tuple[str, Any]]:
+        """The raw examples of a file, each with a name for messages; here the file itself is one.
+
+        Args:
+            file: ends in one of ``suffixes``, or the user says that it holds raw examples.
+
+        Raises:
+            DataError: if the file cannot be read as a list of raw examples.
+        """
+        return [(str(file), file)]
+
+    def labelled_rows(self, file: Path, label: str) -> Iterable[tuple[str, Any, Any]]:  # noqa: ARG002 - for tables
+        """The raw examples of a table, each with a name for messages and its label as the file has it.
+
+        Args:
+            file: a table.
+            label: the column of the labels.
+
+        Raises:
+            UsageError: if files of this modality have no rows.
+            DataError: if the table cannot be read.
+        """
+        raise UsageError(
+            f"{file} is a file, and a file of the modality '{self.record.name}' says no label.",
+            allowed="a folder that holds a folder for each class, by its name",
+            next_step="name the folder",
+        )
+
     def decode(self, raw: Any) -> Any:
         """One raw example as a program that calls the network has it in memory, from which preparation is timed.
 
@@ -236,6 +320,19 @@ class Modality(ABC):
         Raises:
             DataError: if they do not fit the network.
         """
+
+    @property
+    def varies(self) -> bool:
+        """Whether inputs have named axes beside the batch, so that examples of one batch are padded to one size."""
+        return any(isinstance(axis, str) for tensor in self.tensors for axis in tensor.shape[1:])
+
+    def lengths(self, examples: Any) -> npt.NDArray[np.int64]:
+        """How long each example is along the axes that vary, int64 [B]; batches of like lengths waste no padding.
+
+        Args:
+            examples: B of them.
+        """
+        return np.zeros(len(examples), np.int64)
 
     def check(self, inputs: Any) -> Inputs:
         """The inputs of a call, C-contiguous.
@@ -298,6 +395,11 @@ class Modality(ABC):
         """
 
     @property
+    def limits_text(self) -> str:
+        """What the edge cases reach, in words, for the error about a network that cannot take them."""
+        return "its edge cases"
+
+    @property
     def packed(self) -> Mapping[str, tuple[str, int]]:
         """Name -> dtype and number of axes of each array that ``pack`` gives; here of one array of examples."""
         example = np.asarray(next(iter(self.edge_cases().values())))
@@ -321,11 +423,17 @@ class Modality(ABC):
         return f"prepared as the modality {self.record.name} of sdcompress does"
 
     def card_code(self) -> str:
-        """Python source without sdcompress for the artifact's card: imports, and ``inputs_of(path)``.
+        """Python source without sdcompress for the artifact's card: imports, and ``inputs_of(argument)``.
 
-        ``inputs_of`` takes a file's path and returns the inputs by name, each [1, ...]. Empty: the card has no program.
+        ``inputs_of`` takes what ``card_argument`` says, such as a file's path, and returns the inputs by name, each
+        [1, ...]. It runs in the artifact's folder. Empty: the card has no program.
         """
         return ""
+
+    @property
+    def card_argument(self) -> str:
+        """What the program of the card is called with, as its usage says; ``inputs_of`` takes it."""
+        return "FILE"
 
     def _one_of_batch(self, raw: Any, at: int) -> Array:
         """One raw example of a batch; an error says which."""
@@ -372,6 +480,12 @@ def checked(kind: TypeAdapter[Checked], parameters: Mapping[str, Any], section: 
 
 def _refused(problem: str, *, allowed: str, next_step: str) -> RecipeError:  # noqa: ARG001 - explain's is for closed sections
     return RecipeError(problem, allowed=allowed, next_step="correct it; see 'sdcompress list modalities'")
+
+
+def _holds(path: Path, entry: FileEntry) -> bool:
+    """Whether a file, or the one of the entry's name in a folder, is that of the entry."""
+    file = path / entry.file if path.is_dir() else path
+    return file.is_file() and file.stat().st_size == entry.bytes and sha256_of(file) == entry.sha256
 
 
 def _checked(array: Any, tensor: Tensor) -> Array:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from sdcompress.models._trace import main_output, with_main_output
 from sdcompress.models.heads._base import Head
 from sdcompress.models.output_layer import feature_size
 from sdcompress.models.outputs import Outputs
@@ -29,11 +30,13 @@ class Tap:
         name: the module.
         shape: of its output as heads and losses see it, without the batch axis: (C, H, W) or (N, C).
         channels_last: whether the backbone has it as [B, H, W, C] instead (Swin and its like).
+        masked: whether the padding mask of the inputs is about its tokens, so that the head is given the mask.
     """
 
     name: str
     shape: tuple[int, ...]
     channels_last: bool = False
+    masked: bool = False
 
 
 class MultiExit(nn.Module):
@@ -48,6 +51,7 @@ class MultiExit(nn.Module):
         taps: where the exits before the last look, in order of execution.
         heads: one for each tap; or none, then the taps only give their maps.
         deepest: the map before pooling; without it the feature stands for the last exit's map.
+        mask: position of the padding mask among the inputs; None: they have none.
         equilibrium: Gradient Equilibrium (Li et al., "Improved Techniques for Training Adaptive Deep Networks", ICCV
             2019, arXiv 1908.06294, section 3.1): where an exit leaves the backbone, gradients are scaled so that their
             sum does not grow with the number of exits that are still to come.
@@ -68,6 +72,7 @@ class MultiExit(nn.Module):
         taps: Sequence[Tap] = (),
         heads: Sequence[Head] = (),
         deepest: Tap | None = None,
+        mask: int | None = None,
         equilibrium: bool = False,
     ) -> None:
         super().__init__()
@@ -81,6 +86,7 @@ class MultiExit(nn.Module):
         self.feature_sizes = (*(head.feature_size for head in heads), size)
         self.map_shapes = (*(tap.shape for tap in taps), deepest.shape if deepest else (size,))
         self._maps = (*taps, deepest) if deepest else tuple(taps)
+        self._masks = tuple(mask if tap.masked else None for tap in taps)
         for name in dict.fromkeys(tap.name for tap in self._maps):
             shares = _shares(self.taps.index(name), len(self.exit_names)) if equilibrium and name in self.taps else None
             backbone.get_submodule(name).register_forward_hook(partial(_keep_output, shares))
@@ -114,6 +120,8 @@ class MultiExit(nn.Module):
         super().train(mode)
         if self._frozen or self._only_heads:
             self.backbone.eval()
+        if self._only_heads and not self._frozen:
+            self.backbone.get_submodule(self.last_head).train(mode)
         return self
 
     def forward(self, *inputs: Tensor) -> Outputs:
@@ -124,12 +132,20 @@ class MultiExit(nn.Module):
             maps = tuple(self._map(tap) for tap in self._maps)
         finally:
             self._forget()
-        exits = [head(maps[i]) for i, head in enumerate(self.heads)]
+        exits = [
+            head(map_, None if mask is None else inputs[mask])
+            for head, map_, mask in zip(self.heads, maps, self._masks, strict=False)  # maps hold the deepest too
+        ]
         return Outputs(
             logits=(*(logits for logits, _ in exits), final),
             features=(*(vector for _, vector in exits), feature),
             maps=maps or (feature,),
         )
+
+    @property
+    def masked(self) -> bool:
+        """Return whether heads look at an input beside their map, a mask of padding."""
+        return any(mask is not None for mask in self._masks)
 
     @property
     def pooled_taps(self) -> tuple[bool, ...]:
@@ -202,12 +218,14 @@ class LogitsOnly(nn.Module):
         return outputs.logits
 
 
-def _keep_output(shares: tuple[float, float] | None, module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
-    if shares is None or not output.requires_grad:
-        setattr(module, _OUTPUT, output)
+def _keep_output(shares: tuple[float, float] | None, module: nn.Module, _inputs: Any, output: Any) -> Any:
+    value = main_output(output)
+    assert value is not None, "a cut point gives a map"
+    if shares is None or not value.requires_grad:
+        setattr(module, _OUTPUT, value)
         return None
-    setattr(module, _OUTPUT, _scaled_gradient(output, shares[0]))
-    return _scaled_gradient(output, shares[1])
+    setattr(module, _OUTPUT, _scaled_gradient(value, shares[0]))
+    return with_main_output(output, _scaled_gradient(value, shares[1]))
 
 
 def _shares(exit_: int, exits: int) -> tuple[float, float]:

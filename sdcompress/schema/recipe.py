@@ -59,6 +59,10 @@ class Data(Frozen):
     )
     dir: PathText | None = Field(None, description="folder that holds the data (or receives the download)")
     download: bool = Field(False, description="allow a torchvision set to be downloaded into dir")
+    columns: tuple[str, ...] = Field(
+        (), description="of tables: the column of the texts, two for pairs of texts, e.g. [sentence]; default: [text]"
+    )
+    label: str = Field("label", description="of tables: the column of the labels")
     validation: BelowOne = Field(0.1, description="share of the training samples held out where the set has no split")
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training samples")
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test samples")
@@ -118,7 +122,7 @@ class Exits(Frozen):
 
     count: PositiveInt = Field(3, description="how many exits to place by themselves, evenly by MACs, before the last")
     modules: tuple[str, ...] = Field((), description="names of the modules to tap instead of placing count exits")
-    head: str = Field("bottleneck", description="linear, bottleneck, sepconv or attention")
+    head: str = Field("bottleneck", description="of 'sdcompress list heads'")
     width_cap: PositiveInt = Field(512, description="most channels that a head may have")
     gradient_scaling: Literal["none", "equilibrium"] = Field(
         "none",

@@ -406,9 +406,9 @@ class OutputValue(Frozen):
 
 
 class FilePrediction(Frozen):
-    """The prediction for one file, or why there is none."""
+    """The prediction for one raw example in a file, or why there is none."""
 
-    file: str
+    file: str = Field(description="its path; of a file with many examples also the line, as in reviews.csv:3")
     stated: tuple[OutputValue, ...] = Field(
         (), description="as the task states it: the most probable classes, or the labels that it has"
     )

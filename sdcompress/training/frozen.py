@@ -154,7 +154,7 @@ def _differs(source: Source) -> str | None:
         return f"train.augment.{augmented[0]} changes inputs in every epoch"
     if source.needs.view is not None and source.needs.view.mixed:
         return f"the method '{recipe.method.name}' mixes inputs"
-    if any(isinstance(size, str) for tensor in modality.tensors for size in tensor.shape[1:]):
+    if any(isinstance(size, str) for tensor in modality.tensors for size in tensor.shape[1:]) or source.net.masked:
         return "inputs differ in length"
     if source.net.last_head != source.net.output_layer:
         return "the network's own head learns more than its output layer"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sdcompress import methods
 from sdcompress.checkpoint import Checkpoint
+from sdcompress.data.lengths import example_lengths
 from sdcompress.data.samples import Dataset, Samples
 from sdcompress.errors import Interrupted, TrainingDivergedError
 from sdcompress.models.multiexit import MultiExit
@@ -98,6 +99,7 @@ class Trainer:
             workers=spec.workers,
             sampling=spec.sampling,
             strata=dataset.task.strata(dataset.train.targets),
+            lengths=example_lengths(dataset.train, dataset.modality),
         )
         self.learner = Learner(recipe, dataset, self.batches, fabric, start)
         self.watch = 1 if fabric.device.type == "cpu" else WATCH
@@ -229,6 +231,7 @@ class Trainer:
         self._kept = save(
             self.out,
             self.learner.resumable_state(),
+            self.dataset.modality,
             write=self.fabric.is_global_zero,
             recipe=self.recipe,
             epoch=self.learner.step // self.batches.steps_per_epoch,
@@ -239,7 +242,7 @@ class Trainer:
             samples=len(self.dataset.train),
             task=self.dataset.task.record,
             outputs=self.dataset.outputs,
-            modality=self.dataset.modality.record,
+            backbone_options=getattr(self.learner.net.backbone, "rebuild_options", {}),
             data_fingerprint=self.dataset.fingerprint,
             extensions=self._extensions,
             loaded=self.learner.loaded,

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from sdcompress.data.lengths import sorted_by_length
 from sdcompress.data.samples import Samples
 from sdcompress.modalities import Modality
 from sdcompress.models.multiexit import MultiExit
@@ -42,6 +43,7 @@ def exit_scores(
     mode = net.training
     net.eval()
     losses = np.zeros(len(net.exit_names))
+    samples, _ = sorted_by_length(samples, modality)
     # as many in each process, because those that share the weights compute together; the last ones may be there twice
     mine = np.arange(-(-len(samples) // fabric.world_size)) * fabric.world_size + fabric.global_rank
     for start in range(0, len(mine), batch):
