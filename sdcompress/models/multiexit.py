@@ -58,6 +58,7 @@ class MultiExit(nn.Module):
 
     Attributes:
         exit_names: "exit1", ..., "final".
+        last_head: the backbone's module that learns on a frozen backbone: its output layer, or the head around it.
         taps: names of the tapped modules, E - 1.
         feature_sizes: D_i of each exit.
         map_shapes: of each exit's map without the batch axis: (C, H, W), (N, C), or (D,) without ``deepest``.
@@ -78,7 +79,7 @@ class MultiExit(nn.Module):
         assert len(heads) in (0, len(taps))
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
-        self.output_layer = output_layer
+        self.output_layer, self.last_head = output_layer, _head_around(backbone, output_layer)
         self.taps = tuple(tap.name for tap in taps[: len(heads)])
         self.exit_names = (*(f"exit{i}" for i in range(1, len(heads) + 1)), "final")
         size = feature_size(backbone.get_submodule(output_layer))
@@ -90,7 +91,7 @@ class MultiExit(nn.Module):
             shares = _shares(self.taps.index(name), len(self.exit_names)) if equilibrium and name in self.taps else None
             backbone.get_submodule(name).register_forward_hook(partial(_keep_output, shares))
         backbone.get_submodule(output_layer).register_forward_pre_hook(_keep_input)
-        self._frozen = self._only_output_layer = False
+        self._frozen = self._only_heads = False
         # by name: FSDP puts other parameters in their place
         self._learning = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
         self._forget()
@@ -104,10 +105,10 @@ class MultiExit(nn.Module):
                     parameter.requires_grad_(not frozen)
             self.train(self.training)
 
-    def freeze_all_but_output_layer(self) -> None:
-        """Let heads and the backbone's output layer alone learn, for good; running statistics stay as they are."""
-        self._only_output_layer = True
-        kept = {name for name in self._learning if name.startswith(f"{self.output_layer}.")}
+    def freeze_all_but_heads(self) -> None:
+        """Let heads alone learn, the last one among them, for good; running statistics stay as they are."""
+        self._only_heads = True
+        kept = {name for name in self._learning if name.startswith(f"{self.last_head}.")}
         for name, parameter in self.backbone.named_parameters():
             if name not in kept:
                 parameter.requires_grad_(False)
@@ -117,8 +118,10 @@ class MultiExit(nn.Module):
     def train(self, mode: bool = True) -> MultiExit:
         """Training or evaluation mode; a frozen backbone is always in the latter."""
         super().train(mode)
-        if self._frozen or self._only_output_layer:
+        if self._frozen or self._only_heads:
             self.backbone.eval()
+        if self._only_heads and not self._frozen:
+            self.backbone.get_submodule(self.last_head).train(mode)
         return self
 
     def forward(self, *inputs: Tensor) -> Outputs:
@@ -138,6 +141,11 @@ class MultiExit(nn.Module):
             features=(*(vector for _, vector in exits), feature),
             maps=maps or (feature,),
         )
+
+    @property
+    def masked(self) -> bool:
+        """Return whether heads look at an input beside their map, a mask of padding."""
+        return any(mask is not None for mask in self._masks)
 
     @property
     def pooled_taps(self) -> tuple[bool, ...]:
@@ -241,6 +249,13 @@ class _Scale(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0] * context.share, None
+
+
+def _head_around(backbone: nn.Module, output_layer: str) -> str:
+    """Return the name of the head of this package that an output layer is a part of, else of the layer itself."""
+    parts = output_layer.split(".")
+    ancestors = (".".join(parts[:count]) for count in range(1, len(parts)))
+    return next((name for name in ancestors if isinstance(backbone.get_submodule(name), Head)), output_layer)
 
 
 def _is_fixed(head: nn.Module) -> bool:

@@ -69,7 +69,7 @@ def rate_factors(spec: recipe.Optimizer, net: MultiExit, state: nn.Module) -> di
         state: of the method.
     """
     of_heads = (spec.head_lr or spec.lr) / spec.lr
-    last = set(net.backbone.get_submodule(net.output_layer).parameters())
+    last = set(net.backbone.get_submodule(net.last_head).parameters())
     body = {name: one for name, one in net.backbone.named_parameters() if one not in last}
     blocks = depths(body)
     top = max(blocks.values(), default=0)

@@ -21,7 +21,7 @@ _SHOWN = 4  # names in a message
 
 
 def load_weights(net: MultiExit, source: str, how: Literal["name", "partial", "order"], network: str) -> LoadedWeights:
-    """Copy weights into a backbone. Its output layer starts anew where the file has another size of it, or none.
+    """Copy weights into a backbone. Its last head starts anew where the file has another size of it, or none.
 
     Args:
         net: the network, whose heads are left as they are.
