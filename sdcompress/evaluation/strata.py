@@ -70,13 +70,6 @@ def means(strata: Strata, loss: Losses, count: int) -> npt.NDArray[np.float64]:
         return np.asarray(sums / counts)
 
 
-def shares_by_stratum(exit_index: Strata, strata: Strata, exits: int, count: int) -> npt.NDArray[np.float64]:
-    """Return the share of each stratum's samples at each exit, [K, E]; NaN for a stratum without samples."""
-    counts = np.bincount(strata * exits + exit_index, minlength=count * exits).reshape(count, exits)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(counts / counts.sum(axis=1, keepdims=True))
-
-
 def balanced_metric(scores: Sequence[StratumEvaluation]) -> float | None:
     """Return the mean of the metrics of all strata with samples, each with the same weight; None without samples."""
     values = [score.metric for score in scores if score.metric is not None]
