@@ -139,8 +139,8 @@ def warn_of_strata(
 ) -> None:
     """Warn where a stratum loses more than the drop that is allowed over all samples, and more than chance explains.
 
-    A drop over all says little of a rare stratum: it weighs as little as it has samples. A stratum is named where so
-    many losses would be too unlikely (binomial, 5 % over all strata) if it lost what is allowed.
+    A drop over all samples says little about a rare stratum. A stratum is named if so many losses would be too unlikely
+    (binomial, 5 % over all strata) if it lost what is allowed.
 
     Args:
         evidence: of N samples.
@@ -173,7 +173,7 @@ def warn_of_strata(
     others = f" {len(affected)} of {len(names)} do, this one most." if len(affected) > 1 else ""
     warnings.warn(
         f"Early exit costs the {task.stratum} '{names[worst]}' {lost[worst] * share:.1f} points of {task.metric}"
-        f" ({figures}), more than the {max_drop:.2%} that may be lost over all.{others} To keep"
-        f" the drop in every {task.stratum}: --confidence 95% --group-by stratum.",
+        f" ({figures}), more than the {max_drop:.2%} that may be lost over all.{others} To keep the drop in every"
+        f" {task.stratum}: --confidence 95% --group-by stratum.",
         stacklevel=2,
     )

@@ -50,6 +50,13 @@ def stratum_scores(
     )
 
 
+def shares_by_stratum(exit_index: Strata, strata: Strata, exits: int, count: int) -> npt.NDArray[np.float64]:
+    """Return the share of each stratum's samples at each exit, [K, E]; NaN for a stratum without samples."""
+    counts = np.bincount(strata * exits + exit_index, minlength=count * exits).reshape(count, exits)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
 def means(strata: Strata, loss: Losses, count: int) -> npt.NDArray[np.float64]:
     """Return the metric on the samples of each stratum, [K]; NaN where there are none.
 
@@ -61,13 +68,6 @@ def means(strata: Strata, loss: Losses, count: int) -> npt.NDArray[np.float64]:
     counts, sums = np.bincount(strata, minlength=count), np.bincount(strata, 1 - loss.astype(np.float64), count)
     with np.errstate(invalid="ignore"):
         return np.asarray(sums / counts)
-
-
-def shares_by_stratum(exit_index: Strata, strata: Strata, exits: int, count: int) -> npt.NDArray[np.float64]:
-    """Return the share of each stratum's samples at each exit, [K, E]; NaN for a stratum without samples."""
-    counts = np.bincount(strata * exits + exit_index, minlength=count * exits).reshape(count, exits)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
 def balanced_metric(scores: Sequence[StratumEvaluation]) -> float | None:

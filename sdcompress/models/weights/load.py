@@ -39,7 +39,7 @@ def load_weights(net: MultiExit, source: str, how: Literal["name", "partial", "o
     file = read_weights(Path(source))
     backbone = net.backbone
     tensors = backbone.state_dict()
-    last = [name for name in tensors if name.startswith(f"{net.last_head}.")]
+    last = [name for name in tensors if name in net.classifier]
     dictionary, match = _best(file, _shapes(tensors), last, how, network)
     anew = [name for name in tensors if name not in match.pairs and name in _needed(backbone)]
     body = [name for name in anew if name not in last]
