@@ -9,15 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
-from sdcompress.errors import InputError, RecipeError, UsageError, brief, nearest
+from sdcompress.errors import InputError, UsageError
+from sdcompress.modalities._inputs import Array, Inputs, checked_input
+from sdcompress.modalities._settings import check_names, checked
 from sdcompress.schema import recipe
-from sdcompress.schema.base import Frozen, explain
+from sdcompress.schema.base import Frozen
 from sdcompress.schema.graphs import FileEntry, Tensor
 from sdcompress.schema.manifest import RegistryEntry
 from sdcompress.storage import sha256_of
@@ -29,47 +31,7 @@ if TYPE_CHECKING:
 
     from sdcompress.modalities._mixing import Mixing
 
-__all__ = ["Array", "Augment", "AugmentationSettings", "Inputs", "Modality", "check_names", "checked"]
-
-Array = npt.NDArray[Any]
-Checked = TypeVar("Checked")
-
-
-class Inputs:
-    """The arrays of one batch by the names of a graph's inputs; ``inputs[:8]`` takes rows of all of them.
-
-    Where there is one input it is also an array to numpy: ``np.asarray(inputs)``. Of padded inputs, rows lose what is
-    padding in all of them, so that any rows are what these alone would have been padded to.
-
-    Args:
-        arrays: name -> array [B, ...], all of one B.
-        mask: name of the array that is 1 where there is no padding, int64 [B, S], padded on the right; all others have
-            these two axes first. None: nothing is padded.
-    """
-
-    __slots__ = ("arrays", "mask")
-
-    def __init__(self, arrays: Mapping[str, Any], mask: str | None = None) -> None:
-        self.arrays, self.mask = arrays, mask
-
-    @classmethod
-    def joined(cls, parts: Sequence[Inputs]) -> Inputs:
-        """The rows of several batches, one after the other."""
-        return cls({name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays})
-
-    def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
-
-    def __getitem__(self, rows: slice | npt.NDArray[np.integer] | Sequence[int]) -> Inputs:
-        chosen = {name: array[rows] for name, array in self.arrays.items()}
-        if self.mask is None:
-            return Inputs(chosen)
-        longest = max(1, int(chosen[self.mask].sum(axis=1).max(initial=0)))
-        return Inputs({name: np.ascontiguousarray(array[:, :longest]) for name, array in chosen.items()}, self.mask)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        (array,) = self.arrays.values()
-        return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
+__all__ = ["Augment", "AugmentationSettings", "Modality"]
 
 
 class AugmentationSettings(Frozen):
@@ -346,7 +308,7 @@ class Modality(ABC):
         tensors, named = self.tensors, inputs.arrays if isinstance(inputs, Inputs) else inputs
         if not isinstance(named, Mapping):
             named = {tensors[0].name: named}
-        arrays = {tensor.name: _checked(named.get(tensor.name), tensor) for tensor in tensors}
+        arrays = {tensor.name: checked_input(named.get(tensor.name), tensor) for tensor in tensors}
         if len({len(array) for array in arrays.values()}) > 1:
             raise InputError(
                 "The inputs have "
@@ -448,65 +410,7 @@ class Modality(ABC):
             ) from error
 
 
-def check_names(given: Iterable[str], known: Iterable[str], section: str, modality: str, *general: str) -> None:
-    """Refuse parameters that a section of the recipe does not have for a modality.
-
-    Raises:
-        RecipeError: names the first, and all that are allowed.
-    """
-    allowed = (*general, *known)
-    for name in given:
-        if name not in allowed:
-            guess = nearest(name, allowed)
-            raise RecipeError(
-                f"{section}.{brief(name)} is set, and the modality '{modality}' has no such parameter."
-                + (f" Did you mean '{guess}'?" if guess else ""),
-                allowed=", ".join(allowed) or "none",
-                next_step=f"leave {section}.{brief(name)} out, or correct it; see 'sdcompress list modalities'",
-            )
-
-
-def checked(kind: TypeAdapter[Checked], parameters: Mapping[str, Any], section: str) -> Checked:
-    """Return parameters of a section of the recipe as their type.
-
-    Raises:
-        RecipeError: if one is missing, or a value cannot be used.
-    """
-    try:
-        return kind.validate_python(dict(parameters))
-    except ValidationError as error:
-        raise explain(error, object, f"the recipe's {section}", _refused) from error
-
-
-def _refused(problem: str, *, allowed: str, next_step: str) -> RecipeError:  # noqa: ARG001 - explain's is for closed sections
-    return RecipeError(problem, allowed=allowed, next_step="correct it; see 'sdcompress list modalities'")
-
-
 def _holds(path: Path, entry: FileEntry) -> bool:
     """Whether a file, or the one of the entry's name in a folder, is that of the entry."""
     file = path / entry.file if path.is_dir() else path
     return file.is_file() and file.stat().st_size == entry.bytes and sha256_of(file) == entry.sha256
-
-
-def _checked(array: Any, tensor: Tensor) -> Array:
-    """An input of a call, C-contiguous."""
-    sizes = tensor.shape[1:]
-    if not isinstance(array, np.ndarray):
-        problem, step = f"is a {type(array).__name__}, not an array.", "make it with engine.preprocess"
-    elif array.dtype != tensor.dtype and array.dtype.kind == np.dtype(tensor.dtype).kind:
-        problem, step = f"is {array.dtype}.", f"convert it: inputs.astype(numpy.{tensor.dtype})"
-    elif array.dtype != tensor.dtype:
-        problem, step = f"is {array.dtype}.", "make it with engine.preprocess, which takes raw examples"
-    elif array.ndim == len(sizes):
-        problem, step = f"has the shape {list(array.shape)}: one sample, no batch.", "give inputs[None]"
-    elif array.ndim != len(tensor.shape) or any(
-        isinstance(size, int) and size != given for size, given in zip(sizes, array.shape[1:], strict=True)
-    ):
-        problem, step = f"has the shape {list(array.shape)}.", "make it with engine.preprocess"
-    else:
-        return np.ascontiguousarray(array)
-    raise InputError(
-        f"The input '{tensor.name}' {problem}",
-        allowed=f"{tensor.dtype} of shape [B, {', '.join(map(str, sizes))}]",
-        next_step=step,
-    )

@@ -14,10 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, PositiveInt, TypeAdapter
 
-from sdcompress.errors import DataError, InputError, RecipeError, requires_extra
-from sdcompress.modalities._base import Inputs, Modality, checked
+from sdcompress.errors import DataError, InputError, RecipeError
+from sdcompress.modalities._base import Modality
+from sdcompress.modalities._inputs import Inputs
 from sdcompress.modalities._rows import SUFFIXES, rows_of
+from sdcompress.modalities._settings import checked
 from sdcompress.modalities._text_card import card_code
+from sdcompress.modalities._tokenizer import FILE, TokenLists, Tokens, first_unreadable, padding_id, read_tokenizer
 from sdcompress.schema.base import Frozen
 from sdcompress.schema.graphs import FileEntry, Tensor
 
@@ -26,25 +29,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Text"]
 
-Tokens = npt.NDArray[np.int32]
 Raw = str | tuple[str, str]
 
 _MASK = "attention_mask"
-_FILE = "tokenizer.json"
-_MAX_FILE_BYTES = 2**28
 _LONGEST = 2**16  # tokens
 _NOTHING = -1  # fills an example behind its last token; no token's id
 _AT_ONCE = 4096  # texts
 _SEED = 0
 _EDGE = 32  # tokens of most edge cases
-_PADDING_TOKENS = ("[PAD]", "<pad>", "<|padding|>", "<|pad|>")
 _UNITS = {False: "a text (str)", True: "two texts: (str, str)"}
 
 
 class _Settings(Frozen):
     """The parameters of ``modality`` for texts."""
 
-    tokenizer: str | None = Field(None, description=f"{_FILE} of the encoder, or the folder that holds it")
+    tokenizer: str | None = Field(None, description=f"{FILE} of the encoder, or the folder that holds it")
     max_length: Annotated[int, Field(ge=2, le=_LONGEST)] = Field(
         128, description="most tokens of a text, special ones included; what is longer is cut"
     )
@@ -101,19 +100,19 @@ class Text(Modality):
             MissingExtraError: if the package tokenizers is not installed.
         """
         path = Path(tokenizer)
-        file = path / _FILE if path.is_dir() else path
-        if file.name != _FILE or not file.is_file():
+        file = path / FILE if path.is_dir() else path
+        if file.name != FILE or not file.is_file():
             raise DataError(
                 f"There is no tokenizer at {path}.",
-                allowed=f"a file {_FILE} as the package tokenizers writes it, or the folder that holds it",
+                allowed=f"a file {FILE} as the package tokenizers writes it, or the folder that holds it",
                 next_step="name the folder of the pretrained encoder; a slow tokenizer becomes this file by "
                 "transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(OTHER)",
             )
         content = file.read_bytes()
-        entry = FileEntry(file=_FILE, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
-        loaded = _loaded(content, file)
+        entry = FileEntry(file=FILE, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+        loaded = read_tokenizer(content, file)
         vocabulary = 1 + max(loaded.get_vocab(with_added_tokens=True).values(), default=-1)
-        modality = cls(entry, vocabulary, _padding(loaded), max_length, token_types, tuple(columns)).located(
+        modality = cls(entry, vocabulary, padding_id(loaded), max_length, token_types, tuple(columns)).located(
             file.parent
         )
         special = loaded.num_special_tokens_to_add(len(columns) == 2)
@@ -138,7 +137,7 @@ class Text(Modality):
         if settings.tokenizer is None:
             raise RecipeError(
                 "The recipe names no tokenizer.",
-                allowed=f"{_FILE}, or the folder that holds it",
+                allowed=f"{FILE}, or the folder that holds it",
                 next_step="--set modality.tokenizer=FOLDER, that of the pretrained encoder",
             )
         return cls.of(
@@ -321,7 +320,7 @@ class Text(Modality):
                 allowed=f"{self.tokenizer.sha256[:12]}…",
                 next_step="restore the file, or copy the artifact again",
             )
-        tokenizer = _loaded(content, file)
+        tokenizer = read_tokenizer(content, file)
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.max_length)
         return tokenizer
@@ -336,7 +335,7 @@ class Text(Modality):
         try:
             encodings: list[Any] = tokenizer.encode_batch_fast([*raw])  # without offsets, which take time
         except Exception:  # noqa: BLE001 - tokenizers raises plain ones
-            at, why = _first_unreadable(tokenizer, raw)
+            at, why = first_unreadable(tokenizer, raw)
             raise self._refused(at, f"The tokenizer cannot read it: {why}.")  # noqa: B904 - it has a cause
         for at, one in enumerate(encodings):
             if len(one) == 0:
@@ -397,65 +396,3 @@ class Text(Modality):
             {name: np.ascontiguousarray(array, np.int64) for name, array in zip(self._names, arrays, strict=True)},
             mask=_MASK,
         )
-
-
-class TokenLists:
-    """The examples of many texts without their padding: ``lists[indices]`` are examples, int32 [b, 1 or 2, L].
-
-    Args:
-        blank: an example without tokens, [1 or 2, L].
-        rows: ids of each text, and the types of its tokens where the network takes them.
-    """
-
-    def __init__(self, blank: Tokens, rows: Sequence[Sequence[Tokens]]) -> None:
-        self._blank = blank
-        self._values = [np.concatenate(lists) for lists in rows]
-        self._ends = np.cumsum([0, *map(len, rows[0])])
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, indices: npt.NDArray[np.integer]) -> Tokens:
-        examples = np.repeat(self._blank[None], len(indices), axis=0)
-        for example, index in zip(examples, indices, strict=True):
-            start, end = self._ends[index], self._ends[index + 1]
-            for row, values in zip(example, self._values, strict=True):
-                row[: end - start] = values[start:end]
-        return examples
-
-
-def _first_unreadable(tokenizer: Tokenizer, raw: Sequence[Any]) -> tuple[int, str]:
-    """The first text that cannot be tokenised, and why."""
-    problems = ((at, _tokenizing_problem(tokenizer, one)) for at, one in enumerate(raw))
-    return next((at, problem) for at, problem in problems if problem)
-
-
-def _tokenizing_problem(tokenizer: Tokenizer, raw: Any) -> str:
-    try:
-        tokenizer.encode_batch_fast([raw])
-    except Exception as error:  # noqa: BLE001 - as above
-        return str(error)
-    return ""
-
-
-def _loaded(content: bytes, file: Path) -> Tokenizer:
-    with requires_extra("text"):
-        from tokenizers import Tokenizer
-    try:
-        if len(content) > _MAX_FILE_BYTES:
-            raise ValueError(f"it has {len(content)} bytes, and {_MAX_FILE_BYTES} are allowed")
-        return Tokenizer.from_buffer(content)
-    except Exception as error:
-        raise DataError(
-            f"{file} is no tokenizer: {error}.",
-            allowed=f"{_FILE} as the package tokenizers writes it",
-            next_step="copy it again from the folder of the pretrained encoder",
-        ) from error
-
-
-def _padding(tokenizer: Tokenizer) -> int:
-    """The id of the padding token: as the file says, else of a token that is usually it, else 0."""
-    if tokenizer.padding is not None:
-        return int(tokenizer.padding["pad_id"])
-    known = (tokenizer.token_to_id(token) for token in _PADDING_TOKENS)
-    return next((id_ for id_ in known if id_ is not None), 0)

@@ -89,7 +89,8 @@ class Model(Frozen):
 
     name: str = Field("cifar:resnet8", description="family:name, e.g. cifar:resnet18, timm:resnet50, my_nets:make")
     pretrained: bool = Field(
-        False, description="start from published weights, which are downloaded (timm, torchvision)"
+        False,
+        description="start from published weights: downloaded (timm, torchvision), or beside config.json (hf)",
     )
     weights: PathText | None = Field(
         None,
@@ -106,7 +107,7 @@ class Model(Frozen):
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
         if self.weights is not None and self.pretrained:
-            raise ValueError("pretrained downloads weights, and weights names some: choose one")
+            raise ValueError("pretrained and weights both name the weights to start from: choose one")
         if self.match != "name" and self.weights is None:
             raise ValueError("match needs weights, a file of them")
         return self

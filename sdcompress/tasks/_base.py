@@ -63,7 +63,8 @@ class Signals:
         Every element of both is equal, or no further apart than the resolution.
         """
         if self.resolution is not None:
-            return np.less_equal(self.change(other), np.float32(1))
+            near: npt.NDArray[np.bool_] = np.less_equal(self.change(other), np.float32(1))
+            return near
         same: npt.NDArray[np.bool_] = np.equal(self.decision, other.decision)
         return same if same.ndim == 1 else np.logical_and.reduce(same, axis=tuple(range(1, same.ndim)))
 

@@ -130,7 +130,7 @@ class MultiLabel(Task):
     def best_thresholds(self, outputs: Array, targets: Array) -> tuple[float, ...]:
         """The probability for each label above which its F1 is largest, to be the parameter ``threshold``.
 
-        A label that no sample has keeps its threshold. Give validation data: on test data the figures would be too good.
+        A label that no sample has keeps its threshold. Give validation data: test data would flatter the figures.
 
         Args:
             outputs: [N, K].
