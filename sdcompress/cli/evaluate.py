@@ -101,7 +101,8 @@ def _show(result: Evaluation) -> None:
         shares = ", ".join(
             f"{score.name} {share:.1%}" for score, share in zip(result.exits, result.policy.shares, strict=False)
         )
-        say(f"early exit: {result.metric_name} {result.policy.metric:.2%}; exits {shares}")
+        more = "".join(f", {title_of(name)} {further(name, value)}" for name, value in result.policy.further.items())
+        say(f"early exit: {result.metric_name} {result.policy.metric:.2%}{more}; exits {shares}")
     for drawn in (stratum_table(result), confusions(result)):
         if drawn:
             table(list(drawn.columns), [list(row) for row in drawn.rows], drawn.title)

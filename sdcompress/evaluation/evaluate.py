@@ -33,12 +33,12 @@ class _Decided:
     """Decisions for N samples: those of the policy, or of the last exit without one.
 
     Attributes:
-        loss: float32 [N].
+        measured: losses [N], and what further metrics need.
         exit_index: int64 [N]; None without a policy.
         strata: int64 [N], of the decisions; None if the task has no confusion matrix.
     """
 
-    loss: Float
+    measured: Measured
     exit_index: Exits | None
     strata: Exits | None
 
@@ -80,9 +80,10 @@ def evaluate(
     for inputs, targets in batches(engine, samples, batch, progress):
         outputs = check_finite(engine.exits(inputs))
         parts.append(_rows(task, outputs, targets))
-        decided.append(_decided(engine, inputs, outputs[-1], targets))
+        decided.append(_decided(engine, inputs, outputs[-1], targets, parts[-1][len(outputs) - 1]))
     rows = [Measured.joined(row) for row in zip(*parts, strict=True)]
-    loss = np.concatenate([part.loss for part in decided])
+    measured = Measured.joined([part.measured for part in decided])
+    loss = measured.loss
     exit_index = _joined([part.exit_index for part in decided])
     strata, names = task.strata(samples.targets), task.strata_names
     decided_strata = _joined([part.strata for part in decided])
@@ -100,7 +101,7 @@ def evaluate(
         metric_name=task.metric,
         binary_loss=task.binary_loss,
         exits=_exit_scores(engine, rows, strata),
-        policy=None if exit_index is None else _policy_score(engine, exit_index, loss),
+        policy=None if exit_index is None else _policy_score(engine, exit_index, measured),
         stratum=None if strata is None else task.stratum,
         balanced_metric=balanced_metric(scores),
         strata=scores,
@@ -118,15 +119,16 @@ def _rows(task: Task, outputs: Float, targets: Array) -> list[Measured]:
     return [Measured.of(task, each, targets) for each in scored]
 
 
-def _decided(engine: Engine, inputs: Inputs, last_outputs: Float, targets: Array) -> _Decided:
+def _decided(engine: Engine, inputs: Inputs, outputs: Float, targets: Array, measured: Measured) -> _Decided:
+    """Return the policy's decisions; without a policy those of the last exit, whose outputs were measured."""
     task, exit_index = engine.task, None
     if engine.policy is not None:
         prediction = engine(inputs)
-        last_outputs, exit_index = prediction.outputs, prediction.exit_index
-    decisions = task.decide(last_outputs)
+        outputs, exit_index = prediction.outputs, prediction.exit_index
+        measured = Measured.of(task, outputs, targets)
     # a confusion matrix needs decisions that are strata, as classes are
     confusable = task.binary_loss and task.strata_names == task.outputs
-    return _Decided(task.loss(decisions, targets), exit_index, task.strata(decisions) if confusable else None)
+    return _Decided(measured, exit_index, task.strata(task.decide(outputs)) if confusable else None)
 
 
 def _joined(parts: Sequence[Exits | None]) -> Exits | None:
@@ -151,11 +153,13 @@ def _exit_scores(engine: Engine, rows: Sequence[Measured], strata: Exits | None)
     )
 
 
-def _policy_score(engine: Engine, exit_index: Exits, loss: Float) -> PolicyEvaluation:
+def _policy_score(engine: Engine, exit_index: Exits, measured: Measured) -> PolicyEvaluation:
+    loss = measured.loss
     exits_here = [exit_index == k for k in range(len(engine.exit_names))]
     return PolicyEvaluation(
         metric=metric_of(loss),
         standard_error=standard_error(loss),
+        further=engine.task.summary(measured.measures),
         shares=tuple(float(mask.mean()) for mask in exits_here),
         metric_by_exit=tuple(metric_of(loss[mask]) if mask.any() else None for mask in exits_here),
     )

@@ -29,7 +29,7 @@ def stratum_scores(
         strata: [N], in 0..K-1.
         loss: [N], of the policy, or of the last exit without one.
         exit_loss: [N] each, of every exit.
-        exit_index: [N], at which exit a policy lets samples leave; None: there is no policy.
+        exit_index: [N], of the policy; None: there is none.
     """
     count = len(names)
     counts = np.bincount(strata, minlength=count)

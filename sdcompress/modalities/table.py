@@ -17,7 +17,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from sdcompress.errors import DataError, InputError, nearest
-from sdcompress.modalities._base import Inputs, Modality
+from sdcompress.modalities._base import Modality
+from sdcompress.modalities._inputs import Inputs
 from sdcompress.modalities._rows import SUFFIXES, rows_of
 from sdcompress.schema.graphs import Tensor
 

@@ -58,6 +58,7 @@ class PolicyEvaluation(Frozen):
     standard_error: NonNegativeFloat | None = Field(
         None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
     )
+    further: dict[str, FiniteFloat] = Field({}, description="further metrics of the task, by name, e.g. nll and ece")
     shares: tuple[Fraction, ...] = Field(description="share of samples that left at each exit")
     metric_by_exit: tuple[Fraction | None, ...] = Field(description="the metric of those that left there")
 

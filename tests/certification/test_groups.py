@@ -31,7 +31,7 @@ from sdcompress.schema import recipe
 from sdcompress.tasks.classification import Classification
 
 Build = Callable[..., Path]
-RUNS, DELTA, DROP = 100, 0.1, 0.04
+RUNS, DELTA, DROP = 50, 0.1, 0.04
 
 
 def evidence(scores: Sequence[Sequence[float]], strata: Sequence[int] | None = None) -> Evidence:
@@ -241,12 +241,12 @@ def test_a_plan_speaks_of_the_smallest_class(tiny_artifact: Build, tiny_network:
     wish = recipe.Calibrate(max_drop=0.08, confidence=0.9)
     whole = plan(cascade, samples=samples, settings=wish)
     found = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "stratum"}))
-    assert found.smallest == f"'disc', 300 of {len(samples)}"
+    assert found.smallest_stratum == f"'disc', 300 of {len(samples)}"
     share = 300 / len(samples)
-    assert found.assumed[1].needs == pytest.approx((whole.assumed[1].needs or 0) / share, rel=0.01)
-    assert found.least == pytest.approx(whole.least / share, rel=0.05)
+    assert found.assumed[1].samples_needed == pytest.approx((whole.assumed[1].samples_needed or 0) / share, rel=0.01)
+    assert found.minimum_samples == pytest.approx(whole.minimum_samples / share, rel=0.05)
     exits = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "exit"}))
-    assert (exits.group_by, exits.smallest, exits.assumed) == ("exit", None, ())
+    assert (exits.group_by, exits.smallest_stratum, exits.assumed) == ("exit", None, ())
     assert exits.observed
 
 
