@@ -98,7 +98,7 @@ class Checkpoint:
         """
         record = self.state.modality
         with self._entries():
-            return modalities.restore(record.name, record.parameters)
+            return modalities.restore(record.name, record.parameters).located(self.path)
 
     @contextmanager
     def _entries(self) -> Iterator[None]:
@@ -136,7 +136,9 @@ class Checkpoint:
         heads = any(name.startswith("heads.") for name in tensors)
         # without pretrained weights, which would be overwritten
         outputs, inputs = self.task.output_shape, self.modality.tensors
-        net = build(recipe.model.untrained, recipe.exits, outputs=outputs, inputs=inputs, heads=heads)
+        model = recipe.model.untrained
+        model = model.model_copy(update={"options": model.options | self.state.backbone_options})
+        net = build(model, recipe.exits, outputs=outputs, inputs=inputs, heads=heads)
         try:
             net.load_state_dict(tensors)
         except RuntimeError as error:
@@ -214,7 +216,7 @@ def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
                 next_step=f"train one: sdcompress train -c recipe.yaml --out {path}",
             )
         state = _read(folder / STATE)
-        for entry in (state.weights, state.training):
+        for entry in (state.weights, state.training, *state.modality.files.values()):
             _check(folder, entry)
     except OSError as error:
         raise CheckpointError(

@@ -62,7 +62,7 @@ Exported {created} from weights `{weights:.12}`, recipe `{recipe:.12}`, data `{d
 
 _PROGRAM = """## Run it without sdcompress
 
-Save it as `predict.py` in this folder; `python predict.py FILE` then prints what the network decides of a file. It
+Save it as `predict.py` in this folder; `python predict.py {argument}` then prints what the network decides of it. It
 needs onnxruntime and what it imports. `inputs_of` is the whole preparation of the inputs.
 
 ```python{code}```
@@ -100,7 +100,7 @@ def card_of(manifest: Manifest) -> str:
 
 def _program(manifest: Manifest) -> str:
     code = example(manifest)
-    return _PROGRAM.format(code=code) if code else ""
+    return _PROGRAM.format(code=code, argument=modality_of(manifest).card_argument) if code else ""
 
 
 def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The program in the card that runs an artifact without sdcompress, from a file to the decision."""
+"""The program in the card that runs an artifact without sdcompress, from a raw example to the decision."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def predict(inputs):
 
 _MAIN = """
 
-for path in sys.argv[1:]:
-    print(path, predict(inputs_of(path)))
+for given in sys.argv[1:]:
+    print(given, predict(inputs_of(given)))
 """
 
 _NEVER = 2.0  # a score is at most 1
@@ -78,8 +78,8 @@ _NEVER = 2.0  # a score is at most 1
 def example(manifest: Manifest) -> str:
     """Return the program as Python source; empty if its modality or its task cannot be written without sdcompress.
 
-    It needs onnxruntime and what the modality's part imports. It runs in the folder of the artifact and takes paths of
-    files that are raw examples.
+    It needs onnxruntime and what the modality's part imports. It runs in the folder of the artifact and takes what the
+    modality's ``card_argument`` says, such as paths of files.
     """
     one_graph, segments, exits, task = manifest.one_graph, manifest.segments, manifest.exits, task_of(manifest)
     preparation, meaning = modality_of(manifest).card_code(), task.card_code()
@@ -123,4 +123,4 @@ def _formula(kind: str, task: Task) -> str:
         policy = policy_class(kind)
     except UnknownNameError:
         return ""  # the policy belongs to a package that is not installed here
-    return policy.formula if set(policy.needs) <= set(task.signal_names) else ""
+    return "" if task.missing(policy.needs) else policy.formula

@@ -59,7 +59,7 @@ class Artifact:
     @cached_property
     def modality(self) -> Modality:
         """Return its modality."""
-        return modality_of(self.manifest)
+        return modality_of(self.manifest).located(self.path)
 
     def file(self, entry: FileEntry) -> Path:
         """Return the path of a listed file."""

@@ -169,20 +169,21 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
         _check_strata(opened.manifest, task, samples, settings)
 
 
-def check_policy(settings: recipe.Calibrate, exits: int, task: Task | type[Task]) -> None:
+def check_policy(settings: recipe.Calibrate, exits: int, task: Task | None) -> None:
     """Refuse a policy that does not exist, or does not work with these exits, task and settings.
 
     Args:
         settings: of the calibration.
         exits: E.
-        task: gives the signals.
+        task: gives the signals; None: it is not known yet, and these are not checked.
 
     Raises:
         UnknownNameError: if there is no such policy.
         UsageError: if the task lacks its signals, there are too few exits, or it cannot keep the drop for each exit.
     """
     kind = policy_class(settings.policy)
-    task.check_names(kind.needs, settings.policy)
+    if task is not None:
+        task.check_names(kind.needs, settings.policy)
     if exits < kind.least_exits:
         raise UsageError(
             f"The policy '{settings.policy}' does not work with {exits} exits.",

@@ -14,6 +14,7 @@ from sdcompress.modalities import Inputs
 from sdcompress.policies import gates
 from sdcompress.policies._base import ExitPolicy, Signals
 from sdcompress.runtime.cascade import CascadeEngine
+from sdcompress.runtime.cost_model import sample_size
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.manifest import Manifest, Policy, StageTimes, Tensor
 
@@ -67,8 +68,10 @@ def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, 
         stage_times_ms.append(_stage_ms(engine, inputs, rows, seconds))
     # differences of medians are noisy; no stage takes less time with more rows
     rising = np.maximum.accumulate(np.stack(stage_times_ms, axis=1), axis=1)
+    measured = _ROWS[: len(stage_times_ms)]
     return StageTimes(
-        rows=_ROWS[: len(stage_times_ms)],
+        rows=measured,
+        sizes=tuple(_mean_size(manifest, inputs, rows) for rows in measured) if len(sizes) > 1 else (),
         ms=tuple(tuple(float(ms) for ms in stage) for stage in rising),
         move_ms=tuple(_move_ms(engine, manifest, k, sizes) for k in range(len(manifest.exits) - 1)),
     )
@@ -125,6 +128,12 @@ def _inputs(engine: Engine, samples: Samples, count: int) -> Inputs:
     """Return inputs of ``count`` real examples; they repeat if there are fewer."""
     chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
     return engine.modality.collate(samples.examples(chosen))[np.arange(count) % len(chosen)]
+
+
+def _mean_size(manifest: Manifest, inputs: Inputs, rows: int) -> float:
+    """Return the mean of ``sample_size`` over the batches that ``_stage_ms`` times."""
+    starts = range(0, len(inputs) // rows * rows, rows)
+    return float(np.mean([sample_size(manifest.inputs, inputs[start : start + rows]) for start in starts]))
 
 
 def _stage_ms(engine: Engine, inputs: Inputs, rows: int, seconds: float) -> npt.NDArray[np.float64]:

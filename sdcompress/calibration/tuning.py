@@ -16,7 +16,7 @@ from sdcompress.certification.certify import Path, kind_of_test, smallest_drop
 from sdcompress.certification.groups import strata_of
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.data.samples import Samples
-from sdcompress.evaluation.exit_outcomes import exit_losses, exit_signals_and_losses
+from sdcompress.evaluation.exit_outcomes import exit_signals_and_losses
 from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
@@ -95,17 +95,23 @@ def collect(
         samples: the certification samples, in the order of the tests.
         fitted: temperatures and policy.
         unlabelled: take losses against the decisions of the last exit, or of ``reference``, instead of the targets.
-        reference: another network; it runs after this one.
+        reference: another network; it runs before this one.
         progress: called with (samples done, all samples); with a reference every sample counts twice.
     """
     count, total = len(samples), len(samples) * (2 if reference else 1)
+    decisions = None
+    if reference is not None:
+        decisions = reference.decisions(samples, labelled=not unlabelled, progress=subprogress(progress, 0, total))
     signals, loss = exit_signals_and_losses(
-        engine, samples, fitted.temperatures, unlabelled=unlabelled, progress=subprogress(progress, 0, total)
+        engine,
+        samples,
+        fitted.temperatures,
+        unlabelled=unlabelled,
+        reference=decisions,
+        progress=subprogress(progress, total - count, total),
     )
-    if reference is None:
-        return fitted.evidence(signals, loss)
-    decisions = reference.decisions(samples, labelled=not unlabelled, progress=subprogress(progress, count, total))
+    evidence = fitted.evidence(signals, loss)
+    if decisions is None:
+        return evidence
     targets = decisions if unlabelled else samples.targets
-    if unlabelled:
-        loss = exit_losses(engine.task, signals, targets)
-    return replace(fitted.evidence(signals, loss), reference_loss=engine.task.loss(decisions, targets))
+    return replace(evidence, reference_loss=engine.task.loss(decisions, targets))

@@ -96,4 +96,4 @@ def show_use(manifest: Manifest, out: Path, *, engines: bool = False) -> None:
         say("  outputs, decision, exit_index = session.run(None, {session.get_inputs()[0].name: x})", "", "or", "")
     backend = ', backend="tensorrt", device="cuda"' if engines else ""
     say("  import sdcompress", f'  engine = sdcompress.open("{out}"{backend})')
-    say("  prediction = engine(engine.preprocess([raw_example]))  # such as an image file")
+    say("  prediction = engine(engine.preprocess([raw_example]))  # such as a text, or an image file")

@@ -117,7 +117,7 @@ def assemble(
         train=train,
         val=val,
         test=test,
-        task=means,
+        task=means.fitted(train.targets),
         modality=prepared_by,
         fingerprint=_fingerprint(prepared_by, source, (spec.name, source.digest), splits, spec.exclude),
         layout=_fingerprint(prepared_by, source, (spec.name, source.names or source.digest), splits),

@@ -59,8 +59,8 @@ class FileSamples(ABC):
         """What ``data.exclude`` calls an example; unique in the data set."""
 
     @abstractmethod
-    def file(self, position: int) -> Path | bytes:
-        """Return the path of an example's file, or its bytes.
+    def file(self, position: int) -> Any:
+        """Return the raw example: the path of its file, its bytes, or what else the modality takes.
 
         Raises:
             DataError: if they cannot be had.

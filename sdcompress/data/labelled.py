@@ -1,36 +1,53 @@
-"""Examples of a user's own with labels, for a network that is trained: a folder for each class, no data set."""
+"""Examples of a user's own with labels, for a trained network: a folder for each class, or a table; no data set."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from sdcompress.data.files import FolderSamples
+from sdcompress.data.rows import RawRows, class_indices
+from sdcompress.data.samples import Samples
 from sdcompress.data.sources._listing import Skipped, files_below, folders_in
 from sdcompress.errors import DataError, UsageError, nearest
 from sdcompress.modalities import Modality
 from sdcompress.tasks import Task
 
-__all__ = ["labelled_folder"]
+__all__ = ["labelled_examples"]
 
 
-def labelled_folder(folder: Path, task: Task, modality: Modality) -> FolderSamples:
-    """The examples in the class folders of a folder, links followed; of what is passed over a warning says how much.
+def labelled_examples(path: Path, task: Task, modality: Modality, label: str) -> Samples:
+    """The examples in the class folders of a folder, links followed, or in the rows of a table.
+
+    Of what is passed over in folders a warning says how much.
 
     Args:
-        folder: holds a folder for each class, by the class's name; classes may be missing.
+        path: a folder that holds a folder for each class, by the class's name; classes may be missing. Or a table.
         task: of the network.
         modality: of the network.
+        label: the column of a table's labels: names of classes, or their numbers.
 
     Raises:
-        UsageError: if the targets of the task are no numbers of classes.
-        DataError: if a folder is named as no class, there is no example, or something cannot be read.
+        UsageError: if the targets of the task are no numbers of classes, or the modality has no tables.
+        DataError: if a folder or a label is no class, there is no example, or something cannot be read.
     """
     if not task.single_label:
         raise UsageError(
-            f"A folder for each class gives the numbers of classes, and the network's task is '{task.record.name}'.",
+            f"Class folders and labels give the numbers of classes, and the network's task is '{task.record.name}'.",
             allowed="a network whose targets are classes",
             next_step="measure on the data set: leave the folder out",
         )
+    return _rows(path, task, modality, label) if path.is_file() else _folders(path, task, modality)
+
+
+def _rows(file: Path, task: Task, modality: Modality, label: str) -> Samples:
+    rows = list(modality.labelled_rows(file, label))
+    if not rows:
+        raise DataError(f"{file} holds no row.", next_step="name a table with rows")
+    names, raw, labels = zip(*rows, strict=True)
+    return RawRows(names, raw, class_indices(labels, task.outputs, names)).prepared_by(modality)
+
+
+def _folders(folder: Path, task: Task, modality: Modality) -> Samples:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", next_step="name the folder that holds the class folders")
     skipped = Skipped(modality.suffixes)

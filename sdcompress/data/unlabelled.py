@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class UnlabelledFolder(FileSamples):
     network takes them, for images by their pixels, whatever the file's format.
 
     Args:
-        folder: searched with the folders in it, links followed; hidden ones are passed over.
+        folder: searched with the folders in it, links followed; hidden ones are passed over. Or one file.
         modality: of the artifact.
         progress: called with (files read, all files).
 
@@ -48,8 +49,10 @@ class UnlabelledFolder(FileSamples):
         progress: Progress | None = None,
     ) -> None:
         self._modality, skipped = modality, Skipped(modality.suffixes)
-        self._paths = files_below(folder, skipped) if folder.is_dir() else []
-        if not self._paths:
+        single = [folder] if folder.is_file() and folder.suffix.lower() in modality.suffixes else []
+        paths = files_below(folder, skipped) if folder.is_dir() else single
+        self._raw = [named for path in paths for named in modality.raw_examples(path)]
+        if not self._raw:
             raise DataError(
                 f"{folder} {'holds no file that can be read' if folder.is_dir() else 'is not a folder'}.",
                 allowed=f"a folder with files that end in {', '.join(sorted(modality.suffixes))}, also in folders of "
@@ -57,11 +60,11 @@ class UnlabelledFolder(FileSamples):
                 next_step="name the folder that holds the examples: --samples FOLDER",
             )
         skipped.warn(folder)
-        self._targets = np.full(len(self._paths), -1, np.int64)
+        self._targets = np.full(len(self._raw), -1, np.int64)
         digests = list(_digests(self, progress))
         order = sorted(range(len(digests)), key=digests.__getitem__)
-        self._check_unique([digests[row] for row in order], [self._paths[row] for row in order])
-        self._paths = [self._paths[row] for row in order]
+        self._raw = [self._raw[row] for row in order]
+        self._check_unique([digests[row] for row in order], [name for name, _ in self._raw])
         self._digests, self.apart = frozenset(digests), False
         text = modality.fingerprint_text.encode() + b"\0" + b"".join(sorted(digests))
         self.fingerprint = hashlib.sha256(text).hexdigest()
@@ -86,12 +89,12 @@ class UnlabelledFolder(FileSamples):
         self.apart = True
 
     def name(self, position: int) -> str:
-        """Return the path."""
-        return str(self._paths[position])
+        """Return the path, of a row also the line."""
+        return self._raw[position][0]
 
-    def file(self, position: int) -> Path:
-        """Return the path."""
-        return self._paths[position]
+    def file(self, position: int) -> Any:
+        """Return the raw example: the path, or what stands in the row."""
+        return self._raw[position][1]
 
     def _example(self, position: int) -> Array:
         try:
@@ -101,13 +104,13 @@ class UnlabelledFolder(FileSamples):
             raise DataError(error.problem, allowed=error.allowed, next_step="repair or remove the file") from error
 
     @staticmethod
-    def _check_unique(digests: list[bytes], paths: list[Path]) -> None:
+    def _check_unique(digests: list[bytes], names: list[str]) -> None:
         """Refuse copies rather than drop them: which of them traffic really holds is not ours to guess."""
         twice = [row for row in range(1, len(digests)) if digests[row] == digests[row - 1]]
         if twice:
-            pairs = "; ".join(f"{paths[row - 1]} and {paths[row]}" for row in twice[:_NAMED])
+            pairs = "; ".join(f"{names[row - 1]} and {names[row]}" for row in twice[:_NAMED])
             raise DataError(
-                f"{len(twice)} of {len(paths)} examples are copies of another, as the network sees them: {pairs}"
+                f"{len(twice)} of {len(names)} examples are copies of another, as the network sees them: {pairs}"
                 + (", ..." if len(twice) > _NAMED else "."),
                 allowed="each example once: a copy is no further evidence, and a certificate would count it as one",
                 next_step="remove all but one of each",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.data.lengths import sorted_by_length
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, VerificationError
 from sdcompress.modalities import Inputs
@@ -72,8 +74,9 @@ def exit_outputs(
         DataError: if there are no samples, or they do not fit the network.
         VerificationError: if an output is not finite.
     """
+    samples, back = sorted_by_length(samples, engine.modality)
     parts = batches(engine, samples, batch, progress, labelled=labelled)
-    return np.concatenate([check_finite(engine.exits(inputs)) for inputs, _ in parts], axis=1)
+    return np.concatenate([check_finite(engine.exits(inputs)) for inputs, _ in parts], axis=1)[:, back]
 
 
 def exit_signals(
@@ -99,34 +102,47 @@ def exit_signals(
         DataError: if there are no samples, or they do not fit the network.
         VerificationError: if an output is not finite.
     """
-    parts = []
+    parts, (samples, back) = [], sorted_by_length(samples, engine.modality)
     for inputs, _ in batches(engine, samples, batch, progress, labelled=labelled):
         signals = engine.signals(inputs, temperatures)
         _check_sums(np.stack([sum(exit_.columns.values()) for exit_ in signals]))
         parts.append(signals)
-    return tuple(map(Signals.joined, zip(*parts, strict=True)))
+    return tuple(Signals.joined(exit_).map(itemgetter(back)) for exit_ in zip(*parts, strict=True))
 
 
 def exit_signals_and_losses(
     engine: Engine,
     samples: Samples,
-    temperatures: Sequence[float],
+    temperatures: Sequence[float] | None = None,
     *,
-    unlabelled: bool,
+    unlabelled: bool = False,
+    reference: Array | None = None,
     progress: Progress | None = None,
 ) -> tuple[tuple[Signals, ...], Float]:
     """Return the signals of all exits, and the losses of their decisions, float32 [E, N].
 
+    Of decisions that are large, such as masks, no more than one batch is in memory; see ``Signals.condensed``.
+
     Args:
         engine: runs the artifact's graphs.
         samples: N of them.
-        temperatures: of every exit.
-        unlabelled: take losses against the last exit's decisions; targets are not used.
+        temperatures: of every exit; None: those of the artifact.
+        unlabelled: take losses against the last exit's decisions, or the reference; targets are not used.
+        reference: decisions of another network, [N, ...].
         progress: called with (samples done, all samples).
+
+    Raises:
+        DataError, VerificationError: as ``exit_signals``.
     """
-    signals = exit_signals(engine, samples, temperatures, labelled=not unlabelled, progress=progress)
-    targets = signals[-1].decision if unlabelled else samples.targets
-    return signals, exit_losses(engine.task, signals, targets)
+    parts, losses, done = [], [], 0
+    for inputs, targets in batches(engine, samples, 256, progress, labelled=not unlabelled):
+        signals = engine.signals(inputs, temperatures)
+        _check_sums(np.stack([sum(exit_.columns.values()) for exit_ in signals]))
+        others = signals[-1].decision if reference is None else reference[done : done + len(inputs)]
+        losses.append(exit_losses(engine.task, signals, others if unlabelled else targets))
+        parts.append(Signals.condensed(signals))
+        done += len(inputs)
+    return tuple(map(Signals.joined, zip(*parts, strict=True))), np.concatenate(losses, axis=1)
 
 
 def exit_losses(task: Task, signals: Sequence[Signals], targets: Array) -> Float:

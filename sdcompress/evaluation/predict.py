@@ -1,4 +1,4 @@
-"""Predict files one at a time, as a service does."""
+"""Predict the raw examples in files, one at a time, as a service does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -59,20 +60,21 @@ def predict(
     pictures: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[FilePrediction, ...]:
-    """Predict each file in a batch of one; a file that cannot be read gets its error, and the others are predicted.
+    """Predict each raw example in a batch of one; one that cannot be used gets its error, and the others are predicted.
 
     Args:
         engine: runs the network.
-        files: one raw example in each.
+        files: one raw example in each, such as an image, or one in each row, such as texts.
         top: number of outputs that a prediction names, if the task decides for one.
         pictures: folder for PNG files of the decisions, named after the files; None: no PNG files.
-        progress: called with (files done, all files).
+        progress: called with (examples done, all examples).
 
     Raises:
+        DataError: if a file of rows cannot be read.
         UsageError: if pictures are asked for, and the task decides nothing that can be drawn.
         StorageError: if they cannot be written.
     """
-    listed = tuple(files)
+    listed = [named for file in files for named in engine.modality.raw_examples(file)]
     # the first calls load codecs and allocate buffers, which is not the time of a file
     first = engine(engine.modality.collate(np.stack([next(iter(engine.modality.edge_cases().values()))])))
     if pictures is not None and first.picture(0) is None:
@@ -81,43 +83,43 @@ def predict(
             allowed="a task with masks, such as segmentation",
             next_step="leave --pictures out",
         )
-    names = _picture_names(listed, pictures)
+    names = _picture_names([name for name, _ in listed], pictures)
     with contextlib.suppress(InputError):
-        engine.preprocess(listed[:1])
+        engine.preprocess([raw for _, raw in listed[:1]])
     predictions = []
-    for done, (file, picture) in enumerate(zip(listed, names, strict=True), start=1):
-        predictions.append(_predicted(engine, file, top, picture))
+    for done, ((name, raw), picture) in enumerate(zip(listed, names, strict=True), start=1):
+        predictions.append(_predicted(engine, name, raw, top, picture))
         if progress:
             progress(done, len(listed))
     if broken := sum(prediction.error is not None for prediction in predictions):
-        warnings.warn(f"{broken} of {len(listed)} files have no prediction; see the error of each.", stacklevel=2)
+        warnings.warn(f"{broken} of {len(listed)} examples have no prediction; see the error of each.", stacklevel=2)
     return tuple(predictions)
 
 
-def _picture_names(files: Sequence[Path], folder: Path | None) -> list[Path | None]:
+def _picture_names(listed: Sequence[str], folder: Path | None) -> list[Path | None]:
     """Return a file for the picture of each prediction: the file's name, with a number where others have it too."""
     if folder is None:
-        return [None] * len(files)
+        return [None] * len(listed)
     seen: Counter[str] = Counter()
     names: list[Path | None] = []
-    for file in files:
-        seen[file.stem] += 1
-        names.append(folder / (file.stem + (f"-{seen[file.stem]}" if seen[file.stem] > 1 else "") + ".png"))
+    for stem in (Path(name).stem for name in listed):
+        seen[stem] += 1
+        names.append(folder / (stem + (f"-{seen[stem]}" if seen[stem] > 1 else "") + ".png"))
     return names
 
 
-def _predicted(engine: Engine, file: Path, top: int, picture: Path | None) -> FilePrediction:
+def _predicted(engine: Engine, name: str, raw: Any, top: int, picture: Path | None) -> FilePrediction:
     began = perf_counter()
     try:
-        inputs = engine.preprocess([file])
+        inputs = engine.preprocess([raw])
     except InputError as error:
         reason = error.__cause__ if isinstance(error.__cause__, InputError) else error  # without the index in the batch
-        return FilePrediction(file=str(file), error=reason.problem)
+        return FilePrediction(file=name, error=reason.problem)
     prepared = perf_counter()
     prediction = engine(inputs)
     ended = perf_counter()
     if not np.isfinite(prediction.outputs).all():
-        return FilePrediction(file=str(file), error="The network's outputs are not finite.")
+        return FilePrediction(file=name, error="The network's outputs are not finite.")
     if picture is not None:
         drawn = prediction.picture(0)
         assert drawn is not None, "asked before"
@@ -125,7 +127,7 @@ def _predicted(engine: Engine, file: Path, top: int, picture: Path | None) -> Fi
             picture.parent.mkdir(parents=True, exist_ok=True)
             picture.write_bytes(drawn)
     return FilePrediction(
-        file=str(file),
+        file=name,
         picture=None if picture is None else str(picture),
         stated=tuple(OutputValue(name=name, value=value) for name, value in prediction.stated(top)[0]),
         kind=prediction.kind,

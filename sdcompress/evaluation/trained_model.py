@@ -139,7 +139,7 @@ class TrainedModel:
             self.recipe.data.at(options.data_dir, download=options.download),
             seed=self.recipe.seed,
             task=self.recipe.task,
-            modality=self.recipe.modality,
+            modality=self.opened.modality.with_own_files(self.recipe.modality),
             fingerprint=self.data_fingerprint,
             stored_in=self.opened.path,
             trust_modules=options.trust_modules,

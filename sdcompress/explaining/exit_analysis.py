@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sdcompress.calibration.threshold_path import threshold_path
 from sdcompress.data.samples import Samples
-from sdcompress.evaluation.exit_outcomes import exit_losses, exit_signals
+from sdcompress.evaluation.exit_outcomes import exit_signals_and_losses
 from sdcompress.evaluation.paired import paired_difference
 from sdcompress.evaluation.strata import stratum_scores
 from sdcompress.explaining import early_exit
@@ -77,11 +77,12 @@ def collect(
         DataError: if there are no samples, or they do not fit the network.
         VerificationError: if an output is not finite.
     """
-    task, signals = engine.task, exit_signals(engine, samples, progress=progress)
+    task = engine.task
+    signals, loss = exit_signals_and_losses(engine, samples, progress=progress)
     return Outcomes(
         scores=scores(policy, signals),
         confidences=np.stack([exit_["max_prob"] for exit_ in signals]) if "max_prob" in task.signal_names else None,
-        loss=exit_losses(task, signals, samples.targets),
+        loss=loss,
         binary_loss=task.binary_loss,
         strata=task.strata(samples.targets),
     )
@@ -211,13 +212,9 @@ class ExitAnalysis:
         exit_index, strata, loss = self.exit_index, self.outcomes.strata, self.outcomes.loss
         if exit_index is None or strata is None:
             return ()
-        shares = early_exit.shares_by_stratum(exit_index, strata, len(self.names), len(names))
-        metrics = stratum_scores(names, strata, loss[exit_index, np.arange(len(exit_index))], loss[-1])
-        return tuple(
-            Stratum(shares=tuple(row.tolist()), **stratum.model_dump())
-            for row, stratum in zip(shares, metrics, strict=True)
-            if stratum.samples
-        )
+        scores = stratum_scores(names, strata, loss[exit_index, np.arange(len(exit_index))], [*loss], exit_index)
+        fields = set(Stratum.model_fields)
+        return tuple(Stratum(**score.model_dump(include=fields)) for score in scores if score.samples)
 
     def overthinking(self, exit_index: Exits | None) -> Overthinking | None:
         """Return the cost of computation after the lowest loss; None with one exit or without ``exit_index``.

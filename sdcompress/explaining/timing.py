@@ -118,7 +118,7 @@ def measure(engine: Engine, samples: Samples) -> Timing:
 def _decision_ms(engine: Engine, samples: Samples) -> float:
     """Return the median extra ms of a decision by the policy, compared with a forced exit."""
     chosen = np.linspace(0, len(samples) - 1, min(_SAMPLES, len(samples))).astype(np.int64)
-    inputs, last = engine.preprocess(samples.examples(chosen)), len(engine.exit_names) - 1
+    inputs, last = engine.modality.collate(samples.examples(chosen)), len(engine.exit_names) - 1
     extra_ms = []
     for row in range(len(inputs)):
         sample = inputs[row : row + 1]

@@ -20,6 +20,7 @@ from sdcompress.exporting.epsilons import keep_epsilons
 from sdcompress.exporting.torchscript_export import torchscript_export
 from sdcompress.modalities import Inputs, Modality
 from sdcompress.onnx_graph.edit import strip_metadata
+from sdcompress.onnx_graph.reshapes import store_reshapes
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 
 __all__ = ["BATCH", "axis_sizes", "export_all_exits", "output_name"]
@@ -55,6 +56,7 @@ def export_all_exits(
     _check_size(net)
     _check_statistics(net)
     with _quiet_exporter(), contextlib.ExitStack() as stack:
+        stack.enter_context(_products_for_attention(net))
         # also below 18, as a check: it refuses networks that tracing would export wrongly without an error
         newer = max(opset, DYNAMO_OPSET)
         try:
@@ -66,6 +68,7 @@ def export_all_exits(
         if opset < DYNAMO_OPSET:
             model = torchscript_export(net, modality.tensors, example, outputs, opset=opset)
     model = strip_metadata(model)
+    store_reshapes(model)
     _check_axes(model, modality, outputs)
     return model
 
@@ -143,6 +146,28 @@ def _unfused_attention(net: nn.Module) -> Iterator[bool]:
     finally:
         for module in fused:
             module.fused_attn = True  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def _products_for_attention(net: nn.Module) -> Iterator[None]:
+    """Compute transformers' attention by matrix products and a softmax within the block.
+
+    The exporter makes more nodes of the fused operator, among them a test for NaN of every weight: 4 % of the time of
+    MiniLM at 25 tokens, 8 % at 128 (ONNX Runtime 1.32, one thread of an EPYC).
+    """
+    fused = {module: module.config._attn_implementation for module in net.modules() if _is_fused(module)}  # type: ignore[union-attr]  # noqa: SLF001 - no public name to read
+    try:
+        for module in fused:
+            module.set_attn_implementation("eager")  # type: ignore[operator]
+        yield
+    finally:
+        for module, implementation in fused.items():
+            module.set_attn_implementation(implementation)  # type: ignore[operator]
+
+
+def _is_fused(module: nn.Module) -> bool:
+    config = getattr(module, "config", None)
+    return hasattr(module, "set_attn_implementation") and getattr(config, "_attn_implementation", "eager") != "eager"
 
 
 def _check_size(net: nn.Module) -> None:

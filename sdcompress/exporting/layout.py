@@ -116,6 +116,7 @@ def write_layout(layout: LayoutGraphs, facts: ExportFacts, records: tuple[Parity
     """
     for name, data in layout.graphs.items():
         (folder / name).write_bytes(data)
+    facts.modality.copy_files(folder)
     order = list(facts.metrics)
     outputs = facts.golden.outputs[[order.index(exit_) for exit_ in layout.exits]]
     Golden(facts.golden.examples, facts.golden.targets, outputs).save(folder / "golden.npz", facts.modality)

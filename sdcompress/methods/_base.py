@@ -60,7 +60,7 @@ class Needs:
         mixing: mixup and CutMix may be on; a memory of each sample forbids it.
         dropout: the network must have dropout or stochastic depth.
         view: further samples that the network sees in each step.
-        average: decay of an average of the weights that teaches, 0 = none.
+        average: decay of the EMA teacher's weights; 0: there is no such teacher.
     """
 
     tasks: tuple[str, ...] | None = None

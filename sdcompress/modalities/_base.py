@@ -3,62 +3,35 @@
 from __future__ import annotations
 
 import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
-from sdcompress.errors import InputError, RecipeError, brief, nearest
+from sdcompress.errors import InputError, UsageError
+from sdcompress.modalities._inputs import Array, Inputs, checked_input
+from sdcompress.modalities._settings import check_names, checked
 from sdcompress.schema import recipe
-from sdcompress.schema.base import Frozen, explain
-from sdcompress.schema.graphs import Tensor
+from sdcompress.schema.base import Frozen
+from sdcompress.schema.graphs import FileEntry, Tensor
 from sdcompress.schema.manifest import RegistryEntry
+from sdcompress.storage import sha256_of
 
 if TYPE_CHECKING:
     from torch import Generator
     from torch import Tensor as Values
+    from typing_extensions import Self
 
     from sdcompress.modalities._mixing import Mixing
 
-__all__ = ["Array", "Augment", "AugmentationSettings", "Inputs", "Modality", "check_names", "checked"]
-
-Array = npt.NDArray[Any]
-Checked = TypeVar("Checked")
-
-
-class Inputs:
-    """The arrays of one batch by the names of a graph's inputs; ``inputs[:8]`` takes rows of all of them.
-
-    Where there is one input it is also an array to numpy: ``np.asarray(inputs)``.
-
-    Args:
-        arrays: name -> array [B, ...], all of one B.
-    """
-
-    __slots__ = ("arrays",)
-
-    def __init__(self, arrays: Mapping[str, Any]) -> None:
-        self.arrays = arrays
-
-    @classmethod
-    def joined(cls, parts: Sequence[Inputs]) -> Inputs:
-        """The rows of several batches, one after the other."""
-        return cls({name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays})
-
-    def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
-
-    def __getitem__(self, rows: slice | npt.NDArray[np.integer] | Sequence[int]) -> Inputs:
-        return Inputs({name: array[rows] for name, array in self.arrays.items()})
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        (array,) = self.arrays.values()
-        return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
+__all__ = ["Augment", "AugmentationSettings", "Modality"]
 
 
 class AugmentationSettings(Frozen):
@@ -127,7 +100,8 @@ class Modality(ABC):
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)  # of fields, wherever they are from
     suffixes: ClassVar[frozenset[str]] = frozenset()
-    """Endings of files, in lower case with the dot, that are raw examples; none: it has no files."""
+    """Endings of files, in lower case with the dot, that are raw examples or hold some; none: it has no files."""
+    _folder: ClassVar[Path | None] = None  # where its files lie; set for each of them by located
     augmentation: ClassVar[type[AugmentationSettings]] = AugmentationSettings
 
     @classmethod
@@ -169,6 +143,42 @@ class Modality(ABC):
         """What a manifest writes of it; the name is that of its module."""
         return RegistryEntry(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
+    def located(self, folder: Path) -> Self:
+        """The same modality, whose files lie in this folder: what opens a checkpoint or an artifact calls it."""
+        located = copy(self)
+        object.__setattr__(located, "_folder", folder.absolute())  # where a file lies is no parameter
+        return located
+
+    def path(self, entry: FileEntry) -> Path:
+        """Where a file of its parameters lies.
+
+        Raises:
+            UsageError: if it was made from a manifest alone.
+        """
+        if self._folder is None:
+            raise UsageError(
+                f"The modality '{self.record.name}' needs its file {entry.file}, and nothing says where it lies.",
+                next_step="open the artifact or the checkpoint: sdcompress.open(FOLDER)",
+            )
+        return self._folder / entry.file
+
+    def with_own_files(self, section: recipe.Modality) -> recipe.Modality:
+        """Return a recipe's section that names files of this content: its own, or the copies that came along.
+
+        A stored recipe names files of the machine that it was trained on.
+        """
+        moved = {
+            name: str(self.path(entry))
+            for name, entry in self.record.files.items()
+            if name in section.parameters and not _holds(Path(str(section.parameters[name])), entry)
+        }
+        return section.model_copy(update=moved)
+
+    def copy_files(self, folder: Path) -> None:
+        """Copy the files of its parameters, which checkpoints and artifacts carry along."""
+        for entry in self.record.files.values():
+            shutil.copyfile(self.path(entry), folder / entry.file)
+
     @property
     def fingerprint_text(self) -> str:
         """The text that stands for the preparation of examples in the fingerprints of data."""
@@ -202,6 +212,42 @@ class Modality(ABC):
         Raises:
             InputError: if it cannot be used.
         """
+
+    def examples(self, raw: Sequence[Any]) -> Any:
+        """All examples of a data set whose raw examples lie in memory; rows are taken by ``examples[indices]``.
+
+        Args:
+            raw: N raw examples that ``check_raw`` takes.
+        """
+        return np.stack([self.example(one) for one in raw])
+
+    def raw_examples(self, file: Path) -> Iterable[tuple[str, Any]]:
+        """The raw examples of a file, each with a name for messages; here the file itself is one.
+
+        Args:
+            file: ends in one of ``suffixes``, or the user says that it holds raw examples.
+
+        Raises:
+            DataError: if the file cannot be read as a list of raw examples.
+        """
+        return [(str(file), file)]
+
+    def labelled_rows(self, file: Path, label: str) -> Iterable[tuple[str, Any, Any]]:  # noqa: ARG002 - for tables
+        """The raw examples of a table, each with a name for messages and its label as the file has it.
+
+        Args:
+            file: a table.
+            label: the column of the labels.
+
+        Raises:
+            UsageError: if files of this modality have no rows.
+            DataError: if the table cannot be read.
+        """
+        raise UsageError(
+            f"{file} is a file, and a file of the modality '{self.record.name}' says no label.",
+            allowed="a folder that holds a folder for each class, by its name",
+            next_step="name the folder",
+        )
 
     def decode(self, raw: Any) -> Any:
         """One raw example as a program that calls the network has it in memory, from which preparation is timed.
@@ -237,6 +283,19 @@ class Modality(ABC):
             DataError: if they do not fit the network.
         """
 
+    @property
+    def varies(self) -> bool:
+        """Whether inputs have named axes beside the batch, so that examples of one batch are padded to one size."""
+        return any(isinstance(axis, str) for tensor in self.tensors for axis in tensor.shape[1:])
+
+    def lengths(self, examples: Any) -> npt.NDArray[np.int64]:
+        """How long each example is along the axes that vary, int64 [B]; batches of like lengths waste no padding.
+
+        Args:
+            examples: B of them.
+        """
+        return np.zeros(len(examples), np.int64)
+
     def check(self, inputs: Any) -> Inputs:
         """The inputs of a call, C-contiguous.
 
@@ -249,7 +308,7 @@ class Modality(ABC):
         tensors, named = self.tensors, inputs.arrays if isinstance(inputs, Inputs) else inputs
         if not isinstance(named, Mapping):
             named = {tensors[0].name: named}
-        arrays = {tensor.name: _checked(named.get(tensor.name), tensor) for tensor in tensors}
+        arrays = {tensor.name: checked_input(named.get(tensor.name), tensor) for tensor in tensors}
         if len({len(array) for array in arrays.values()}) > 1:
             raise InputError(
                 "The inputs have "
@@ -298,6 +357,11 @@ class Modality(ABC):
         """
 
     @property
+    def limits_text(self) -> str:
+        """What the edge cases reach, in words, for the error about a network that cannot take them."""
+        return "its edge cases"
+
+    @property
     def packed(self) -> Mapping[str, tuple[str, int]]:
         """Name -> dtype and number of axes of each array that ``pack`` gives; here of one array of examples."""
         example = np.asarray(next(iter(self.edge_cases().values())))
@@ -321,11 +385,17 @@ class Modality(ABC):
         return f"prepared as the modality {self.record.name} of sdcompress does"
 
     def card_code(self) -> str:
-        """Python source without sdcompress for the artifact's card: imports, and ``inputs_of(path)``.
+        """Python source without sdcompress for the artifact's card: imports, and ``inputs_of(argument)``.
 
-        ``inputs_of`` takes a file's path and returns the inputs by name, each [1, ...]. Empty: the card has no program.
+        ``inputs_of`` takes what ``card_argument`` says, such as a file's path, and returns the inputs by name, each
+        [1, ...]. It runs in the artifact's folder. Empty: the card has no program.
         """
         return ""
+
+    @property
+    def card_argument(self) -> str:
+        """What the program of the card is called with, as its usage says; ``inputs_of`` takes it."""
+        return "FILE"
 
     def _one_of_batch(self, raw: Any, at: int) -> Array:
         """One raw example of a batch; an error says which."""
@@ -340,59 +410,7 @@ class Modality(ABC):
             ) from error
 
 
-def check_names(given: Iterable[str], known: Iterable[str], section: str, modality: str, *general: str) -> None:
-    """Refuse parameters that a section of the recipe does not have for a modality.
-
-    Raises:
-        RecipeError: names the first, and all that are allowed.
-    """
-    allowed = (*general, *known)
-    for name in given:
-        if name not in allowed:
-            guess = nearest(name, allowed)
-            raise RecipeError(
-                f"{section}.{brief(name)} is set, and the modality '{modality}' has no such parameter."
-                + (f" Did you mean '{guess}'?" if guess else ""),
-                allowed=", ".join(allowed) or "none",
-                next_step=f"leave {section}.{brief(name)} out, or correct it; see 'sdcompress list modalities'",
-            )
-
-
-def checked(kind: TypeAdapter[Checked], parameters: Mapping[str, Any], section: str) -> Checked:
-    """Return parameters of a section of the recipe as their type.
-
-    Raises:
-        RecipeError: if one is missing, or a value cannot be used.
-    """
-    try:
-        return kind.validate_python(dict(parameters))
-    except ValidationError as error:
-        raise explain(error, object, f"the recipe's {section}", _refused) from error
-
-
-def _refused(problem: str, *, allowed: str, next_step: str) -> RecipeError:  # noqa: ARG001 - explain's is for closed sections
-    return RecipeError(problem, allowed=allowed, next_step="correct it; see 'sdcompress list modalities'")
-
-
-def _checked(array: Any, tensor: Tensor) -> Array:
-    """An input of a call, C-contiguous."""
-    sizes = tensor.shape[1:]
-    if not isinstance(array, np.ndarray):
-        problem, step = f"is a {type(array).__name__}, not an array.", "make it with engine.preprocess"
-    elif array.dtype != tensor.dtype and array.dtype.kind == np.dtype(tensor.dtype).kind:
-        problem, step = f"is {array.dtype}.", f"convert it: inputs.astype(numpy.{tensor.dtype})"
-    elif array.dtype != tensor.dtype:
-        problem, step = f"is {array.dtype}.", "make it with engine.preprocess, which takes raw examples"
-    elif array.ndim == len(sizes):
-        problem, step = f"has the shape {list(array.shape)}: one sample, no batch.", "give inputs[None]"
-    elif array.ndim != len(tensor.shape) or any(
-        isinstance(size, int) and size != given for size, given in zip(sizes, array.shape[1:], strict=True)
-    ):
-        problem, step = f"has the shape {list(array.shape)}.", "make it with engine.preprocess"
-    else:
-        return np.ascontiguousarray(array)
-    raise InputError(
-        f"The input '{tensor.name}' {problem}",
-        allowed=f"{tensor.dtype} of shape [B, {', '.join(map(str, sizes))}]",
-        next_step=step,
-    )
+def _holds(path: Path, entry: FileEntry) -> bool:
+    """Whether a file, or the one of the entry's name in a folder, is that of the entry."""
+    file = path / entry.file if path.is_dir() else path
+    return file.is_file() and file.stat().st_size == entry.bytes and sha256_of(file) == entry.sha256

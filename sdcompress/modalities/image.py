@@ -13,12 +13,14 @@ from PIL import Image as Pillow
 from pydantic import TypeAdapter
 
 from sdcompress.errors import DataError, InputError, RecipeError
-from sdcompress.modalities._base import Augment, AugmentationSettings, Inputs, Modality, checked
+from sdcompress.modalities._base import Augment, AugmentationSettings, Modality
 from sdcompress.modalities._card import card_code, card_text
 from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.modalities._image_files import check_picture, open_picture
 from sdcompress.modalities._image_settings import ImageAugmentation, ImageSettings
+from sdcompress.modalities._inputs import Inputs
 from sdcompress.modalities._preprocess import Preprocess, sized_geometry
+from sdcompress.modalities._settings import checked
 from sdcompress.schema import recipe
 from sdcompress.schema.graphs import Tensor
 

@@ -13,24 +13,30 @@ from sdcompress.models.multiexit import Tap
 __all__ = ["is_map", "pooling", "tap"]
 
 
-def tap(point: CutPoint, backbone: nn.Module, image: tuple[int, int, int] | None) -> Tap:
+def tap(
+    point: CutPoint, backbone: nn.Module, image: tuple[int, int, int] | None, mask_length: int | None = None
+) -> Tap:
     """Return a tap at a cut point, its map as [B, C, H, W] or [B, N, C] whatever the backbone has.
 
     Args:
         point: where.
         backbone: asked for timm's ``output_fmt`` where a shape could be read both ways.
         image: (C, H, W) that the backbone was traced with; None: its inputs are no picture, and maps stay as they are.
+        mask_length: N of the padding mask [B, N] that the backbone was traced with; None: there is none.
     """
     if image is not None and len(point.shape) == 3 and _channels_last(point.shape, backbone, image):
         height, width, channels = point.shape
         return Tap(point.name, (channels, height, width), channels_last=True)
-    return Tap(point.name, point.shape)
+    return Tap(point.name, point.shape, masked=len(point.shape) == 2 and point.shape[0] == mask_length)
 
 
-def is_map(point: CutPoint, image: tuple[int, int, int] | None) -> bool:
-    """Return whether an output is tokens or, as far as its shape tells, a picture (NesT's blocks of tokens are not)."""
+def is_map(point: CutPoint, image: tuple[int, int, int] | None, mask_length: int | None = None) -> bool:
+    """Return whether an output is tokens or, as far as its shape tells, a picture (NesT's blocks of tokens are not).
+
+    With a padding mask [B, N] of tokens, N is the first axis of a sample (SqueezeBERT's layers have [B, C, N]).
+    """
     if image is None:
-        return True
+        return mask_length is None or mask_length not in point.shape[1:]
     sizes = (point.shape[1:], point.shape[:2])
     return len(point.shape) == 2 or any(max(size) <= 4 or _distortion(size, image) < log(1.5) for size in sizes)
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from sdcompress.errors import RecipeError
 
-__all__ = ["MacCounter", "Trace", "evaluating", "trace"]
+__all__ = ["MacCounter", "Trace", "evaluating", "main_output", "trace", "with_main_output"]
 
 # What tracing raises for code that it cannot follow; anything else is a bug of ours and keeps its traceback.
 _TRACING_ERRORS = (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, KeyError)
@@ -43,6 +43,7 @@ class Trace:
 
     def __init__(self, program: ExportedProgram) -> None:
         self.order = _between_input_and_output(program)
+        self._light = _light(program, self.order)
         self._position = {node: i for i, node in enumerate(self.order)}
         self._last_use = [
             max((self._position.get(user, len(self.order)) for user in node.users if self._matters(user)), default=i)
@@ -54,6 +55,9 @@ class Trace:
     def cuts(self) -> Iterator[tuple[list[str], tuple[int, ...], float]]:
         """Each value after which nothing older is needed: modules that end there, its shape, share of the MACs.
 
+        In a network of several inputs an input, such as a mask, and what is computed of it without weights do not
+        count: a cut hands them on beside the value.
+
         The modules are in order of execution, so that the last is the outermost of those that hold one another.
         A value that is overwritten in place later is excluded: a kept reference to it would hold other numbers.
         """
@@ -63,7 +67,8 @@ class Trace:
                 names = [str(member.args[1]) for member in self._same_value(node)]
                 if not _overwritten(node):
                     yield names, tuple(node.meta["val"].shape), self._macs[i] / max(1, self._macs[-1])
-            needed_until = max(needed_until, self._last_use[i])
+            if node not in self._light:
+                needed_until = max(needed_until, self._last_use[i])
 
     def _matters(self, user: fx.Node) -> bool:
         return user in self._position or user.op == "output"
@@ -101,6 +106,17 @@ def trace(backbone: nn.Module, example: tuple[Tensor, ...]) -> Trace:
     return Trace(program)
 
 
+def main_output(output: Any) -> Tensor | None:
+    """The floats that a module gives: its output, or the first of a tuple (as transformers' layers have it)."""
+    first = output[0] if type(output) is tuple and output else output
+    return first if isinstance(first, Tensor) and first.is_floating_point() else None
+
+
+def with_main_output(output: Any, value: Tensor) -> Any:
+    """The output of a module with other floats in the place of ``main_output``."""
+    return (value, *output[1:]) if type(output) is tuple else value
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; every submodule gets its own mode back.
@@ -122,11 +138,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def _marked(backbone: nn.Module) -> Iterator[None]:
     def marker(name: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Tensor | None:
-            if isinstance(output, Tensor) and output.is_floating_point():
-                marked: Tensor = _mark(output, name)
-                return marked
-            return None
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            value = main_output(output)
+            return None if value is None else with_main_output(output, _mark(value, name))
 
         return hook
 
@@ -136,6 +150,19 @@ def _marked(backbone: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _light(program: ExportedProgram, order: list[fx.Node]) -> set[fx.Node]:
+    """The inputs of a network of several, and what is computed of them without weights; nothing where there is one."""
+    specs = program.graph_signature.input_specs
+    if sum(spec.kind is InputKind.USER_INPUT for spec in specs) < 2:
+        return set()
+    weights = {spec.arg.name for spec in specs if spec.kind is InputKind.PARAMETER}
+    learned: set[fx.Node] = set()
+    for node in program.graph.nodes:
+        if node.name in weights or any(source in learned for source in node.all_input_nodes):
+            learned.add(node)
+    return {node for node in order if node not in learned}
 
 
 def _is_marker(node: fx.Node) -> bool:

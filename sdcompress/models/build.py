@@ -15,7 +15,7 @@ from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.models.cutpoints import before, choose, cut_points, deepest, named
 from sdcompress.models.heads import ROOM as HEADS
 from sdcompress.models.heads._base import Head
-from sdcompress.models.inputs import example_inputs, picture_size
+from sdcompress.models.inputs import example_inputs, mask_position, picture_size
 from sdcompress.models.multiexit import MultiExit, Tap
 from sdcompress.models.output_layer import output_layer
 from sdcompress.schema import graphs, recipe
@@ -54,7 +54,9 @@ def build(
     last_layer = output_layer(backbone, example, outputs)
     if not (heads or maps):
         return MultiExit(backbone, output_layer=last_layer)
-    points = [point for point in cut_points(backbone, example) if _feature_layout.is_map(point, image)]
+    mask = mask_position(inputs)
+    length = None if mask is None else example[mask].shape[1]
+    points = [point for point in cut_points(backbone, example) if _feature_layout.is_map(point, image, length)]
     if len(outputs) > 1:
         points = before(points, last_layer)
     if not points:
@@ -64,11 +66,17 @@ def build(
             next_step="train without exits (a method such as 'baseline'), or choose another backbone in model.name",
         )
     chosen = named(points, exits.modules) if exits.modules else choose(points, exits.count)
-    taps = [_feature_layout.tap(point, backbone, image) for point in chosen]
-    last = _feature_layout.tap(deepest(points), backbone, image)
-    tapped = [_head(exits, tap, last, outputs, backbone) for tap in taps] if heads else []
-    equilibrium = exits.gradient_scaling == "equilibrium"
-    return MultiExit(backbone, output_layer=last_layer, taps=taps, heads=tapped, deepest=last, equilibrium=equilibrium)
+    taps = [_feature_layout.tap(point, backbone, image, length) for point in chosen]
+    last = _feature_layout.tap(deepest(points), backbone, image, length)
+    return MultiExit(
+        backbone,
+        output_layer=last_layer,
+        taps=taps,
+        heads=[_head(exits, tap, last, outputs, backbone) for tap in taps] if heads else [],
+        deepest=last,
+        mask=mask,
+        equilibrium=exits.gradient_scaling == "equilibrium",
+    )
 
 
 def pretrained_config(
@@ -135,16 +143,16 @@ def _backbone(model: recipe.Model, outputs: tuple[int, ...], inputs: Sequence[gr
 def _family_arguments(name: str, family: Any, inputs: Sequence[graphs.Tensor]) -> dict[str, Any]:
     """Return how inputs are passed to a family: ``image=(C, H, W)`` for a picture, else ``inputs=``."""
     image = picture_size(inputs)
-    if image is not None:
-        return {"image": image}
-    if "image" in inspect.signature(family).parameters:
+    for_pictures = "image" in inspect.signature(family).parameters
+    if for_pictures != (image is not None):
         shapes = ", ".join(f"{tensor.name} {tensor.dtype} {list(tensor.shape)}" for tensor in inputs)
         raise RecipeError(
-            f"The backbone '{name}' takes pictures, and the data's inputs are {shapes}.",
-            allowed="a backbone for these inputs, such as a function of your own that takes 'inputs'",
+            f"The backbone '{name}' takes {'' if for_pictures else 'no '}pictures, and the data's inputs are {shapes}.",
+            allowed="a backbone for these inputs, such as a function of your own"
+            + (" that takes 'inputs'" if for_pictures else ""),
             next_step="choose another backbone in model.name, see docs/adding/model.md",
         )
-    return {"inputs": tuple(inputs)}
+    return {"inputs": tuple(inputs)} if image is None else {"image": image}
 
 
 def _users(model: recipe.Model, classes: int, inputs: Sequence[graphs.Tensor]) -> object:

@@ -29,8 +29,8 @@ class CutPoint:
         name: the outermost module that ends here.
         shape: shape of its output without the batch axis, as the backbone has it.
         fraction: share of the backbone's MACs spent up to here, 0..1.
-        level: how deep it lies among the modules; one whose parts learn nothing lies one deeper, so that the end of a
-            stage lies higher than a norm beside it.
+        level: nesting depth of the module, plus 1 where no submodule has parameters, so that the end of a stage is
+            preferred to a norm beside it.
         aliases: other modules with the same output.
     """
 

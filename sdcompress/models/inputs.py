@@ -9,9 +9,10 @@ from torch import Tensor
 
 from sdcompress.schema import graphs
 
-__all__ = ["example_inputs", "picture_size"]
+__all__ = ["example_inputs", "mask_position", "picture_size"]
 
 _LENGTH = 16  # of a varying axis besides the batch
+_MASK = "attention_mask"  # as Hugging Face names it
 
 
 def example_inputs(
@@ -41,3 +42,8 @@ def picture_size(tensors: Sequence[graphs.Tensor]) -> tuple[int, int, int] | Non
         return None
     channels, height, width = sizes
     return channels, height, width
+
+
+def mask_position(tensors: Sequence[graphs.Tensor]) -> int | None:
+    """The position of the padding mask ``attention_mask`` [B, N], 0 at tokens that are padding; None: there is none."""
+    return next((at for at, tensor in enumerate(tensors) if tensor.name == _MASK and len(tensor.shape) == 2), None)

@@ -78,8 +78,11 @@ class _Symbol(NDArrayOperatorsMixin):
         self.trace, self.name, self.dtype, self.ndim = trace, name, dtype, ndim
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> _Symbol:
-        if ufunc is np.logical_and and method == "reduce" and options == {"axis": tuple(range(1, self.ndim))}:
-            return self.trace.all_of_each(self)
+        if method == "reduce" and options == {"axis": tuple(range(1, self.ndim))}:
+            if ufunc is np.logical_and:
+                return self.trace.all_of_each(self)
+            if ufunc is np.maximum:
+                return self.trace.largest_of_each(self)
         if method != "__call__" or options:
             raise self.trace.refused(f"it calls {ufunc.__name__} with {', '.join(options) or method}")
         return self.trace.apply(ufunc, inputs)
@@ -103,7 +106,12 @@ class _Trace:
         }
         task = self._task
         decision: Any = _Symbol(self, names.decision, task.decision_dtype, 1 + len(task.decision_shape))
-        return Signals(columns, decision)
+        return Signals(columns, decision, task.resolution)
+
+    def largest_of_each(self, numbers: _Symbol) -> _Symbol:
+        """The largest number of each row of float32 [batch, ...], float32 [batch]."""
+        rows = self._node("Flatten", numbers.name, axis=1)
+        return _Symbol(self, self._node("ReduceMax", rows, self._constant(np.array([1])), keepdims=0), numbers.dtype)
 
     def all_of_each(self, flags: _Symbol) -> _Symbol:
         """Whether all flags of each row are set: of bool [batch, ...] those of one row, bool [batch]."""
@@ -115,7 +123,7 @@ class _Trace:
         """Return the result of a ufunc, as numpy would have it."""
         if ufunc not in _OPERATORS:
             raise self.refused(f"it uses numpy's {ufunc.__name__}")
-        kinds = [_kind(value) for value in inputs]
+        kinds = [_kind(value, self._task.resolution) for value in inputs]
         *loop, result = ufunc.resolve_dtypes((*kinds, None))
         ranks = {value.ndim for value in inputs if isinstance(value, _Symbol)}
         if len(ranks) > 1:
@@ -155,13 +163,13 @@ class _Trace:
         return name
 
 
-def _kind(value: Any) -> Any:
+def _kind(value: Any, resolution: Any) -> Any:
     """What numpy resolves dtypes by; Python's numbers have no dtype of their own."""
     if isinstance(value, _Symbol):
         return value.dtype
     if type(value) in {int, float}:
         return type(value)
     array = np.asarray(value)
-    if array.ndim:
+    if array.ndim and not np.array_equal(array, resolution):
         raise TypeError(f"an array of shape {array.shape} among the constants")
     return array.dtype

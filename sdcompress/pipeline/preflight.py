@@ -9,10 +9,10 @@ from sdcompress.errors import RecipeError, SetupError, UnknownNameError, UsageEr
 from sdcompress.exporting.export_spec import kept_exits
 from sdcompress.exporting.preflight import check_export
 from sdcompress.machine import check_threads
+from sdcompress.policies import policy_class
 from sdcompress.progress import Progress
 from sdcompress.runtime.open import USUAL
 from sdcompress.schema.recipe import Recipe
-from sdcompress.tasks import task_class
 
 __all__ = ["check_data", "check_recipe"]
 
@@ -25,7 +25,7 @@ def check_recipe(recipe: Recipe) -> None:
             that of the artifacts, or a precision cannot be written or run on this machine.
         UnknownNameError: if there is no such exit, method, exit policy or precision.
         UsageError: if bench.threads is more than this machine runs at once, the exit policy does not serve this number
-            of exits or this task, or only the last exit is kept.
+            of exits, or only the last exit is kept.
     """
     with requires_extra("train"):
         from sdcompress.training.check_recipe import check_recipe as check_training  # torch
@@ -49,7 +49,7 @@ def check_recipe(recipe: Recipe) -> None:
     if {"cascade", "all"} & set(recipe.export.layouts):
         kept = kept_exits(known, recipe.export.keep_exits, next_step="correct export.keep_exits in the recipe")
         if "cascade" in recipe.export.layouts:
-            check_policy(recipe.calibrate, len(kept), task_class(recipe.task.name))
+            check_policy(recipe.calibrate, len(kept), None)
     if "single" not in recipe.export.layouts:
         return
     for name in recipe.export.truncate_at:
@@ -97,7 +97,7 @@ def check_data(recipe: Recipe, load: DatasetCache, progress: Progress | None = N
     Raises:
         RecipeError: if no sample is held out to check an export, or too few to choose thresholds, or the network does
             not meet the needs of a method, or cannot be trained with this batch size.
-        UsageError, ParityError: if a network cannot be exported.
+        UsageError, ParityError: if a network cannot be exported, or the task lacks the signals of the exit policy.
         DataError: if the data is missing or broken.
     """
     with requires_extra("train"):
@@ -108,6 +108,8 @@ def check_data(recipe: Recipe, load: DatasetCache, progress: Progress | None = N
         check_with_data(recipe.model_copy(update={"method": spec}), dataset)
     validation, test = len(dataset.val), len(dataset.test)
     calibrates = methods.build(recipe.method).needs.exits and "cascade" in recipe.export.layouts
+    if calibrates:
+        dataset.task.check_names(policy_class(recipe.calibrate.policy).needs, recipe.calibrate.policy)
     judges = bool(recipe.quantize.precisions)
     if judges:
         with requires_extra("quantize"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from sdcompress.tasks import Task
 __all__ = ["ROOM", "default_policy", "exit_index_of", "gates", "policy_class", "restore", "scores"]
 
 ROOM = "sdcompress.policies"
-_DEFAULT = "max_prob"
+_DEFAULTS = ("max_prob", "entropy", "settled")  # the last needs no signal
 
 
 def policy_class(kind: str) -> type[ExitPolicy]:
@@ -32,12 +31,9 @@ def policy_class(kind: str) -> type[ExitPolicy]:
 
 
 def default_policy(task: Task) -> ExitPolicy:
-    """Return the policy for a task where none was chosen: ``max_prob``, or else the first that needs no fit."""
-    for kind in (_DEFAULT, *registry.names(ROOM)):
-        policy = policy_class(kind)
-        if not fields(policy) and set(policy.needs) <= set(task.signal_names):
-            break
-    return policy()
+    """Return the policy for a task where none was chosen: the first of ``_DEFAULTS`` that its signals allow."""
+    kind = next(kind for kind in _DEFAULTS if not task.missing(policy_class(kind).needs))
+    return policy_class(kind)()
 
 
 def restore(kind: str, parameters: Mapping[str, Any], task: Task, exits: int = 1) -> ExitPolicy:

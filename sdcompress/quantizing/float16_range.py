@@ -32,11 +32,16 @@ def clip_fills(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     clipped = copy_model(model)
     stored = {tensor.name: tensor for tensor in clipped.graph.initializer}
+    # a selected mask is added to scores, perhaps in a later segment
+    added = {value.name for value in clipped.graph.output}
+    added |= {name for node in clipped.graph.node if node.op_type in {"Add", "Sub"} for name in node.input}
     copies: dict[str, np.ndarray] = {}
     for node in clipped.graph.node:
         if node.op_type not in _FILL_INPUTS:
             continue
         positions, largest = _FILL_INPUTS[node.op_type]
+        if node.op_type == "Where" and added & set(node.output):
+            largest = _LARGEST / 2
         for position in range(len(node.input)) if positions is None else positions:
             name = node.input[position] if position < len(node.input) else ""
             if name not in stored or stored[name].data_type != onnx.TensorProto.FLOAT:

@@ -40,7 +40,9 @@ _OPTIONS = {
 }
 
 
-def quantize_integers(segment: FloatSegment, activations: QuantType, options: dict[str, Any]) -> onnx.ModelProto:
+def quantize_integers(
+    segment: FloatSegment, activations: QuantType, options: dict[str, Any], *, tokens_between: bool = True
+) -> onnx.ModelProto:
     """Return a copy with pairs of QuantizeLinear and DequantizeLinear around all nodes that compute in integers.
 
     A weight's code q, -64..64, means scale * q, where scale is an output channel's largest weight over 64. Weights use
@@ -51,6 +53,7 @@ def quantize_integers(segment: FloatSegment, activations: QuantType, options: di
         segment: to be rewritten.
         activations: type of their codes; each tensor has one scale, from its range on training images.
         options: further options of the quantizer.
+        tokens_between: also quantise what lies between products of tokens: their outputs, and sums of tokens.
     """
     float_model = _one_axis_per_weight(segment.model)
     extract_padding(float_model.graph)
@@ -68,9 +71,12 @@ def quantize_integers(segment: FloatSegment, activations: QuantType, options: di
             tensors_range=_tensors_data(ranges),
             nodes_to_quantize=[],
             nodes_to_exclude=_excluded(float_model.graph, segment.output_layers)
-            + _not_finite(float_model.graph, ranges),
+            + _not_finite(float_model.graph, ranges)
+            + ([] if tokens_between else _token_sums(float_model.graph)),
             op_types_to_quantize=list(_OPERATORS),
-            extra_options=_OPTIONS | options,
+            extra_options=_OPTIONS
+            | ({} if tokens_between else {"OpTypesToExcludeOutputQuantization": ["MatMul"]})
+            | options,
         )
         quantizer.quantize_model()
         quantizer.model.save_model_to_file(out)  # which sorts the nodes
@@ -137,6 +143,13 @@ def _excluded(graph: onnx.GraphProto, output_layers: frozenset[str]) -> list[str
         if _misquantised(node, stored, outputs)
         or (not stored.keys() & set(node.input[:2]) if node.op_type in PRODUCTS else output_layers & set(node.output))
     ]
+
+
+def _token_sums(graph: onnx.GraphProto) -> list[str]:
+    """The names of the sums of tokens, [B, N, C]: residual connections, whose range grows from layer to layer."""
+    values = (*graph.value_info, *graph.input, *graph.output)
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values}
+    return [node.name for node in graph.node if node.op_type == "Add" and ranks.get(node.output[0]) == 3]
 
 
 def _misquantised(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto], outputs: set[str]) -> bool:

@@ -65,6 +65,7 @@ GROUP = 32
 Range = tuple[float, float]
 
 _FARTHEST = float(np.finfo(np.float32).max)
+_FILL = 1e30  # transformers masks attention by the lowest number of float32, and adds scores to it
 _SMALLEST, _LARGEST = "/smallest", "/largest"
 
 
@@ -75,7 +76,7 @@ class Ranges:
     Attributes:
         extremes: for each tensor the expected smallest and largest finite value among ``GROUP`` images drawn at random.
             The extremes of all images would spend most codes on a few outliers.
-        infinite: tensors with an infinity on some image, such as the scores of masked attention.
+        infinite: tensors with an infinity, or a number beyond 1e30, on some image: the scores of masked attention.
         fills: names of Pad nodes whose constant only a MaxPool reads and never returns.
     """
 
@@ -100,8 +101,9 @@ def measure_ranges(model: onnx.ModelProto, names: Collection[str], feeds: Iterab
     infinite: set[str] = set()
     for image in _one_by_one(feeds):
         extremes_of_image = raw(image)
-        if np.isinf(extremes_of_image).any():
-            infinite.update(np.array(sorted_names)[np.isinf(extremes_of_image).any(axis=1)].tolist())
+        filled = (np.abs(extremes_of_image) >= _FILL).any(axis=1)
+        if filled.any():
+            infinite.update(np.array(sorted_names)[filled].tolist())
             finite = finite or _Reductions(model, sorted_names, threads, finite=True)
             extremes_of_image = finite(image)
         images.append(extremes_of_image)
@@ -169,7 +171,7 @@ class _Reductions:
         model: with the tensors.
         names: T names.
         threads: of ONNX Runtime.
-        finite: skip infinities; where nothing is left, the smallest is above the largest.
+        finite: skip infinities and fills; where nothing is left, the smallest is above the largest.
     """
 
     def __init__(self, model: onnx.ModelProto, names: list[str], threads: int, *, finite: bool = False) -> None:
@@ -184,7 +186,10 @@ class _Reductions:
                 if finite:
                     source = f"{result}/finite"
                     graph.initializer.append(numpy_helper.from_array(np.float32(replaced), f"{result}/replaced"))
-                    graph.node.append(helper.make_node("IsInf", [name], [f"{result}/infinite"]))
+                    graph.initializer.append(numpy_helper.from_array(np.float32(_FILL), f"{result}/fill"))
+                    graph.node.append(helper.make_node("Abs", [name], [f"{result}/absolute"]))
+                    compared = [f"{result}/absolute", f"{result}/fill"]
+                    graph.node.append(helper.make_node("GreaterOrEqual", compared, [f"{result}/infinite"]))
                     chosen = [f"{result}/infinite", f"{result}/replaced", name]
                     graph.node.append(helper.make_node("Where", chosen, [source]))
                 graph.node.append(helper.make_node(operator, [source], [result], keepdims=0))

@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.read import Artifact
-from sdcompress.modalities import Inputs, Modality, modality_of
+from sdcompress.modalities import Inputs, Modality
 from sdcompress.policies import gates, restore
 from sdcompress.policies._base import Float, Gate, Signals
 from sdcompress.runtime.active_rows import ActiveRows, RoutedOutputs
 from sdcompress.runtime.backends._base import Graph
-from sdcompress.runtime.cost_model import CostModel
+from sdcompress.runtime.cost_model import CostModel, sample_size
 from sdcompress.runtime.engine import ExitCost, Prediction, checked_exit_index, checked_temperatures
 from sdcompress.runtime.segments import ArrayExecutor, Executor, ForwardPass
 from sdcompress.schema.manifest import Manifest, Policy, Segment
@@ -38,9 +38,8 @@ def array_cascade(
         execution_target: of the graphs; default: ONNX Runtime on the CPU.
     """
     graphs = [load(segment) for segment in artifact.manifest.segments]
-    return CascadeEngine(
-        artifact.manifest, ArrayExecutor(artifact.manifest, graphs, execution_target or ExecutionTarget())
-    )
+    executor = ArrayExecutor(artifact.manifest, graphs, execution_target or ExecutionTarget())
+    return CascadeEngine(artifact.manifest, executor, artifact.modality)
 
 
 class CascadeEngine:
@@ -56,11 +55,12 @@ class CascadeEngine:
     Args:
         manifest: of an artifact that was opened, so checked.
         executor: of its stages.
+        modality: of the artifact.
     """
 
-    def __init__(self, manifest: Manifest, executor: Executor) -> None:
+    def __init__(self, manifest: Manifest, executor: Executor, modality: Modality) -> None:
         self.manifest, self._executor = manifest, executor
-        self._task, self._modality = task_of(manifest), modality_of(manifest)
+        self._task, self._modality = task_of(manifest), modality
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         policy = self.manifest.policy
@@ -113,7 +113,7 @@ class CascadeEngine:
             for exit_, temperature in zip(self.manifest.exits, temperatures or self._temperatures, strict=True)
         )
         manifest = self.manifest.model_copy(update={"policy": policy, "exits": exits, "certificate": None})
-        return CascadeEngine(manifest, self._executor)
+        return CascadeEngine(manifest, self._executor, self._modality)
 
     def preprocess(self, raw: Any) -> Inputs:
         """Turn raw examples into inputs; see ``Engine.preprocess``."""
@@ -153,7 +153,7 @@ class CascadeEngine:
         return self._executor.move_ms(exit_index)
 
     def _predicted(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
-        batch, last = ActiveRows(len(inputs)), len(self._ends) - 1
+        batch, last, size = ActiveRows(len(inputs)), len(self._ends) - 1, sample_size(self.manifest.inputs, inputs)
         with self._executor.start(inputs) as forward:
             for exit_index in range(last):
                 forward.stage(exit_index)
@@ -161,9 +161,10 @@ class CascadeEngine:
                 if self._gates and batch.exit_early(self._exiting(exit_index, forward, batch), outputs, exit_index):
                     return _gathered(forward, batch, exit_index)
                 compacts = batch.active < batch.allocated and self._cost_model.compaction_pays(
-                    exit_index, batch.allocated, batch.active
+                    exit_index, batch.allocated, batch.active, size
                 )
-                if due is not None and self._late(due, exit_index + 1, batch.active if compacts else batch.allocated):
+                rows = batch.active if compacts else batch.allocated
+                if due is not None and self._late(due, exit_index + 1, rows, size):
                     return _gathered(forward, batch, exit_index)
                 if compacts:
                     forward.compact(exit_index, batch.compact())
@@ -173,10 +174,10 @@ class CascadeEngine:
     def _prediction(self, routed: RoutedOutputs) -> Prediction:
         return self._task.prediction(*routed, self.exit_names, self._temperatures)
 
-    def _late(self, due: float, exit_index: int, rows: int) -> bool:
+    def _late(self, due: float, exit_index: int, rows: int, size: int) -> bool:
         """Return whether a stage would end too late; one that is computed already never does (the layout ``all``)."""
         runs = self._ends[exit_index] > self._ends[exit_index - 1]
-        return runs and perf_counter_ns() + 1e6 * self._cost_model.ms(exit_index, rows) > due
+        return runs and perf_counter_ns() + 1e6 * self._cost_model.ms(exit_index, rows, size) > due
 
     def _exiting(self, exit_index: int, forward: ForwardPass, batch: ActiveRows) -> npt.NDArray[np.bool_]:
         """Return the mask of rows that exit, those that exited before included, bool [allocated]."""

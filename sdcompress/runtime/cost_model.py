@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 
-from sdcompress.schema.manifest import Policy
+from sdcompress.modalities import Inputs
+from sdcompress.schema.manifest import Policy, Tensor
 
-__all__ = ["CostModel"]
+__all__ = ["CostModel", "sample_size"]
+
+
+def sample_size(tensors: Sequence[Tensor], inputs: Inputs) -> int:
+    """Return the product of the axes of inputs that vary beside the batch, such as the tokens; 1 where none does.
+
+    Args:
+        tensors: the inputs in the manifest.
+        inputs: of one batch.
+    """
+    sizes = {
+        axis: size
+        for tensor in tensors
+        for axis, size in zip(tensor.shape[1:], inputs.arrays[tensor.name].shape[1:], strict=True)
+        if isinstance(axis, str)
+    }
+    return prod(sizes.values())
 
 
 class CostModel:
@@ -22,26 +40,32 @@ class CostModel:
         self._computed = computed
         self._ms = policy.stage_ms if policy else ()
         self._times = policy.stage_times if policy else None
+        rows, sizes = (self._times.rows, self._times.sizes) if self._times else ((), ())
+        self._usual_size = sizes[-1] if sizes else None  # at which moving a row was measured
+        self._work = [count * size for count, size in zip(rows, sizes or (1.0,) * len(rows), strict=True)]
 
-    def ms(self, stage: int, rows: int) -> float:
+    def ms(self, stage: int, rows: int, size: int = 1) -> float:
         """Return the ms of a stage: linear between measured numbers of rows, proportional beyond them; 0 if unknown.
+
+        What counts is rows times their size: two rows take as long as one of twice the tokens.
 
         Args:
             stage: index of its exit.
             rows: at least 1.
+            size: of a row, see ``sample_size``; it counts where the calibration measured sizes.
         """
         rows = self._computed(rows)
         if self._times is None:
             return self._ms[stage] * rows if self._ms else 0.0
-        x, y = self._times.rows, self._times.ms[stage]
-        right = bisect_left(x, rows)
+        x, y, work = self._work, self._times.ms[stage], rows * (size if self._usual_size else 1)
+        right = bisect_left(x, work)
         if right == len(x):
-            return y[-1] * rows / x[-1]
+            return y[-1] * work / x[-1]
         if right == 0:
             return y[0]
-        return y[right] + (y[right] - y[right - 1]) / (x[right] - x[right - 1]) * (rows - x[right])
+        return y[right] + (y[right] - y[right - 1]) / (x[right] - x[right - 1]) * (work - x[right])
 
-    def compaction_pays(self, exit_index: int, allocated: int, active: int) -> bool:
+    def compaction_pays(self, exit_index: int, allocated: int, active: int, size: int = 1) -> bool:
         """Return whether dropping exited rows saves more in the next stage than moving rows costs.
 
         Only the next stage counts: what does not pay now can be done at the next exit.
@@ -50,11 +74,13 @@ class CostModel:
             exit_index: of the exit that was reached.
             allocated: rows, exited ones included.
             active: rows that have not exited.
+            size: of a row, see ``sample_size``.
         """
         if self._computed(active) == self._computed(allocated):
             return False  # the same number would be computed
         if self._times is None:
             return True
         moved = min(active, allocated - active)
-        saved = self.ms(exit_index + 1, allocated) - self.ms(exit_index + 1, active)
-        return saved > moved * self._times.move_ms[exit_index]
+        saved = self.ms(exit_index + 1, allocated, size) - self.ms(exit_index + 1, active, size)
+        longer = size / self._usual_size if self._usual_size else 1.0
+        return saved > moved * longer * self._times.move_ms[exit_index]

@@ -11,7 +11,7 @@ from sdcompress import registry
 from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import InputError, UsageError
-from sdcompress.modalities import Inputs, modality_of
+from sdcompress.modalities import Inputs, Modality
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.runtime.backends._base import Backend, ExecutorBackend, Graph
 from sdcompress.runtime.engine import Prediction
@@ -29,11 +29,12 @@ class OneGraphEngine:
         manifest: of the artifact.
         one_graph: its entry there.
         graph: ready to run.
+        modality: of the artifact.
     """
 
-    def __init__(self, manifest: Manifest, one_graph: OneGraph, graph: Graph) -> None:
+    def __init__(self, manifest: Manifest, one_graph: OneGraph, graph: Graph, modality: Modality) -> None:
         self._manifest, self._graph = manifest, graph
-        self.task, self.modality = task_of(manifest), modality_of(manifest)
+        self.task, self.modality = task_of(manifest), modality
         self._temperatures = tuple(exit_.temperature for exit_ in manifest.exits)
         self.batch_of_one = one_graph.kind == "if"
 
@@ -96,4 +97,4 @@ def open_one_graph(source: Artifact | Path | str, options: EngineOptions = DEFAU
             next_step="open the segments with it: sdcompress.open",
         )
     graph = load(artifact.file(one_graph), one_graph, threads=options.threads, device=device)
-    return OneGraphEngine(manifest, one_graph, graph)
+    return OneGraphEngine(manifest, one_graph, graph, artifact.modality)

@@ -93,7 +93,8 @@ def open_cascade(
     if require_signature is not None:
         check_signature(artifact, require_signature)
     if isinstance(load, ExecutorBackend):
-        engine = CascadeEngine(artifact.manifest, load.open(artifact, threads=threads, device=device))
+        executor = load.open(artifact, threads=threads, device=device)
+        engine = CascadeEngine(artifact.manifest, executor, artifact.modality)
         check_runs(artifact, engine.execution_target, allow_uncertified=options.allow_uncertified, stacklevel=4)
         return engine
     execution_target = ExecutionTarget(backend, device)

@@ -109,9 +109,7 @@ class Stage:
         """Return the exit's signals after ``run``: from the graph, if it computes them at this temperature."""
         if self.exit.signals is None or temperature != 1:
             return self.task.signals(tensors[self.exit.outputs], temperature)
-        values = tensors[self.exit.signals.values]
-        columns = {name: values[:, at] for at, name in enumerate(self.task.signal_names)}
-        return Signals(columns, tensors[self.exit.signals.decision])
+        return self.task.signals_of(tensors[self.exit.signals.values], tensors[self.exit.signals.decision])
 
 
 def stages(manifest: Manifest, graphs: Sequence[Graph]) -> tuple[Stage, ...]:

@@ -42,7 +42,8 @@ class Certificate(Frozen):
     loss: Literal["drop", "disagreement"]
     test: Literal["betting", "binomial"]
     group_by: Literal["exit", "stratum"] | None = Field(
-        None, description="the bounds hold in every stratum, or for what has left by each exit; null: over all"
+        None,
+        description="the bounds hold in every stratum, or, for each exit k, among the samples that exit at k or before; null: over all",
     )
     reference: Sha256 | None = Field(
         None,

@@ -20,7 +20,10 @@ class ParityRecord(Frozen):
     batches: tuple[PositiveInt, ...]
     max_abs_diff: Annotated[float, Field(ge=0)] = Field(description="largest absolute difference of an output")
     tolerance: PositiveFloat
-    flips: Annotated[int, Field(ge=0)] = Field(description="samples whose decision changed")
+    flips: Annotated[int, Field(ge=0)] = Field(
+        description="samples with another decision; after an export only those whose outputs differ by more than the "
+        "tolerance, after quantising all of them"
+    )
 
 
 class ExitChange(Frozen):

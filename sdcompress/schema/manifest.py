@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 
+_FILE_FIELDS = frozenset(FileEntry.model_fields)
 OutputName = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
@@ -56,6 +57,17 @@ class RegistryEntry(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
     parameters: dict[str, Any] = Field({}, description="what they are depends on the entry, which checks them")
+
+    @property
+    def files(self) -> dict[str, FileEntry]:
+        """The parameters that are files, such as a tokenizer; they travel with what holds this record."""
+        entries = {name: value for name, value in self.parameters.items() if isinstance(value, dict)}
+        return {name: FileEntry.model_validate(v) for name, v in entries.items() if v.keys() == _FILE_FIELDS}
+
+    @model_validator(mode="after")
+    def _files_are_entries(self) -> RegistryEntry:
+        self.files  # noqa: B018 - raises
+        return self
 
 
 class ExitSignals(Frozen):
@@ -85,6 +97,11 @@ class StageTimes(Frozen):
     """What the stages of a cascade take on the machine that calibrated it, by the number of rows."""
 
     rows: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(description="rising")
+    sizes: tuple[PositiveFloat, ...] = Field(
+        (),
+        description="for each number of rows the mean size of a sample: the product of its axes that vary, such as the "
+        "tokens with padding; empty: only the batch varies",
+    )
     ms: tuple[tuple[PositiveFloat, ...], ...] = Field(description="of each stage, for each number of rows")
     move_ms: tuple[NonNegativeFloat, ...] = Field(
         description="after each exit but the last, to put one row in the place of one that has left"
@@ -94,6 +111,11 @@ class StageTimes(Frozen):
     def _one_time_for_each_number_of_rows(self) -> StageTimes:
         if list(self.rows) != sorted(set(self.rows)):
             raise ValueError("the numbers of rows must rise")
+        if self.sizes and len(self.sizes) != len(self.rows):
+            raise ValueError("sizes need one for each number of rows")
+        work = [rows * size for rows, size in zip(self.rows, self.sizes, strict=False)]
+        if work != sorted(set(work)):
+            raise ValueError("rows times sizes must rise")
         if any(len(times) != len(self.rows) for times in self.ms):
             raise ValueError("every stage needs one time for each number of rows")
         return self
@@ -131,8 +153,8 @@ class Policy(Frozen):
     )
     overhead: PositiveFloat = Field(
         1.0,
-        description="measured mean ms of samples that leave as they do, over what stage_ms and decision_ms add up to: "
-        "the way between stages, and caches that other stages have used",
+        description="measured mean latency under the policy, divided by the sum of the stage and decision times that its "
+        "samples need: the cost of going from stage to stage, and of caches",
     )
     stage_times: StageTimes | None = Field(None, description="null: not measured in batches")
     backend: str = Field("onnxruntime", description="that it was chosen on")
@@ -255,7 +277,7 @@ class Manifest(Frozen):
         evidence = (self.certificate.evidence,) if self.certificate else ()
         whole = (self.one_graph,) if self.one_graph else ()
         built = tuple(file for engines in self.engines for file in engines.files)
-        return (*self.segments, self.golden, self.card, *evidence, *whole, *built)
+        return (*self.segments, self.golden, self.card, *self.modality.files.values(), *evidence, *whole, *built)
 
 
 def _check_lengths(policy: Policy, exits: int) -> None:

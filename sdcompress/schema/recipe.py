@@ -59,6 +59,12 @@ class Data(Frozen):
     )
     dir: PathText | None = Field(None, description="folder that holds the data (or receives the download)")
     download: bool = Field(False, description="allow a torchvision set to be downloaded into dir")
+    columns: tuple[str, ...] = Field(
+        (),
+        description="of tables: the columns of the examples; of texts one, or two for pairs, e.g. [sentence], where "
+        "[text] is the default; else all columns but the label",
+    )
+    label: str = Field("label", description="of tables: the column of the labels; of numbers several with commas")
     validation: BelowOne = Field(0.1, description="share of the training samples held out where the set has no split")
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training samples")
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test samples")
@@ -83,7 +89,8 @@ class Model(Frozen):
 
     name: str = Field("cifar:resnet8", description="family:name, e.g. cifar:resnet18, timm:resnet50, my_nets:make")
     pretrained: bool = Field(
-        False, description="start from published weights, which are downloaded (timm, torchvision)"
+        False,
+        description="start from published weights: downloaded (timm, torchvision), or beside config.json (hf)",
     )
     weights: PathText | None = Field(
         None,
@@ -100,7 +107,7 @@ class Model(Frozen):
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
         if self.weights is not None and self.pretrained:
-            raise ValueError("pretrained downloads weights, and weights names some: choose one")
+            raise ValueError("pretrained and weights both name the weights to start from: choose one")
         if self.match != "name" and self.weights is None:
             raise ValueError("match needs weights, a file of them")
         return self
@@ -118,7 +125,7 @@ class Exits(Frozen):
 
     count: PositiveInt = Field(3, description="how many exits to place by themselves, evenly by MACs, before the last")
     modules: tuple[str, ...] = Field((), description="names of the modules to tap instead of placing count exits")
-    head: str = Field("bottleneck", description="linear, bottleneck, sepconv or attention")
+    head: str = Field("bottleneck", description="of 'sdcompress list heads'")
     width_cap: PositiveInt = Field(512, description="most channels that a head may have")
     gradient_scaling: Literal["none", "equilibrium"] = Field(
         "none",

@@ -51,6 +51,9 @@ class TrainingState(Frozen):
     task: RegistryEntry = Field(description="what the outputs mean")
     outputs: tuple[str, ...] = Field(description="names of what they stand for, such as those of classes")
     modality: RegistryEntry = Field(description="what the network is given")
+    backbone_options: dict[str, Any] = Field(
+        {}, description="model.options with which the backbone is built again where the files that it was of are not"
+    )
     data_fingerprint: Sha256
     data_layout: Sha256 | None = Field(None, description="of names and split: with it a run may lose a file and go on")
     method_sha256: Sha256 | None = Field(None, description="of the user's own method file")

@@ -18,6 +18,7 @@ from sdcompress.schema.manifest import RegistryEntry
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor
+    from typing_extensions import Self
 
     from sdcompress.schema import graphs
 
@@ -35,10 +36,12 @@ class Signals:
     Attributes:
         columns: name -> float32 [B], one for each of ``Task.signal_names``.
         decision: what the exit decides for each sample, [B, ...]; see ``Task.decide``.
+        resolution: see ``Task.resolution``.
     """
 
     columns: Mapping[str, Float]
     decision: Array
+    resolution: Float | None = None
 
     def __getitem__(self, name: str) -> Float:
         return self.columns[name]
@@ -55,9 +58,28 @@ class Signals:
         return zeros
 
     def agrees(self, other: Signals) -> npt.NDArray[np.bool_]:
-        """Whether another exit decides the same for each of the samples, bool [B]: every element of both is equal."""
+        """Whether another exit decides the same for each of the samples, bool [B].
+
+        Every element of both is equal, or no further apart than the resolution.
+        """
+        if self.resolution is not None:
+            near: npt.NDArray[np.bool_] = np.less_equal(self.change(other), np.float32(1))
+            return near
         same: npt.NDArray[np.bool_] = np.equal(self.decision, other.decision)
         return same if same.ndim == 1 else np.logical_and.reduce(same, axis=tuple(range(1, same.ndim)))
+
+    def change(self, other: Signals) -> Float:
+        """How far another exit's decision is away for each of the samples, float32 [B].
+
+        The largest difference of an element in units of the resolution; without one 0 for equal decisions, else 1.
+        """
+        if self.resolution is None:
+            differing: Float = np.subtract(np.float32(1), self.agrees(other))
+            return differing
+        difference = np.absolute(np.subtract(self.decision, other.decision))
+        steps = np.divide(difference, self.resolution)
+        change: Float = np.maximum.reduce(steps, axis=tuple(range(1, steps.ndim)))
+        return change
 
     def stacked(self) -> Float:
         """The columns side by side, [B, S], as graphs give them."""
@@ -65,13 +87,30 @@ class Signals:
 
     def map(self, change: Any) -> Signals:
         """The same with ``change`` applied to every array, for example to take some rows."""
-        return Signals({name: change(column) for name, column in self.columns.items()}, change(self.decision))
+        columns = {name: change(column) for name, column in self.columns.items()}
+        return Signals(columns, change(self.decision), self.resolution)
+
+    @classmethod
+    def condensed(cls, exits: Sequence[Signals]) -> tuple[Signals, ...]:
+        """The signals of all exits without decisions of several axes, such as masks, which are large.
+
+        In their place stands the position of the first exit that decides the same, int64 [B]: ``agrees`` is unchanged.
+        """
+        if exits[0].decision.ndim == 1:
+            return tuple(exits)
+        condensed = []
+        for position, exit_ in enumerate(exits):
+            first = np.full(len(exit_), position, np.int64)
+            for earlier in reversed(range(position)):
+                first[exits[earlier].agrees(exit_)] = earlier
+            condensed.append(cls(exit_.columns, first))
+        return tuple(condensed)
 
     @classmethod
     def joined(cls, parts: Sequence[Signals]) -> Signals:
         """The rows of several batches, one after the other."""
         columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-        return cls(columns, np.concatenate([part.decision for part in parts]))
+        return cls(columns, np.concatenate([part.decision for part in parts]), parts[0].resolution)
 
 
 def metric_of(loss: npt.NDArray[np.floating]) -> float:
@@ -168,10 +207,28 @@ class Task(ABC):
         return ()
 
     @property
-    def target_fill(self) -> int | None:
-        """What a mask holds where nothing is known of the input; None: targets do not have the places of the input.
+    def resolution(self) -> Float | None:
+        """How far elements of two decisions may be apart and still be the same; None: only equal ones are the same.
 
-        Targets that have them, [N, H, W], are moved by the augmentation together with their inputs [N, C, H, W].
+        A task whose decisions are numbers gives it, [D]: the tolerance at which policies such as ``patience``, and counts
+        of changed decisions, call two decisions equal.
+        """
+        return None
+
+    def fitted(self, targets: Array) -> Self:
+        """The task with what it takes from training targets [N, ...], such as their mean; a recipe may set others.
+
+        Raises:
+            DataError: if nothing can be learnt from them.
+        """
+        del targets
+        return self
+
+    @property
+    def target_fill(self) -> int | None:
+        """The value of a target where the input is unknown; None: targets are not spatially aligned with the input.
+
+        Aligned targets, [N, H, W], are augmented together with their inputs [N, C, H, W].
         """
         return None
 
@@ -268,6 +325,11 @@ class Task(ABC):
             decided_by: name of the outputs without a temperature, by which is decided; None: ``outputs``.
         """
 
+    def signals_of(self, values: Float, decision: Array) -> Signals:
+        """The signals as graphs give them: columns [B, S] in the order of ``signal_names``, and decisions [B, ...]."""
+        columns = {name: values[:, at] for at, name in enumerate(self.signal_names)}
+        return Signals(columns, decision, self.resolution)
+
     @abstractmethod
     def encode(self, targets: Tensor) -> Tensor:
         """Targets as what ``supervised_loss`` takes, float32 [B, ...]; mixed batches add these up by their shares."""
@@ -347,8 +409,11 @@ class Task(ABC):
         """
         return ""
 
-    @classmethod
-    def check_names(cls, names: Sequence[str], needed_by: str) -> None:
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Those of the named signals that tell nothing of its samples, as a rule because it does not give them."""
+        return [name for name in names if name not in self.signal_names]
+
+    def check_names(self, names: Sequence[str], needed_by: str) -> None:
         """Refuse a policy that judges by signals that this task does not give.
 
         Args:
@@ -358,11 +423,11 @@ class Task(ABC):
         Raises:
             UsageError: names what is missing.
         """
-        missing = [name for name in names if name not in cls.signal_names]
-        if missing:
+        if missing := self.missing(names):
+            given = ", ".join(name for name in self.signal_names if not self.missing([name]))
             raise UsageError(
                 f"The exit policy '{needed_by}' judges by {', '.join(missing)}, which this task does not give.",
-                allowed=f"policies that judge by: {', '.join(cls.signal_names)}",
+                allowed=f"policies that judge by {given or 'no signal, or by earlier exits'}",
                 next_step="choose another policy: sdcompress list policies",
             )
 

@@ -19,6 +19,7 @@ from sdcompress.data.samples import Samples
 from sdcompress.errors import RecipeError
 from sdcompress.objectives.batch import Minibatch
 from sdcompress.training.balance import Strata, balanced_order
+from sdcompress.training.lengths import like_lengths
 
 __all__ = ["Batches", "Fetch", "MicroBatch", "host", "permutation", "resident"]
 
@@ -101,8 +102,10 @@ class Batches:
         workers: threads that fetch ahead; 0 fetches in the step.
         sampling: ``shuffled``: every sample once an epoch; ``balanced``: every stratum as often.
         strata: int64 [N], of the training split; None where the task has none.
+        lengths: int64 [N], of the training split: batches hold samples of like lengths; None: the order is random.
 
     Attributes:
+        fetch: gives the samples at some positions; another one may take its place.
         size: samples of a batch, over all processes.
         steps_per_epoch: steps.
 
@@ -125,6 +128,7 @@ class Batches:
         workers: int = 0,
         sampling: Literal["shuffled", "balanced"] = "shuffled",
         strata: Strata | None = None,
+        lengths: Positions | None = None,
     ) -> None:
         shares = world * parts
         if batch_size % shares:
@@ -147,10 +151,10 @@ class Batches:
                 allowed="shuffled, and a method that pairs no samples",
                 next_step="--set train.sampling=shuffled, or choose another method",
             )
-        self._fetch, self._seed, self._rank, self._world, self._workers = fetch, seed, rank, world, workers
+        self.fetch, self._seed, self._rank, self._world, self._workers = fetch, seed, rank, world, workers
         self.size = min(batch_size, samples // shares * shares) // parts
         self._parts, self._samples = parts, samples
-        self._balanced = strata if sampling == "balanced" else None
+        self._balanced, self._lengths = strata if sampling == "balanced" else None, lengths
         self.steps_per_epoch = samples // (self.size * parts)
         self._companions = companions
         self._strata = _Members(strata) if companions == "same_stratum" and strata is not None else None
@@ -183,8 +187,13 @@ class Batches:
 
     def _order(self, epoch: int) -> Positions:
         if self._balanced is not None:
-            return balanced_order(self._balanced, seed=self._seed, epoch=epoch)
-        return permutation(self._samples, seed=self._seed, epoch=epoch)
+            order = balanced_order(self._balanced, seed=self._seed, epoch=epoch)
+        else:
+            order = permutation(self._samples, seed=self._seed, epoch=epoch)
+        if self._lengths is None:
+            return order
+        used = self.steps_per_epoch * self._parts * self.size  # what is left out is random, not the longest
+        return like_lengths(order[:used], self._lengths, self.size, seed=self._seed, epoch=epoch)
 
     def _cut(self, order: Positions, at: int) -> Positions:
         return order[at * self.size : (at + 1) * self.size]
@@ -193,7 +202,7 @@ class Batches:
         return self._cut(self._order(epoch), self.steps_per_epoch * self._parts - 1) if epoch >= 0 else otherwise
 
     def _load(self, plan: _BatchIndices) -> MicroBatch:
-        return MicroBatch(self._fetch(plan.primary), None if plan.companions is None else self._fetch(plan.companions))
+        return MicroBatch(self.fetch(plan.primary), None if plan.companions is None else self.fetch(plan.companions))
 
     def _ahead(self, plans: Iterator[_BatchIndices]) -> Iterator[MicroBatch]:
         # Pillow and numpy give up the interpreter lock while they decode, so threads are enough

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from sdcompress import methods, registry
@@ -14,16 +15,25 @@ from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
 from sdcompress.machine import check_threads
 from sdcompress.methods._base import Needs
+from sdcompress.modalities import Modality
 from sdcompress.models.cost import tap_shares
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import graphs
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import sha256_of
+from sdcompress.training.frozen import check_frozen
 from sdcompress.training.schedule import spans
 from sdcompress.training.sharding import check_sharding
 from sdcompress.training.warm_start import check_start, check_trained_classifier, check_trained_start
 
-__all__ = ["check_augmentation", "check_network", "check_recipe", "method_sha256", "warn_of_places"]
+__all__ = [
+    "check_augmentation",
+    "check_edge_cases",
+    "check_network",
+    "check_recipe",
+    "method_sha256",
+    "warn_of_places",
+]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -42,6 +52,7 @@ def check_recipe(recipe: Recipe) -> None:
         check_threads(recipe.train.threads, "train.threads")
     train, method = recipe.train, methods.build(recipe.method)
     _check_task(recipe, method.needs)
+    check_frozen(recipe, method)
     spans(method.phases, train.epochs)
     shares = train.processes * train.accumulate
     if train.batch_size % shares:
@@ -115,6 +126,38 @@ def check_network(needs: Needs, net: MultiExit, recipe: Recipe) -> None:
             allowed="a backbone with dropout or stochastic depth",
             next_step="set model.options, for instance {dropout: 0.1} (cifar:wrn_...), {drop_rate: 0.1} or "
             "{drop_path_rate: 0.1} (timm:...)",
+        )
+
+
+@torch.no_grad()
+def check_edge_cases(net: MultiExit, modality: Modality, recipe: Recipe) -> None:
+    """Check that the network takes the largest ids and the longest inputs that the modality may give.
+
+    Args:
+        net: on the CPU, where an index out of range is an error; left in the mode it was in.
+        modality: its edge cases reach its limits.
+        recipe: for messages.
+
+    Raises:
+        RecipeError: if the network has no entry for an id, or for a position.
+    """
+    if all(np.issubdtype(np.dtype(tensor.dtype), np.floating) for tensor in modality.tensors):
+        return
+    mode, refused = net.training, list[str]()
+    net.eval()
+    for kind, example in modality.edge_cases().items():
+        inputs = map(torch.from_numpy, modality.ordered(modality.collate(np.asarray(example)[None])))
+        try:
+            net(*inputs)
+        except (IndexError, RuntimeError) as error:
+            refused.append(f"{kind} ({str(error).splitlines()[0][:100]})")
+    net.train(mode)
+    if refused:
+        raise RecipeError(
+            f"'{recipe.model.name}' cannot take all inputs of the modality '{modality.record.name}': "
+            f"{'; '.join(refused)}.",
+            allowed=f"a network for {modality.limits_text}",
+            next_step="set the parameters of 'modality' that belong to this network, or choose another network",
         )
 
 

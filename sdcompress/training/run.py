@@ -103,6 +103,7 @@ def train(
                     write_metrics(out, read_metrics(start.path.parents[1]))
             if on_start:
                 on_start(f"training on {fabric.device} with {chosen.threads} thread(s): {chosen.reason}")
+            trainer.learner.cache_features(on_start)
             with stop_on_signal() as request:
                 trainer.run(request, on_step=on_step, on_epoch=on_epoch)
         return open_checkpoint(out)

@@ -14,6 +14,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from sdcompress.checkpoint import STATE, STEPS, Checkpoint, broken_checkpoint, checkpoints, read_tensors
+from sdcompress.modalities import Modality
 from sdcompress.schema.manifest import FileEntry
 from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of, staged_folder, write_text
@@ -47,12 +48,13 @@ class Resumable:
     scaler: dict[str, int | float]
 
 
-def save(out: Path, resumable: Resumable, *, write: bool = True, **facts: Any) -> Path:
+def save(out: Path, resumable: Resumable, modality: Modality, *, write: bool = True, **facts: Any) -> Path:
     """Write ``out/steps/<step>`` as a whole and remove all but the newest two.
 
     Args:
         out: folder of the training run.
         resumable: what to keep.
+        modality: of the network; its files are kept too.
         write: whether this process writes; all processes must call, because each may hold a share of the weights.
         facts: the other fields of ``TrainingState``.
 
@@ -69,7 +71,9 @@ def save(out: Path, resumable: Resumable, *, write: bool = True, **facts: Any) -
         # safetensors' own save_file ignores the umask, and a full disk is no OSError to it
         (staging / "weights.safetensors").write_bytes(serialise(weights))
         (staging / "training.safetensors").write_bytes(serialise(training))
+        modality.copy_files(staging)
         fields = {
+            "modality": modality.record,
             "weights": _entry(staging / "weights.safetensors"),
             "training": _entry(staging / "training.safetensors"),
             "optimizer": numbers,

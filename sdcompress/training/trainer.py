@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sdcompress import methods
 from sdcompress.checkpoint import Checkpoint
+from sdcompress.data.lengths import example_lengths
 from sdcompress.data.samples import Dataset, Samples
 from sdcompress.errors import Interrupted, TrainingDivergedError
 from sdcompress.models.multiexit import MultiExit
@@ -98,6 +99,7 @@ class Trainer:
             workers=spec.workers,
             sampling=spec.sampling,
             strata=dataset.task.strata(dataset.train.targets),
+            lengths=example_lengths(dataset.train, dataset.modality),
         )
         self.learner = Learner(recipe, dataset, self.batches, fabric, start)
         self.watch = 1 if fabric.device.type == "cpu" else WATCH
@@ -197,7 +199,7 @@ class Trainer:
         line = {
             "epoch": done // per_epoch,
             "step": done,
-            "lr": self.learner.optimizer.param_groups[0]["lr"],
+            "lr": self.learner.rate,
             "seconds": round(seconds, 3),
             "samples_per_second": round(
                 per_epoch * min(self.recipe.train.batch_size, len(self.dataset.train)) / seconds, 1
@@ -208,7 +210,10 @@ class Trainer:
         due = line["epoch"] % self.recipe.train.evaluate_every == 0 or done == self.learner.steps
         if due and len(self.dataset.val):
             task, modality = self.dataset.task, self.dataset.modality
-            scores = exit_scores(self.learner.eval_model, self.dataset.val, task, modality, fabric=self.fabric)
+            learner, fabric = self.learner, self.fabric
+            scores = exit_scores(
+                learner.eval_model, self.dataset.val, task, modality, fabric=fabric, features=learner.val_features
+            )
             line |= {f"val_{task.metric}/{name}": value for name, value in scores.items()}
         return line
 
@@ -226,6 +231,7 @@ class Trainer:
         self._kept = save(
             self.out,
             self.learner.resumable_state(),
+            self.dataset.modality,
             write=self.fabric.is_global_zero,
             recipe=self.recipe,
             epoch=self.learner.step // self.batches.steps_per_epoch,
@@ -236,7 +242,7 @@ class Trainer:
             samples=len(self.dataset.train),
             task=self.dataset.task.record,
             outputs=self.dataset.outputs,
-            modality=self.dataset.modality.record,
+            backbone_options=getattr(self.learner.net.backbone, "rebuild_options", {}),
             data_fingerprint=self.dataset.fingerprint,
             extensions=self._extensions,
             loaded=self.learner.loaded,

@@ -13,7 +13,6 @@ from sdcompress.data.samples import Samples
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
-from sdcompress.modalities import modality_of
 from sdcompress.options import Options
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Calibrate
@@ -105,7 +104,7 @@ def _calibration_samples(model: TrainedModel, settings: Calibrate, folder: Folde
             next_step="add --unlabelled, or leave --samples out to use the data set's validation split",
         )
     progress = model.options.progress
-    users = UnlabelledFolder(Path(folder), modality_of(model.artifact().manifest), progress)
+    users = UnlabelledFolder(Path(folder), model.artifact().modality, progress)
     try:
         training = model.dataset().train
     except (UsageError, SetupError) as error:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from sdcompress.data.labelled import labelled_folder
+from sdcompress.data.labelled import labelled_examples
 from sdcompress.data.samples import Samples
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
 from sdcompress.evaluation.predict import example_files
@@ -35,8 +35,8 @@ def evaluate(
         source: a checkpoint, the folder of a training run, or an artifact.
         options: of the engine; default threads: those that other work leaves free. Progress in samples.
         split: validation (which chose thresholds) or test (which only reports).
-        samples: labelled samples instead of a split: a folder that holds one folder for each class, with its name.
-            The training data set is not needed then.
+        samples: labelled samples instead of a split: a folder that holds one folder for each class, with its name; for
+            texts a table with the columns of the training. The training data set is not needed then.
         name: in the result; default: the folder's name.
 
     Raises:
@@ -47,7 +47,8 @@ def evaluate(
     engine = model.engine()
     chosen: Samples
     if samples is not None:
-        chosen, data = labelled_folder(Path(samples), engine.task, engine.modality), str(samples)
+        chosen = labelled_examples(Path(samples), engine.task, engine.modality, model.recipe.data.label)
+        data = str(samples)
     else:
         dataset = model.dataset()
         chosen, data = dataset.split(split), dataset.name

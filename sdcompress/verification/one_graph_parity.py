@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
@@ -20,6 +20,8 @@ from sdcompress.verification.sessions import SegmentSessions
 
 __all__ = ["OneGraphParity", "compare_one_graph", "graph_batches", "one_graph_session"]
 
+
+_ROUNDED = np.float32(1e-3)  # of a difference of two numbers, each of which is rounded
 
 Run = Callable[[Inputs], dict[str, np.ndarray]]
 
@@ -90,7 +92,7 @@ class _Tally:
         """Compare one batch, whose first sample has the position ``first``; returns the segments' exit index."""
         outputs, expected, task = run(inputs), self._engine(inputs), self._engine.task
         errors = np.abs(outputs[OUTPUTS] - expected.outputs).reshape(len(inputs), -1).max(axis=1)
-        inconsistent = task.loss(outputs[DECISION], task.decide(outputs[OUTPUTS])) > 0
+        inconsistent = task.flips(outputs[DECISION], task.decide(outputs[OUTPUTS]))
         for row, exit_ in enumerate(expected.exit_index):
             self._rows[exit_].add(first + row)
             if outputs[EXIT_INDEX][row] != exit_:
@@ -127,6 +129,11 @@ class _Tally:
 
 
 def _shifted(signals: Signals, shifts: Sequence[np.float32]) -> Signals:
-    """The signals with each column moved by its shift."""
+    """The signals with each column moved by its shift, and the resolution of decisions by the share of the first.
+
+    Changes of numbers are measured in units of the resolution.
+    """
+    if signals.resolution is not None:
+        signals = replace(signals, resolution=signals.resolution * (1 + _ROUNDED * np.sign(shifts[0])))
     columns = zip(signals.columns.items(), shifts, strict=True)
-    return Signals({name: column + shift for (name, column), shift in columns}, signals.decision)
+    return replace(signals, columns={name: column + shift for (name, column), shift in columns})

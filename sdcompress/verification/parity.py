@@ -48,8 +48,8 @@ class Finding:
         exit: its name.
         samples: examples compared.
         batches: sizes they were run in.
-        max_abs: largest absolute difference of an output; None where one is not finite or nothing could be run.
-        allowed: tolerance of ``max_abs``.
+        max_abs_diff: largest absolute difference of an output; None where one is not finite or nothing could be run.
+        allowed: largest ``max_abs_diff`` that passes.
         flips: examples whose decision changed and whose outputs are off by more than the tolerance.
         worst: positions of up to 8 examples with the largest differences, largest first.
         problem: what is wrong, as a sentence; empty if the exit passed.
@@ -205,7 +205,9 @@ def _finding(
     if not finite:
         problem = "outputs are not finite"
     elif spread > allowed:
-        problem = f"an example's outputs move by {spread:.2g} with those beside it (allowed {allowed:.2g})"
+        problem = (
+            f"outputs depend on the other examples of the batch: they change by {spread:.2g} (allowed {allowed:.2g})"
+        )
     elif worst > allowed:
         problem = f"outputs are off by {worst:.2g} (allowed {allowed:.2g}), {flips} of {len(outputs)} decisions change"
     order = tuple(int(index) for index in np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:8])

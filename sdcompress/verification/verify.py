@@ -186,7 +186,7 @@ def _check(path: Path, verdict: ExitVerdict) -> None:
             f"its outputs are off by {verdict.max_abs_diff:.2g} from the checkpoint's, {verdict.flips} decisions change"
         )
     elif verdict.batch_max_abs_diff > verdict.tolerance:
-        problem = f"an example's outputs move by {verdict.batch_max_abs_diff:.2g} with those beside it"
+        problem = f"outputs depend on the other examples of the batch: they change by {verdict.batch_max_abs_diff:.2g}"
     else:
         return
     raise ParityError(

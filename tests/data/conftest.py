@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-LAYOUT = {"camvid": "CamVid/trainannot", "cifar100": "cifar-100-python", "fashion_mnist": "FashionMNIST/raw"}
+LAYOUT = {
+    "camvid": "CamVid/trainannot",
+    "cifar100": "cifar-100-python",
+    "fashion_mnist": "FashionMNIST/raw",
+    "sst2": "dev.tsv",
+}
 
 
 def _root() -> Path:
@@ -19,7 +24,7 @@ def _root() -> Path:
 
 def _has(root: Path, name: str) -> bool:
     packed = (root / name).is_dir() and (root / "bench_data.py").is_file()
-    return packed or any((place / LAYOUT[name]).is_dir() for place in (root, root / name))
+    return packed or any((place / LAYOUT[name]).exists() for place in (root, root / name))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -49,6 +54,13 @@ def cifar100_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fashion_mnist_folder() -> Path:
     """A folder that holds FashionMNIST/raw, itself or in 'fashion_mnist'."""
     return _root()
+
+
+@pytest.fixture(scope="session")
+def sst2_folder() -> Path:
+    """A folder with train.tsv, dev.tsv and test.tsv of SST-2."""
+    root = _root()
+    return next(place for place in (root / "sst2", root) if (place / LAYOUT["sst2"]).is_file())
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from sdcompress.data.labelled import labelled_folder
+from sdcompress.data.labelled import labelled_examples
 from sdcompress.errors import DataError
 from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_labels_are_the_positions_of_the_networks_classes(folder: Path) -> None:
-    samples = labelled_folder(folder, TASK, MODALITY)
+    samples = labelled_examples(folder, TASK, MODALITY, "label")
     assert samples.targets.tolist() == [0, 0, 2]  # no dog, although owl is the second folder
     assert samples.examples(np.arange(3))[:, 0, 0, 0].tolist() == [20, 30, 10]
 
@@ -35,17 +35,17 @@ def test_labels_are_the_positions_of_the_networks_classes(folder: Path) -> None:
 def test_what_is_no_class_is_refused_by_name(folder: Path) -> None:
     (folder / "cats").mkdir()
     with pytest.raises(DataError, match="Did you mean 'cat'"):
-        labelled_folder(folder, TASK, MODALITY)
+        labelled_examples(folder, TASK, MODALITY, "label")
 
 
 def test_what_holds_no_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     for path, why in ((tmp_path, "no class folder with a file"), (tmp_path / "none", "not a folder")):
         with pytest.raises(DataError, match=why):
-            labelled_folder(path, TASK, MODALITY)
+            labelled_examples(path, TASK, MODALITY, "label")
 
 
 def test_files_beside_the_class_folders_are_said_to_be_passed_over(folder: Path) -> None:
     Pillow.new("L", (4, 4)).save(folder / "loose.png")
     with pytest.warns(UserWarning, match="1 files outside class folders"):
-        labelled_folder(folder, TASK, MODALITY)
+        labelled_examples(folder, TASK, MODALITY, "label")

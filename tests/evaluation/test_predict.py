@@ -49,7 +49,7 @@ def test_every_file_gets_what_the_engine_gives(tiny_artifact: Write, photos: Pat
 
 def test_a_broken_file_has_its_error_and_stops_nothing(tiny_artifact: Write, photos: Path) -> None:
     (photos / "broken.png").write_bytes((photos / "a.png").read_bytes()[:40])
-    with pytest.warns(UserWarning, match="1 of 4 files have no prediction"):
+    with pytest.warns(UserWarning, match="1 of 4 examples have no prediction"):
         predictions = sdcompress.predict(tiny_artifact(), [photos])
     assert [one.error is None for one in predictions] == [True, True, False, True]
     broken = predictions[2]

@@ -269,7 +269,7 @@ def test_networks_with_outputs_of_every_pixel(name, size, options):
 
 def test_backbones_without_maps_and_vector_heads_are_refused_for_pixels():
     inputs = (Tensor(name="input", dtype="float32", shape=("batch", 3, 32, 32)),)
-    with pytest.raises(RecipeError, match="gives? tokens"):
+    with pytest.raises(RecipeError, match=r"gives? tokens"):
         build(Model(name="timm_fcn:mixer_s32_224"), Exits(head="dense"), outputs=(4, 32, 32), inputs=inputs)
     with pytest.raises(RecipeError, match="such as dense"):
         build(Model(name="timm_fcn:resnet18"), Exits(), outputs=(4, 32, 32), inputs=inputs)

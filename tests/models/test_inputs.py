@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from networks import pictures
+from torch import nn
 
 from sdcompress.errors import RecipeError
+from sdcompress.models._feature_layout import tap
 from sdcompress.models.build import build
 from sdcompress.models.cost import costs
+from sdcompress.models.cutpoints import cut_points, named
+from sdcompress.models.heads.linear import Linear
 from sdcompress.models.inputs import example_inputs, picture_size
+from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.recipe import Exits, Model
 
@@ -80,3 +85,68 @@ def test_a_family_of_pictures_is_refused_for_other_inputs() -> None:
     with pytest.raises(RecipeError, match="takes pictures") as caught:
         build(Model(name="cifar:resnet8"), Exits(), outputs=(4,), inputs=TEXT)
     assert "ids int64" in caught.value.problem
+
+
+class Masked(nn.Module):
+    """Two layers of tokens, both of which read what is computed of the mask; and one that reads the tokens again."""
+
+    def __init__(self, *, again: bool = False) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.last = nn.Linear(4, 2)
+        self.again = again
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        embedded = self.table(ids)
+        seen = (mask * 2.0)[:, :, None]
+        tokens = self.second(self.first(embedded) * seen) * seen
+        return self.last((tokens + embedded if self.again else tokens).mean(1))
+
+
+def test_what_is_computed_of_an_input_without_weights_may_be_read_anywhere() -> None:
+    example = torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5)
+    assert [point.name for point in cut_points(Masked(), example)] == ["table", "first", "second"]
+    # embedded tokens are made with weights: they are no input that any later part may read
+    assert [point.name for point in cut_points(Masked(again=True), example)] == ["table"]
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return self.linear(tokens), None
+
+
+class OfPairs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+        self.layers = nn.ModuleList([Pair(), Pair()])
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        tokens = self.table(ids)
+        for layer in self.layers:
+            tokens, _ = layer(tokens)
+        return self.last((tokens * attention_mask[:, :, None]).sum(1))
+
+
+@pytest.mark.parametrize("equilibrium", [False, True])
+def test_a_layer_that_returns_a_tuple_has_an_exit_that_is_given_the_mask(*, equilibrium: bool) -> None:
+    tensors = tuple(Tensor(name=name, dtype="int64", shape=("batch", "length")) for name in ("ids", "attention_mask"))
+    points = cut_points(OfPairs(), example_inputs(tensors))
+    assert [point.name for point in points] == ["table", "layers.0", "layers.1"]
+    taps = [tap(point, OfPairs(), None, 16) for point in named(points, ("layers.0",))]
+    head = Linear((16, 4), (2,), width=4, final_shape=(16, 4), pool="mean")
+    net = MultiExit(
+        OfPairs(), output_layer="last", taps=taps, heads=[head], deepest=taps[0], mask=1,
+        equilibrium=equilibrium,
+    )  # fmt: skip
+    ids, mask = torch.tensor([[1, 2, 3]]), torch.tensor([[1, 1, 0]])
+    seen = net.backbone.layers[0](net.backbone.table(ids[:, :2]))[0]
+    assert torch.allclose(net(ids, mask).logits[0], head(seen)[0], atol=1e-6)
+    net(ids, mask).logits[1].sum().backward()
+    assert net.backbone.table.weight.grad is not None

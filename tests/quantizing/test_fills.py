@@ -60,3 +60,20 @@ def test_infinities_and_weights_are_left_as_they_are(graph: Made) -> None:
     np.testing.assert_array_equal(stored["w"], weights["w"])
     np.testing.assert_array_equal(stored["low/within-65504"], [-np.inf, 0, -65504])
     assert set(stored) == {"w", "low/within-65504"}
+
+
+def test_a_mask_that_is_added_leaves_room_for_the_scores(graph: Made) -> None:
+    """Here or in a later segment: -65504 and a score below zero would be infinite in float16."""
+    weights = {"low": np.array(-3e38, np.float32), "nothing": np.array(0, np.float32)}
+    nodes = [
+        helper.make_node("Greater", ["x", "nothing"], ["seen"]),
+        helper.make_node("Where", ["seen", "nothing", "low"], ["mask"]),
+    ]
+    carried = clip_fills(graph(nodes, {"x": ["batch", 3]}, {"mask": ["batch", 3]}, weights))
+    added = clip_fills(
+        graph(
+            [*nodes, helper.make_node("Add", ["x", "mask"], ["y"])], {"x": ["batch", 3]}, {"y": ["batch", 3]}, weights
+        )
+    )
+    for model in (carried, added):
+        assert -32752 in [numpy_helper.to_array(tensor).item() for tensor in model.graph.initializer]

@@ -144,3 +144,14 @@ def test_the_second_graph_is_run_only_where_there_is_an_infinity(graph: Made, mo
     monkeypatch.setattr(ranges, "_Reductions", counted)
     measure_ranges(padded(graph, -1.0, POOL), ["c", "p"], [{"x": IMAGES}], threads=1)
     assert made == [False]
+
+
+def test_the_lowest_number_is_a_fill_as_an_infinity_is(graph: Made) -> None:
+    """transformers adds it to the scores of masked attention; a range with it would leave no codes to the scores."""
+    fill = float(np.finfo(np.float32).min)
+    model = graph([helper.make_node("Add", ["x", "mask"], ["y"])], {"x": ["batch", 3]}, {"y": ["batch", 3]},
+                  {"mask": np.array([0, 0, fill], np.float32)})  # fmt: skip
+    feeds = [{"x": np.array([[1.0, 2.0, 3.0]], np.float32)}]
+    measured = measure_ranges(model, ["x", "y"], feeds, threads=1)
+    assert measured.infinite == {"y"}
+    assert measured.extremes == {"x": (1.0, 3.0), "y": (1.0, 2.0)}

@@ -65,3 +65,26 @@ def test_the_whole_block_is_computed_in_integers(
     kernels = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
     assert (kernels["QLinearConv"], kernels["Conv"], kernels["QLinearAdd"], kernels["Add"]) == (2, 0, 1, 0)
     assert kernels["QuantizeLinear"] == 1  # the input, once
+
+
+def test_of_tokens_only_the_inputs_of_products_are_rounded(
+    graph: Callable[..., onnx.ModelProto], segment_of: Segment
+) -> None:
+    """A layer with a residual connection: x + W2 relu(W1 x), then a sum of maps, which is rounded as before."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"], name="first"),
+        helper.make_node("Tanh", ["h"], ["t"], name="tanh"),
+        helper.make_node("MatMul", ["t", "w2"], ["r"], name="second"),
+        helper.make_node("Add", ["x", "r"], ["y"], name="residual"),
+    ]
+    weights = {name: rng.normal(size=(8, 8)).astype(np.float32) for name in ("w1", "w2")}
+    layer = graph(nodes, {"x": ["batch", "tokens", 8]}, {"y": ["batch", "tokens", 8]}, weights)
+    batches = [rng.normal(size=(4, 5, 8)).astype(np.float32)]
+    model = uint8(segment_of(layer, batches))
+    rounded = [node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert sorted(rounded) == ["t", "x"]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"x": batches[0]})
+    (again,) = session.run(None, {"x": batches[0][1:2]})
+    np.testing.assert_array_equal(y[1:2], again)  # no row depends on the others

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from sdcompress.runtime.cost_model import CostModel
-from sdcompress.schema.manifest import Policy, StageTimes
+from sdcompress.modalities import Inputs
+from sdcompress.runtime.cost_model import CostModel, sample_size
+from sdcompress.schema.manifest import Policy, StageTimes, Tensor
 
 
 def policy(times: StageTimes | None) -> Policy:
@@ -66,3 +68,29 @@ def test_compaction_pays_where_the_next_stage_saves_more_than_moving_costs(
 def test_it_always_pays_where_nothing_is_known() -> None:
     assert CostModel(None).compaction_pays(0, 64, 63)
     assert CostModel(policy(None)).compaction_pays(0, 64, 63)
+
+
+OF_TEXTS = StageTimes(rows=(1, 2), sizes=(10.0, 20.0), ms=((1.0, 4.0), (2.0, 5.0)), move_ms=(0.5,))
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "ms"),
+    [(1, 10, 2.0), (2, 20, 5.0), (1, 40, 5.0), (1, 25, 3.5), (2, 40, 10.0), (1, 3, 2.0)],
+)
+def test_rows_and_their_tokens_count_together(rows: int, size: int, ms: float) -> None:
+    assert CostModel(policy(OF_TEXTS)).ms(1, rows, size) == pytest.approx(ms)
+
+
+def test_longer_rows_take_longer_to_move() -> None:
+    """With 40 tokens stage 1 takes 10 ms for two rows and 5 for one; moving one takes twice what one of 20 takes."""
+    slow = OF_TEXTS.model_copy(update={"move_ms": (2.4,)})
+    assert CostModel(policy(slow)).compaction_pays(0, 2, 1, 40)
+    assert not CostModel(policy(OF_TEXTS.model_copy(update={"move_ms": (2.6,)}))).compaction_pays(0, 2, 1, 40)
+
+
+def test_the_size_of_a_sample_is_what_varies_beside_the_batch() -> None:
+    ids = Tensor(name="ids", dtype="int64", shape=("batch", "tokens", 3))
+    mask = Tensor(name="mask", dtype="int64", shape=("batch", "tokens"))
+    inputs = Inputs({"ids": np.zeros((2, 7, 3), np.int64), "mask": np.zeros((2, 7), np.int64)})
+    assert sample_size((ids, mask), inputs) == 7
+    assert sample_size((Tensor(name="ids", dtype="int64", shape=("batch", 7, 3)),), inputs) == 1

@@ -43,11 +43,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "samples": 10,
         "task": RegistryEntry(name="classification"),
         "outputs": ("a", "b", "c", "d"),
-        "modality": Image.of(Preprocess(channels=1, resize=IMAGE[1:], mean=(0.5,), std=(0.25,))).record,
         "data_fingerprint": "0" * 64,
     }
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    return save(tmp_path_factory.mktemp("train"), Resumable(net, nn.Module(), optimizer, None, None, {}), **facts)
+    modality = Image.of(Preprocess(channels=1, resize=IMAGE[1:], mean=(0.5,), std=(0.25,)))
+    resumable = Resumable(net, nn.Module(), optimizer, None, None, {})
+    return save(tmp_path_factory.mktemp("train"), resumable, modality, **facts)
 
 
 @pytest.fixture(scope="module")

@@ -74,8 +74,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "samples": len(dataset.train),
         "task": dataset.task.record,
         "outputs": dataset.outputs,
-        "modality": dataset.modality.record,
         "data_fingerprint": dataset.fingerprint,
     }
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    return save(tmp_path_factory.mktemp("train"), Resumable(net, nn.Module(), optimizer, None, None, {}), **facts)
+    resumable = Resumable(net, nn.Module(), optimizer, None, None, {})
+    return save(tmp_path_factory.mktemp("train"), resumable, dataset.modality, **facts)

@@ -11,6 +11,7 @@ from check_task import check_task
 from sdcompress.tasks import Task
 from sdcompress.tasks.classification import Classification
 from sdcompress.tasks.multilabel import MultiLabel
+from sdcompress.tasks.regression import Regression
 from sdcompress.tasks.segmentation import Segmentation
 
 TASKS = (
@@ -18,6 +19,9 @@ TASKS = (
     Segmentation(tuple("abcde"), (6, 5), 11),
     Classification(("a", "b")),
     Classification(tuple("abcdefg")),
+    Regression(("height",), mean=(170.0,), std=(9.5,), bound=20.0, step=0.5),
+    Regression(tuple("abc"), "huber"),
+    Regression(tuple("ab"), "gaussian", (0.0, 100.0), (1.0, 25.0), (2.0, 40.0), 1.0),
     MultiLabel(("a",)),
     MultiLabel(tuple("abcd"), (0.1, 0.5, 0.7, 0.9)),
 )

@@ -17,6 +17,7 @@ from PIL import Image
 from sdcompress import tasks
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema.graphs import Tensor
+from sdcompress.tasks import Signals
 from sdcompress.tasks.segmentation import Segmentation
 
 VOID = 255
@@ -194,3 +195,19 @@ def test_the_card_s_program_says_the_same() -> None:
         assert value == pytest.approx(float(WIDE.signals(logits, 1.5)[name][0]), rel=1e-4)
     shares = scope["decide"](logits[0])
     assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_condensed_signals_know_which_exits_agree() -> None:
+    exits = [WIDE.signals(outputs(seed=seed)) for seed in (0, 1, 0, 2)]
+    exits[3].decision[1] = exits[1].decision[1]
+    condensed = Signals.condensed(exits)
+    assert [each.decision.tolist() for each in condensed] == [[0] * 4, [1] * 4, [0] * 4, [3, 1, 3, 3]]
+    for a, b in ((0, 1), (0, 2), (1, 3)):
+        np.testing.assert_array_equal(condensed[a].agrees(condensed[b]), exits[a].agrees(exits[b]))
+
+
+def test_as_many_samples_at_a_time_as_have_small_outputs() -> None:
+    large = Segmentation(tuple("abcdefghijk"), (180, 240))
+    assert large.batch_size(256, exits=3) == 2**26 // (4 * 3 * 11 * 180 * 240)
+    assert Segmentation(tuple("ab"), (8192, 8192)).batch_size(256) == 1
+    assert WIDE.batch_size(256, exits=3) == 256

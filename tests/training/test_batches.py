@@ -154,3 +154,22 @@ def test_balanced_sampling_shows_every_class_as_often() -> None:
     assert indices(list(batches(**settings).epoch(3, 2))) == whole[2:]
     shares = [indices(list(batches(**settings, rank=rank, world=2).epoch(3))) for rank in range(2)]
     assert sorted(flat(shares[0]) + flat(shares[1])) == sorted(flat(whole))
+
+
+def test_batches_of_like_lengths_are_shared_and_begin_anywhere() -> None:
+    lengths = np.arange(COUNT) * 7 % 50
+    whole = indices(list(batches(lengths=lengths, seed=3).epoch(1)))
+    assert sorted(flat(whole)) == list(range(COUNT))
+    assert max(np.ptp(lengths[step]) for step in whole) <= 11  # 32 of 160: a fifth of the lengths
+    assert indices(list(batches(lengths=lengths, seed=3).epoch(1, start=2))) == whole[2:]
+    shares = [indices(list(batches(lengths=lengths, seed=3, rank=rank, world=2).epoch(1))) for rank in range(2)]
+    for step, index in enumerate(whole):
+        assert sorted(shares[0][step] + shares[1][step]) == sorted(index)
+
+
+def test_what_fills_no_batch_is_not_the_longest() -> None:
+    lengths = np.arange(COUNT)
+    left_out = [
+        set(range(COUNT)) - set(flat(indices(list(batches(50, lengths=lengths).epoch(epoch))))) for epoch in (0, 1)
+    ]
+    assert all(len(positions) == 10 and min(positions) < 75 for positions in left_out)

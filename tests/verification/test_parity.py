@@ -129,7 +129,7 @@ def test_a_checkpoint_that_is_not_finite_is_not_exported() -> None:
 )
 def test_rows_that_influence_each_other_are_seen(mix: Callable[[np.ndarray], np.ndarray]) -> None:
     result = findings(lambda images: mix(perfect(images)).astype(np.float32))
-    assert all("with those beside it" in finding.problem for finding in result)
+    assert all("depend on the other examples of the batch" in finding.problem for finding in result)
 
 
 def test_a_class_that_changes_is_counted_only_beyond_the_tolerance() -> None:

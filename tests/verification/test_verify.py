@@ -108,7 +108,7 @@ def test_golden_logits_that_are_not_numbers_are_refused(model: onnx.ModelProto, 
 def test_an_image_that_depends_on_the_others_is_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
     mixing = edited(model, mix_rows)
     make(tmp_path / "a", cut_segments(mixing, list(TENSORS.values())), golden_of(mixing))
-    with pytest.raises(ParityError, match=r"'final' .* with those beside it"):
+    with pytest.raises(ParityError, match=r"'final' .* depend on the other examples"):
         verify(tmp_path / "a")
 
 

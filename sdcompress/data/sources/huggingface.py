@@ -1,11 +1,14 @@
-"""User images in a local Hugging Face dataset, as written by save_to_disk.
+"""User images or texts in a local Hugging Face dataset, as written by save_to_disk.
 
     datasets.load_dataset("some/name").save_to_disk("FOLDER")        then: data.dir=FOLDER
 
 A DatasetDict gives train, test and, if there is one, validation (or valid, val, dev). Other splits are skipped with a
 warning. A single Dataset, or a DatasetDict of one split, is split. The image column has the type Image. The label
 column is a ClassLabel, or integers called ``label``, ``labels`` or ``fine_label``. If several columns match, these
-names (for images ``image`` and ``img``) decide. Preprocessing is that of ``imagefolder``. Nothing is downloaded.
+names (for images ``image`` and ``img``) decide. Preprocessing is that of ``imagefolder``.
+
+A dataset without images is one of texts: those in ``data.columns``, else in its only column of texts. Their label
+column is ``data.label``. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import numpy as np
 
 from sdcompress.data.files import FileSamples
 from sdcompress.data.source import Source
+from sdcompress.data.sources._huggingface_texts import dataset_texts, has_texts
 from sdcompress.data.sources._photos import (
     check_every_class,
     left_out,
@@ -36,7 +40,7 @@ _SAVE = "python -c \"import datasets; datasets.load_dataset('NAME').save_to_disk
 
 
 def huggingface(spec: recipe.Data) -> Source:
-    """Return the dataset in ``spec.dir``. No image is decoded yet.
+    """Return the dataset in ``spec.dir``. No image is decoded yet; texts are read.
 
     Raises:
         RecipeError: if ``spec.dir`` is not set.
@@ -49,6 +53,8 @@ def huggingface(spec: recipe.Data) -> Source:
     root = Path(spec.dir)
     modality = photos()
     tables = _tables(root)
+    if not _image_columns(tables["train"].features) and has_texts(tables["train"].features):
+        return dataset_texts(root, tables, spec)
     splits, named = {}, {}
     for split, table in tables.items():
         columns = _columns(root, table.features)
@@ -167,9 +173,9 @@ def _tables(root: Path) -> dict[str, Any]:
 
 def _columns(root: Path, features: Any) -> tuple[str, str]:
     """Return the names of the image column and the label column."""
-    from datasets import ClassLabel, Image, Value
+    from datasets import ClassLabel, Value
 
-    images = [name for name, feature in features.items() if isinstance(feature, Image)]
+    images = _image_columns(features)
     labels = [
         name
         for name, feature in features.items()
@@ -182,6 +188,12 @@ def _columns(root: Path, features: Any) -> tuple[str, str]:
     if label is None:
         raise _unclear(root, features, labels, "label", _LABEL_NAMES)
     return image, label
+
+
+def _image_columns(features: Any) -> list[str]:
+    from datasets import Image
+
+    return [name for name, feature in features.items() if isinstance(feature, Image)]
 
 
 def _only(columns: list[str], preferred: tuple[str, ...]) -> str | None:

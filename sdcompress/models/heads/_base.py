@@ -33,7 +33,8 @@ class Head(nn.Module):
     deepest map; how tokens become one vector.
 
     Args:
-        body: [B, C, H, W] or [B, N, C] to [B, D]; of a dense head [B, C, h, w] to [B, D, h, w].
+        body: of a map [B, C, H, W], or of tokens [B, N, C] and their padding mask (or None), to [B, D]; of a dense head
+            [B, C, h, w] to [B, D, h, w].
         feature_size: D.
         outputs: shape of one sample's outputs, (K,); of a dense head (K, H, W).
 
@@ -59,13 +60,17 @@ class Head(nn.Module):
         self._size = outputs[1:]
         self.classifier = nn.Conv2d(feature_size, outputs[0], 1) if self.dense else nn.Linear(feature_size, outputs[0])
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Outputs [B, K] or [B, K, H, W] of a map, and the feature [B, D] that they are made of.
 
         Dense outputs are upsampled to the size of the targets. Their feature is the mean over the map, as the last
         exit's is.
+
+        Args:
+            features: [B, C, H, W] or [B, N, C].
+            mask: [B, N], 0 at tokens that are padding; None: none are.
         """
-        feature = self.body(features)
+        feature = self.body(features) if features.dim() == 4 else self.body(features, mask)
         outputs = self.classifier(feature)
         if not self.dense:
             return outputs, feature

@@ -16,5 +16,9 @@ def uint8(segment: FloatSegment) -> onnx.ModelProto:
 
     ONNX Runtime's x86 kernels multiply this form directly. It converts signed codes only for tensors with one reader
     (see ``int8``), so that int8 quantises the input of a residual block twice.
+
+    Of tokens [B, N, C] only the inputs of products are rounded. The kernels give floats as fast as codes, and rounding
+    outputs and residual sums too puts the logits of MiniLM several times as far from float32 (``docs/quantize.md``).
     """
-    return quantize_integers(segment, QuantType.QUInt8, {"ActivationSymmetric": False, "DedicatedQDQPair": False})
+    options = {"ActivationSymmetric": False, "DedicatedQDQPair": False}
+    return quantize_integers(segment, QuantType.QUInt8, options, tokens_between=False)

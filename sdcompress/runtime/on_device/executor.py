@@ -249,4 +249,4 @@ def _signals(task: Task, decided: np.dtype[Any], exit_: Exit, readback: Readback
     decision: npt.NDArray[Any] = readback.arrays[exit_.signals.decision][:rows]
     # FP16 engines may return float16, and TensorRT 8 int32; arrays of the right type are not copied
     values, decision = values.astype(np.float32, copy=False), decision.astype(decided, copy=False)
-    return Signals({name: values[:, at] for at, name in enumerate(task.signal_names)}, decision)
+    return task.signals_of(values, decision)

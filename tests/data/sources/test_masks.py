@@ -84,7 +84,7 @@ def test_one_set_is_split(folder: Path) -> None:
 
 
 def test_what_is_excluded_is_not_read(folder: Path) -> None:
-    with pytest.raises(RecipeError, match="train/images/x.jpg"):
+    with pytest.raises(RecipeError, match=r"train/images/x\.jpg"):
         loaded(folder, exclude=("train/images/x.jpg",))
     (folder / "train" / "masks" / "b.png").unlink()
     (folder / "train" / "images" / "b.jpg").write_bytes(b"nothing")
@@ -135,7 +135,7 @@ def test_an_unknown_colour_is_named(folder: Path) -> None:
     for path in folder.glob("*/masks/**/*.png"):
         save(path, np.zeros((4, 6, 3), np.uint8))
     save(folder / "test" / "masks" / "b.png", np.full((4, 6, 3), (9, 8, 7), np.uint8))
-    with pytest.raises(DataError, match="test/masks/b.png.*the colour 9 8 7"):
+    with pytest.raises(DataError, match=r"test/masks/b\.png.*the colour 9 8 7"):
         loaded(folder)
 
 

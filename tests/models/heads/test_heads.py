@@ -9,7 +9,8 @@ from sdcompress.models import heads
 from sdcompress.models._trace import MacCounter
 
 NAMES = [name for name in registry.names(heads.ROOM) if name != "dense"]  # one vector for each sample
-CONVOLUTIONS = [name for name in NAMES if name != "linear"]
+CONVOLUTIONS = [name for name in NAMES if name not in {"linear", "transformer"}]  # the latter has a width of its own
+POOLED = [name for name in NAMES if name != "transformer"]  # in which tokens do not see each other
 
 
 def head(name, shape=(32, 16, 16), final_shape=(256, 2, 2), *, width=64, pool="mean"):
@@ -80,7 +81,7 @@ def test_attention_only_dims_the_map():
     assert (mask(features) > 0).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", POOLED)
 def test_tokens_are_pooled_by_mean_or_by_the_first(name):
     tokens = torch.rand(2, 17, 32)
     shuffled = torch.cat([tokens[:, :1], tokens[:, 1:].flip(1) * 2], 1)
@@ -89,6 +90,34 @@ def test_tokens_are_pooled_by_mean_or_by_the_first(name):
     assert torch.equal(first(tokens)[0], first(shuffled)[0])
     assert torch.allclose(mean(tokens)[0], mean(tokens.flip(1))[0], atol=1e-6)
     assert not torch.allclose(first(tokens)[0], first(tokens.flip(1))[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("pool", ["mean", "token"])
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_changes_no_logits(name, pool):
+    made, tokens = head(name, (17, 32), pool=pool), torch.rand(2, 17, 32)
+    mask = torch.ones(2, 17, dtype=torch.int64)
+    mask[:, 9:] = 0
+    padded = tokens * mask[:, :, None] + 100 * (1 - mask[:, :, None])
+    assert torch.allclose(made(padded, mask)[0], made(tokens[:, :9])[0], atol=1e-5)
+    assert torch.allclose(made(tokens, torch.ones_like(mask))[0], made(tokens)[0], atol=1e-5)
+
+
+def test_a_tanh_mlp_is_linear_tanh_linear_on_the_normed_mean():
+    made, tokens = head("tanh_mlp", (17, 32), (17, 32)), torch.rand(2, 17, 32)
+    norm, hidden = made.body[1], made.body[2]
+    mean = tokens.mean(1)
+    normed = (mean - mean.mean(1, keepdim=True)) / (mean.var(1, unbiased=False, keepdim=True) + norm.eps).sqrt()
+    expected = made.classifier(torch.tanh(normed @ hidden.weight.T + hidden.bias))
+    assert torch.allclose(made(tokens)[0], expected, atol=1e-5)
+
+
+def test_the_transformer_head_by_hand():
+    """As FastBERT's table 1: 128 channels; narrow, three projections, both products of attention, out, hidden."""
+    n, c, d = 17, 384, 128
+    expected = n * c * d + n * d * 3 * d + 2 * n * n * d + n * d * d + d * d + d * 10
+    assert macs(head("transformer", (n, c), width=512), (n, c)) == expected
+    assert macs(head("transformer", (c, 1, n), width=512), (c, 1, n)) == expected
 
 
 @pytest.mark.parametrize("shape", [(32, 16, 16), (8, 5, 9), (16, 1, 1)])

@@ -48,7 +48,7 @@ class OnHost:
         self.executor = DeviceExecutor(
             self.device, artifact.manifest, self.programs, buckets(profiles), ExecutionTarget("host", "cpu")
         )
-        self.network = CascadeEngine(artifact.manifest, self.executor)
+        self.network = CascadeEngine(artifact.manifest, self.executor, artifact.modality)
 
 
 def graph(artifact: Artifact, segment: Segment) -> Any:

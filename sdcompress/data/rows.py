@@ -1,0 +1,201 @@
+"""Rows of tables, such as texts with labels: raw examples in memory, of which the modality makes the examples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sdcompress.data.samples import Indices, without_setting
+from sdcompress.errors import DataError, InputError
+from sdcompress.modalities import Modality
+from sdcompress.tasks import Array
+
+__all__ = ["PreparedRows", "RawRows", "class_indices", "class_names", "rows_digest"]
+
+
+class RawRows:
+    """Raw examples with their targets, before the modality is known.
+
+    Args:
+        names: of the rows, in messages and in ``data.exclude``.
+        raw: N raw examples.
+        targets: int64 [N].
+        left_out: positions that ``data.exclude`` names; they are never looked at.
+    """
+
+    in_memory = True
+
+    def __init__(
+        self, names: Sequence[str], raw: Sequence[Any], targets: Array, left_out: Collection[int] = ()
+    ) -> None:
+        self.names, self.raw, self.targets, self._left_out = names, raw, targets, left_out
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def examples(self, indices: Indices) -> Array:
+        """Not to be had before the modality is known."""
+        raise TypeError(f"the examples of {len(indices)} raw rows were asked for before prepared_by")
+
+    def prepared_by(self, modality: Modality) -> PreparedRows:
+        """Return the rows with their examples, all made at once.
+
+        Raises:
+            DataError: if a row cannot be used; names the first, and how to leave it out.
+        """
+        kept = [position for position in range(len(self)) if position not in self._left_out]
+        for position in kept:
+            self._check(modality, position)
+        raw = list(self.raw)
+        for position in self._left_out:
+            raw[position] = raw[kept[0]] if kept else None  # nobody asks for it
+        try:
+            return PreparedRows(self, modality.examples(raw) if kept else None)
+        except InputError as error:
+            raise DataError(
+                f"The rows cannot be used: {error.problem}", allowed=error.allowed, next_step=error.next_step
+            ) from error
+
+    def _check(self, modality: Modality, position: int) -> None:
+        try:
+            modality.check_raw(self.raw[position])
+        except InputError as error:
+            name = self.names[position]
+            raise DataError(
+                f"The row {name} cannot be used: {error.problem}",
+                allowed=error.allowed,
+                next_step=f"correct it, or go on without it: {without_setting([name])}",
+            ) from error
+
+
+class PreparedRows:
+    """Rows with their examples in memory; see ``Samples``.
+
+    Args:
+        rows: that they were made of.
+        examples: of all rows, as ``Modality.examples`` gives them.
+    """
+
+    in_memory = True
+
+    def __init__(self, rows: RawRows, examples: Any) -> None:
+        self._rows, self._examples = rows, examples
+
+    @property
+    def targets(self) -> Array:
+        """Return all targets, int64 [N]."""
+        return self._rows.targets
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def examples(self, indices: Indices) -> Array:
+        """Return the examples at these positions, [b, ...]."""
+        chosen: Array = self._examples[indices]
+        return chosen
+
+    def originals(self, indices: Indices) -> list[Any]:
+        """Return the raw examples at these positions."""
+        return [self._rows.raw[int(index)] for index in indices]
+
+    def name(self, position: int) -> str:
+        """What ``data.exclude`` calls a row."""
+        return self._rows.names[position]
+
+
+def class_names(labels: Sequence[Any], place: str) -> tuple[str, ...]:
+    """Return the names of classes that the labels of a training split stand for.
+
+    Whole numbers are the positions of K classes, which are called by them; anything else is a name, and the classes are
+    the names in alphabetical order.
+
+    Args:
+        labels: str or int, as files hold them.
+        place: of the labels, for messages.
+
+    Raises:
+        DataError: if numbers are not whole, leave gaps, or start at another number than 0.
+    """
+    texts = {str(label).strip() for label in labels}
+    numbers = {number for text in texts if (number := _number(text)) is not None}
+    if len(numbers) < len(texts):  # names, of which some may look like numbers
+        _check_names(texts, place)
+        return tuple(sorted(texts))
+    if broken := sorted(number for number in numbers if not number.is_integer() or number < 0):
+        raise DataError(
+            f"{place} holds the label {broken[0]:g}.",
+            allowed="whole numbers from 0, or names of classes",
+            next_step="number the classes from 0, or write their names",
+        )
+    count = len(numbers)
+    if numbers != set(range(count)):
+        gap = next(number for number in range(count + 1) if number not in numbers)
+        raise DataError(
+            f"No row of {place} has the label {gap}, and one has {max(numbers):g}.",
+            allowed=f"every label from 0 to {max(numbers):g}",
+            next_step="number the classes from 0 without gaps, or write their names",
+        )
+    return tuple(str(number) for number in range(count))
+
+
+def class_indices(labels: Sequence[Any], classes: Sequence[str], names: Sequence[str]) -> Array:
+    """Return the index of each label's class, int64 [N].
+
+    Args:
+        labels: N of them, names of classes or their numbers.
+        classes: K names.
+        names: of the N rows, for messages.
+
+    Raises:
+        DataError: if a label is none of them.
+    """
+    known = {str(number): number for number in range(len(classes))} | {name: k for k, name in enumerate(classes)}
+    indices = np.empty(len(labels), np.int64)
+    for at, label in enumerate(labels):
+        text = str(label).strip()
+        number = None if text in known else _number(text)
+        index = known.get(text if number is None or not number.is_integer() else str(int(number)))
+        if index is None:
+            raise DataError(
+                f"The row {names[at]} has the label {str(label)[:50]!r}.",
+                allowed=f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}, or 0 to {len(classes) - 1}",
+                next_step="correct the label, or remove the row",
+            )
+        indices[at] = index
+    return indices
+
+
+def rows_digest(splits: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> tuple[str, str]:
+    """SHA-256 over the raw examples of splits, and over the names of their rows.
+
+    Args:
+        splits: names and raw examples (str, tuples of str, or mappings to str) of each.
+    """
+    content, named = hashlib.sha256(), hashlib.sha256()
+    for names, raw in splits:
+        for name, one in zip(names, raw, strict=True):
+            named.update(name.encode(errors="surrogatepass") + b"\n")
+            texts = one if isinstance(one, tuple) else one.values() if isinstance(one, Mapping) else (one,)
+            content.update(b"\0".join(text.encode(errors="surrogatepass") for text in texts) + b"\n")
+        content.update(b"\0\0")
+        named.update(b"\0\0")
+    return content.hexdigest(), named.hexdigest()
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _check_names(texts: Collection[str], place: str) -> None:
+    if "" in texts:
+        raise DataError(
+            f"{place} holds an empty label.",
+            allowed="a name or a number in each row",
+            next_step="label the rows, or remove them",
+        )

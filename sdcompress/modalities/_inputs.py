@@ -1,0 +1,77 @@
+"""The inputs of a batch: named arrays, of which rows can be taken, and the check of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.errors import InputError
+from sdcompress.schema.graphs import Tensor
+
+__all__ = ["Array", "Inputs", "checked_input"]
+
+Array = npt.NDArray[Any]
+
+
+class Inputs:
+    """The arrays of one batch by the names of a graph's inputs; ``inputs[:8]`` takes rows of all of them.
+
+    Where there is one input it is also an array to numpy: ``np.asarray(inputs)``. Of padded inputs, rows lose what is
+    padding in all of them, so that any rows are what these alone would have been padded to.
+
+    Args:
+        arrays: name -> array [B, ...], all of one B.
+        mask: name of the array that is 1 where there is no padding, int64 [B, S], padded on the right; all others have
+            these two axes first. None: nothing is padded.
+    """
+
+    __slots__ = ("arrays", "mask")
+
+    def __init__(self, arrays: Mapping[str, Any], mask: str | None = None) -> None:
+        self.arrays, self.mask = arrays, mask
+
+    @classmethod
+    def joined(cls, parts: Sequence[Inputs]) -> Inputs:
+        """The rows of several batches, one after the other."""
+        return cls({name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays})
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.integer] | Sequence[int]) -> Inputs:
+        chosen = {name: array[rows] for name, array in self.arrays.items()}
+        if self.mask is None:
+            return Inputs(chosen)
+        longest = max(1, int(chosen[self.mask].sum(axis=1).max(initial=0)))
+        return Inputs({name: np.ascontiguousarray(array[:, :longest]) for name, array in chosen.items()}, self.mask)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        (array,) = self.arrays.values()
+        return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
+
+
+def checked_input(array: Any, tensor: Tensor) -> Array:
+    """An input of a call, C-contiguous."""
+    sizes = tensor.shape[1:]
+    if not isinstance(array, np.ndarray):
+        problem, step = f"is a {type(array).__name__}, not an array.", "make it with engine.preprocess"
+    elif array.dtype != tensor.dtype and array.dtype.kind == np.dtype(tensor.dtype).kind:
+        problem, step = f"is {array.dtype}.", f"convert it: inputs.astype(numpy.{tensor.dtype})"
+    elif array.dtype != tensor.dtype:
+        problem, step = f"is {array.dtype}.", "make it with engine.preprocess, which takes raw examples"
+    elif array.ndim == len(sizes):
+        problem, step = f"has the shape {list(array.shape)}: one sample, no batch.", "give inputs[None]"
+    elif array.ndim != len(tensor.shape) or any(
+        isinstance(size, int) and size != given for size, given in zip(sizes, array.shape[1:], strict=True)
+    ):
+        problem, step = f"has the shape {list(array.shape)}.", "make it with engine.preprocess"
+    else:
+        return np.ascontiguousarray(array)
+    raise InputError(
+        f"The input '{tensor.name}' {problem}",
+        allowed=f"{tensor.dtype} of shape [B, {', '.join(map(str, sizes))}]",
+        next_step=step,
+    )

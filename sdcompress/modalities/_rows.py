@@ -1,0 +1,142 @@
+"""Rows of tables in files: .csv, .tsv, .jsonl by names of columns, .txt with one value a line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdcompress.errors import DataError, nearest
+
+__all__ = ["SUFFIXES", "columns_of", "rows_of"]
+
+SUFFIXES = frozenset({".csv", ".jsonl", ".tsv", ".txt"})
+_Row = tuple[int, Mapping[str, Any]]  # line number, from 1
+
+
+def rows_of(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield the rows of a file: a name for messages, such as 'reviews.csv:3', and the values of some columns.
+
+    A .csv file is quoted as RFC 4180 says, a .tsv file has tabs and no quotes; both begin with names of columns.
+    A .jsonl file holds one object a line. A .txt file has no columns: each line is the value of the one column.
+
+    Args:
+        file: UTF-8, with or without a byte order mark.
+        columns: which values, in this order.
+
+    Raises:
+        DataError: if the file cannot be read, lacks a column, or a row lacks a value.
+    """
+    kind = file.suffix.lower()
+    if kind not in SUFFIXES:
+        raise DataError(
+            f"{file} is no table that can be read: it ends in '{file.suffix}'.",
+            allowed=", ".join(sorted(SUFFIXES)),
+            next_step="save it as one of these",
+        )
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            for number, row in _READERS[kind](file, lines, columns):
+                yield f"{file}:{number}", tuple(_value(file, number, row, column) for column in columns)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{file} cannot be read: {error}.", allowed="a table in UTF-8", next_step="save it again in UTF-8"
+        ) from error
+
+
+def columns_of(file: Path) -> tuple[str, ...]:
+    """Return the names of the columns of a file, which is no .txt.
+
+    Raises:
+        DataError: if the file cannot be read, or has none.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            if file.suffix.lower() == ".jsonl":
+                first = json.loads(next(lines, ""))
+                names = tuple(map(str, first)) if isinstance(first, dict) else ()
+            else:
+                names = tuple(next(csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), ()))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{file} cannot be read: {error}.", allowed="a table in UTF-8", next_step="save it again in UTF-8"
+        ) from error
+    if not names:
+        raise DataError(
+            f"{file} names no columns.",
+            allowed="names of columns in the first line, or objects in a .jsonl file",
+            next_step="write the names of the columns into the first line",
+        )
+    return names
+
+
+def _delimited(file: Path, lines: Iterable[str], columns: Sequence[str], **dialect: Any) -> Iterator[_Row]:
+    reader = csv.DictReader(lines, strict=True, **dialect)
+    _check_columns(file, reader.fieldnames or (), columns)
+    for row in reader:
+        if None in row:  # more values than columns
+            raise _ragged(file, reader.line_num, f"{len(row) - 1 + len(row[None])} values")
+        yield reader.line_num, row
+
+
+def _csv(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Row]:
+    return _delimited(file, lines, columns)
+
+
+def _tsv(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Row]:
+    return _delimited(file, lines, columns, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _jsonl(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Row]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise _ragged(file, number, f"no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise _ragged(file, number, f"a {type(row).__name__}, no object")
+        if number == 1:
+            _check_columns(file, row, columns)
+        yield number, row
+
+
+def _txt(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Row]:
+    if len(columns) != 1:
+        raise DataError(
+            f"{file} has one text a line, and {len(columns)} columns are needed: {', '.join(columns)}.",
+            allowed=".csv, .tsv or .jsonl with these columns",
+            next_step="save it as one of these",
+        )
+    for number, line in enumerate(lines, start=1):
+        yield number, {columns[0]: line.rstrip("\r\n")}
+
+
+_READERS = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".txt": _txt}
+
+
+def _check_columns(file: Path, there: Iterable[str], wanted: Sequence[str]) -> None:
+    there = list(there)
+    if missing := [column for column in wanted if column not in there]:
+        guess = nearest(missing[0], there)
+        raise DataError(
+            f"{file} has no column '{missing[0]}'." + (f" Did you mean '{guess}'?" if guess else ""),
+            allowed=f"its columns: {', '.join(map(str, there)) or 'none'}",
+            next_step="name the columns in the recipe (data.columns, data.label), or in the first line of the file",
+        )
+
+
+def _value(file: Path, number: int, row: Mapping[str, Any], column: str) -> Any:
+    value = row.get(column)
+    if value is None:
+        raise _ragged(file, number, f"no value of '{column}'")
+    return value
+
+
+def _ragged(file: Path, number: int, what: str) -> DataError:
+    return DataError(
+        f"Line {number} of {file} holds {what}.",
+        allowed="one value for each column",
+        next_step="correct the line; in a .csv file values with commas, quotes or line breaks stand in quotes",
+    )
