@@ -125,8 +125,8 @@ def load_start(net: MultiExit, recipe: Recipe) -> LoadedWeights:
     else:
         check_start(recipe)
         loaded = _from_checkpoint(net, checkpoint, recipe)
-    learns = () if _first_phase_freezes(recipe) else (f"backbone.{net.last_head}.", "heads.")
-    frozen = [name for name in loaded.anew if name.startswith("backbone.") and not name.startswith(learns or "heads.")]
+    learns = frozenset() if _first_phase_freezes(recipe) else {f"backbone.{name}" for name in net.classifier}
+    frozen = [name for name in loaded.anew if name.startswith("backbone.") and name not in learns]
     if frozen and (who := _freezing(recipe)) is not None:
         raise _untrained(who, f"{', '.join(frozen[:4])} of {loaded.file} does not fit and is new")
     warnings.warn(describe(loaded), stacklevel=2)
