@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sdcompress.schema import graphs
 
-__all__ = ["Array", "Float", "Prediction", "Signals", "Task", "metric_of", "standard_error"]
+__all__ = ["Prediction", "Task", "metric_of", "standard_error"]
 
 _OUTPUT_BYTES = 2**26
 

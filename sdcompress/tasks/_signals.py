@@ -1,4 +1,4 @@
-"""What an exit policy may judge a sample by."""
+"""What an exit policy may judge the samples of an exit by."""
 
 from __future__ import annotations
 
