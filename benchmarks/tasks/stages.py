@@ -36,9 +36,9 @@ from sdcompress.machine import machine
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.cpu_session import cpu_session
 from sdcompress.onnx_graph.partition import serialize
+from sdcompress.quantizing.insert_qdq import quantize_integers
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.uint8 import uint8
-from sdcompress.quantizing.qdq_integers import quantize_integers
 from sdcompress.quantizing.segments import output_layers, with_signals, without_signals
 from sdcompress.schema.recipe import Exits, Model
 from sdcompress.tasks.classification import Classification
