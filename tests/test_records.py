@@ -37,21 +37,21 @@ def test_a_damaged_record_of_steps(tmp_path: Path, content: bytes) -> None:
     step = Step("export", lambda _: done.append("export"), 1, (tmp_path,))
     record = Record(tmp_path / "steps.json")
     for _ in range(2):
-        record.do(step, lambda _: nullcontext(no_progress))
+        record.run(step, lambda _: nullcontext(no_progress))
     assert done == ["export"]
     record.path.write_bytes(content)
     with pytest.raises(VerificationError, match=r"steps\.json") as caught:
-        record.do(step, lambda _: nullcontext(no_progress))
+        record.run(step, lambda _: nullcontext(no_progress))
     assert "remove that file" in caught.value.next_step
     record.path.unlink()
-    record.do(step, lambda _: nullcontext(no_progress))
+    record.run(step, lambda _: nullcontext(no_progress))
     assert done == ["export"] * 2
 
 
 def test_a_record_of_steps_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "steps.json")
     with pytest.raises(VerificationError, match="pipe"):
-        Record(tmp_path / "steps.json").do(Step("export", no_progress, 1), lambda _: nullcontext(no_progress))
+        Record(tmp_path / "steps.json").run(Step("export", no_progress, 1), lambda _: nullcontext(no_progress))
 
 
 LINES = {

@@ -12,7 +12,7 @@ from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import staged
 from sdcompress.exporting.graph import BATCH, output_name
-from sdcompress.exporting.layout import ExportFacts, Layout, write_layout
+from sdcompress.exporting.layout import ExportFacts, LayoutGraphs, write_layout
 from sdcompress.modalities.image import Image
 from sdcompress.onnx_graph.exit_signals import add_signals
 
@@ -34,7 +34,7 @@ def two_networks(small: Path, large: Path, out: Path) -> None:
     }
     task = artifacts["large"].task
     first, signals = add_signals(models["small"], "small", output_name("small"), task, batch=BATCH)
-    layout = Layout(
+    layout = LayoutGraphs(
         "cascade", ("small", "large"), {"segment-0.onnx": first, "segment-1.onnx": models["large"]}, {"small": signals}
     )
     manifests = {name: artifact.manifest for name, artifact in artifacts.items()}

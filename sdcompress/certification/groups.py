@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.certification.p_values import binomial_p_value
 from sdcompress.errors import DataError, UsageError
 from sdcompress.policies import exit_index_of
 from sdcompress.tasks import Array, Task
@@ -30,7 +32,7 @@ Float64 = npt.NDArray[np.float64]
 Strata = npt.NDArray[np.integer]
 GroupBy = Literal["exit", "stratum"] | None
 
-_WARN_FACTOR = 3  # times the allowed drop, above which the loss of a stratum is named
+_CHANCE = 0.05  # of naming a stratum, among all, that loses no more than is allowed
 _MIN_LOST = 2.0  # summed loss; a single sample is no evidence about a stratum
 
 
@@ -135,9 +137,10 @@ def check_strata(strata: Strata, task: Task, least: int, target: str) -> None:
 def warn_of_strata(
     evidence: Evidence, strata: Strata | None, thresholds: Sequence[float], *, task: Task, max_drop: float
 ) -> None:
-    """Warn of a stratum that loses more than three times the drop that is allowed over all samples.
+    """Warn where a stratum loses more than the drop that is allowed over all samples, and more than chance explains.
 
-    A drop over all samples says little about a rare stratum.
+    A drop over all samples says little about a rare stratum. A stratum is named if so many losses would be too unlikely
+    (binomial, 5 % over all strata) if it lost what is allowed.
 
     Args:
         evidence: of N samples.
@@ -155,16 +158,22 @@ def warn_of_strata(
         for loss in (evidence.loss[exit_index, np.arange(len(exit_index))], evidence.reference)
     )
     lost = before - after
-    affected = np.flatnonzero((lost > _WARN_FACTOR * max_drop * counts + 1e-9) & (lost >= _MIN_LOST))
-    if len(affected) == 0:
+    chance = _CHANCE / len(names)
+    affected = [
+        k
+        for k, (losses, count) in enumerate(zip(lost, counts.tolist(), strict=True))
+        if losses >= max(_MIN_LOST, max_drop * count)
+        and 1 - binomial_p_value(math.ceil(losses - 1e-9) - 1, count, max_drop) < chance
+    ]
+    if not affected:
         return
-    worst = int(affected[(lost[affected] / counts[affected]).argmax()])
+    worst = max(affected, key=lambda k: lost[k] / counts[k])
     share = 100 / counts[worst]
     figures = f"{before[worst] * share:.1f} to {after[worst] * share:.1f} % on {counts[worst]} samples"
     others = f" {len(affected)} of {len(names)} do, this one most." if len(affected) > 1 else ""
     warnings.warn(
         f"Early exit costs the {task.stratum} '{names[worst]}' {lost[worst] * share:.1f} points of {task.metric}"
-        f" ({figures}), more than {_WARN_FACTOR} times the {max_drop:.2%} that may be lost over all.{others} To keep"
-        f" the drop in every {task.stratum}: --confidence 95% --group-by stratum.",
+        f" ({figures}), more than the {max_drop:.2%} that may be lost over all.{others} To keep the drop in every"
+        f" {task.stratum}: --confidence 95% --group-by stratum.",
         stacklevel=2,
     )

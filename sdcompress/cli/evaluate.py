@@ -82,20 +82,27 @@ def _show(result: Evaluation) -> None:
         [
             score.name,
             f"{score.metric:.2%}",
+            *([] if score.balanced_metric is None else [f"{score.balanced_metric:.2%}"]),
             *(further(name, value) for name, value in score.further.items()),
             "-" if score.macs is None else f"{score.macs / 1e6:.2f} M",
         ]
         for score in result.exits
     ]
     names = [title_of(name) for name in result.exits[0].further]
-    table(["exit", result.metric_name, *names, "MACs"], rows, f"{result.source} on {result.data}/{result.split}")
+    balances = [] if result.exits[0].balanced_metric is None else ["balanced"]
+    table(
+        ["exit", result.metric_name, *balances, *names, "MACs"],
+        rows,
+        f"{result.source} on {result.data}/{result.split}",
+    )
     balanced = "" if result.balanced_metric is None else f"; balanced {result.metric_name} {result.balanced_metric:.2%}"
     say(f"{result.samples} samples{balanced}")
     if result.policy:
         shares = ", ".join(
             f"{score.name} {share:.1%}" for score, share in zip(result.exits, result.policy.shares, strict=False)
         )
-        say(f"early exit: {result.metric_name} {result.policy.metric:.2%}; exits {shares}")
+        more = "".join(f", {title_of(name)} {further(name, value)}" for name, value in result.policy.further.items())
+        say(f"early exit: {result.metric_name} {result.policy.metric:.2%}{more}; exits {shares}")
     for drawn in (stratum_table(result), confusions(result)):
         if drawn:
             table(list(drawn.columns), [list(row) for row in drawn.rows], drawn.title)

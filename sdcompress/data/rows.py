@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -169,16 +169,16 @@ def class_indices(labels: Sequence[Any], classes: Sequence[str], names: Sequence
 
 
 def rows_digest(splits: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> tuple[str, str]:
-    """SHA-256 over the raw texts of splits, and over the names of their rows.
+    """SHA-256 over the raw examples of splits, and over the names of their rows.
 
     Args:
-        splits: names and raw examples (str, or tuples of str) of each.
+        splits: names and raw examples (str, tuples of str, or mappings to str) of each.
     """
     content, named = hashlib.sha256(), hashlib.sha256()
     for names, raw in splits:
         for name, one in zip(names, raw, strict=True):
             named.update(name.encode(errors="surrogatepass") + b"\n")
-            texts = one if isinstance(one, tuple) else (one,)
+            texts = one if isinstance(one, tuple) else one.values() if isinstance(one, Mapping) else (one,)
             content.update(b"\0".join(text.encode(errors="surrogatepass") for text in texts) + b"\n")
         content.update(b"\0\0")
         named.update(b"\0\0")

@@ -15,7 +15,7 @@ from sdcompress.data.samples import Samples
 from sdcompress.evaluation.exit_outcomes import Measured, batches, check_finite
 from sdcompress.evaluation.paired import digest_of_targets, pack
 from sdcompress.evaluation.pictures import side_by_side
-from sdcompress.evaluation.strata import balanced_metric, confusion, stratum_scores
+from sdcompress.evaluation.strata import balanced_metric, confusion, means, stratum_scores
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float
 from sdcompress.progress import Progress
@@ -33,12 +33,12 @@ class _Decided:
     """Decisions for N samples: those of the policy, or of the last exit without one.
 
     Attributes:
-        loss: float32 [N].
+        measured: losses [N], and what further metrics need.
         exit_index: int64 [N]; None without a policy.
         strata: int64 [N], of the decisions; None if the task has no confusion matrix.
     """
 
-    loss: Float
+    measured: Measured
     exit_index: Exits | None
     strata: Exits | None
 
@@ -80,15 +80,16 @@ def evaluate(
     for inputs, targets in batches(engine, samples, batch, progress):
         outputs = check_finite(engine.exits(inputs))
         parts.append(_rows(task, outputs, targets))
-        decided.append(_decided(engine, inputs, outputs[-1], targets))
+        decided.append(_decided(engine, inputs, outputs[-1], targets, parts[-1][len(outputs) - 1]))
     rows = [Measured.joined(row) for row in zip(*parts, strict=True)]
-    loss = np.concatenate([part.loss for part in decided])
+    measured = Measured.joined([part.measured for part in decided])
+    loss = measured.loss
     exit_index = _joined([part.exit_index for part in decided])
     strata, names = task.strata(samples.targets), task.strata_names
     decided_strata = _joined([part.strata for part in decided])
-    last_loss = None if exit_index is None else rows[len(engine.exit_names) - 1].loss
+    exit_loss = [row.loss for row in rows[: len(engine.exit_names)]]
+    scores = () if strata is None else stratum_scores(names, strata, loss, exit_loss, exit_index)
     pictures = side_by_side(engine, samples)
-    scores = () if strata is None else stratum_scores(names, strata, loss, last_loss)
     return Evaluation(
         kind=kind,
         name=name,
@@ -99,8 +100,8 @@ def evaluate(
         samples=len(samples),
         metric_name=task.metric,
         binary_loss=task.binary_loss,
-        exits=_exit_scores(engine, rows),
-        policy=None if exit_index is None else _policy_score(engine, exit_index, loss),
+        exits=_exit_scores(engine, rows, strata),
+        policy=None if exit_index is None else _policy_score(engine, exit_index, measured),
         stratum=None if strata is None else task.stratum,
         balanced_metric=balanced_metric(scores),
         strata=scores,
@@ -118,15 +119,16 @@ def _rows(task: Task, outputs: Float, targets: Array) -> list[Measured]:
     return [Measured.of(task, each, targets) for each in scored]
 
 
-def _decided(engine: Engine, inputs: Inputs, last_outputs: Float, targets: Array) -> _Decided:
+def _decided(engine: Engine, inputs: Inputs, outputs: Float, targets: Array, measured: Measured) -> _Decided:
+    """Return the policy's decisions; without a policy those of the last exit, whose outputs were measured."""
     task, exit_index = engine.task, None
     if engine.policy is not None:
         prediction = engine(inputs)
-        last_outputs, exit_index = prediction.outputs, prediction.exit_index
-    decisions = task.decide(last_outputs)
+        outputs, exit_index = prediction.outputs, prediction.exit_index
+        measured = Measured.of(task, outputs, targets)
     # a confusion matrix needs decisions that are strata, as classes are
     confusable = task.binary_loss and task.strata_names == task.outputs
-    return _Decided(task.loss(decisions, targets), exit_index, task.strata(decisions) if confusable else None)
+    return _Decided(measured, exit_index, task.strata(task.decide(outputs)) if confusable else None)
 
 
 def _joined(parts: Sequence[Exits | None]) -> Exits | None:
@@ -134,13 +136,15 @@ def _joined(parts: Sequence[Exits | None]) -> Exits | None:
     return np.concatenate(present) if present else None
 
 
-def _exit_scores(engine: Engine, rows: Sequence[Measured]) -> tuple[ExitEvaluation, ...]:
+def _exit_scores(engine: Engine, rows: Sequence[Measured], strata: Exits | None) -> tuple[ExitEvaluation, ...]:
+    count = len(engine.task.strata_names)
     costs = (*engine.exit_costs, None)  # the ensemble needs every head, so that it has the cost of no exit
     return tuple(
         ExitEvaluation(
             name=name,
             metric=metric_of(row.loss),
             standard_error=standard_error(row.loss),
+            balanced_metric=None if strata is None else float(np.nanmean(means(strata, row.loss, count))),
             further=engine.task.summary(row.measures),
             macs=cost.macs if cost else None,
             parameters=cost.parameters if cost else None,
@@ -149,11 +153,13 @@ def _exit_scores(engine: Engine, rows: Sequence[Measured]) -> tuple[ExitEvaluati
     )
 
 
-def _policy_score(engine: Engine, exit_index: Exits, loss: Float) -> PolicyEvaluation:
+def _policy_score(engine: Engine, exit_index: Exits, measured: Measured) -> PolicyEvaluation:
+    loss = measured.loss
     exits_here = [exit_index == k for k in range(len(engine.exit_names))]
     return PolicyEvaluation(
         metric=metric_of(loss),
         standard_error=standard_error(loss),
+        further=engine.task.summary(measured.measures),
         shares=tuple(float(mask.mean()) for mask in exits_here),
         metric_by_exit=tuple(metric_of(loss[mask]) if mask.any() else None for mask in exits_here),
     )

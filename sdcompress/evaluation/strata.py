@@ -9,40 +9,65 @@ import numpy.typing as npt
 
 from sdcompress.schema.report import StratumEvaluation
 
-__all__ = ["balanced_metric", "confusion", "stratum_scores"]
+__all__ = ["balanced_metric", "confusion", "means", "shares_by_stratum", "stratum_scores"]
 
 Strata = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.floating]
 
 
 def stratum_scores(
-    names: Sequence[str], strata: Strata, loss: Losses, last_loss: Losses | None = None
+    names: Sequence[str],
+    strata: Strata,
+    loss: Losses,
+    exit_loss: Sequence[Losses] = (),
+    exit_index: npt.NDArray[np.int64] | None = None,
 ) -> tuple[StratumEvaluation, ...]:
     """Return the metric on the samples of each stratum, in their order.
 
     Args:
         names: of the K strata.
         strata: [N], in 0..K-1.
-        loss: [N].
-        last_loss: [N], of the last exit; None without a policy.
+        loss: [N], of the policy, or of the last exit without one.
+        exit_loss: [N] each, of every exit.
+        exit_index: [N], of the policy; None: there is none.
     """
-    counts = np.bincount(strata, minlength=len(names))
-    score, last_exit_metric = (
-        None if each is None else np.bincount(strata, weights=1 - each.astype(np.float64), minlength=len(names))
-        for each in (loss, last_loss)
-    )
-    assert score is not None
+    count = len(names)
+    counts = np.bincount(strata, minlength=count)
+    score, exit_scores = means(strata, loss, count), [means(strata, one, count) for one in exit_loss]
+    shares = None if exit_index is None else shares_by_stratum(exit_index, strata, len(exit_loss), count)
     return tuple(
         StratumEvaluation(
             name=name,
             samples=int(counts[k]),
-            metric=float(score[k] / counts[k]) if counts[k] else None,
-            last_exit_metric=float(last_exit_metric[k] / counts[k])
-            if last_exit_metric is not None and counts[k]
-            else None,
+            metric=float(score[k]),
+            last_exit_metric=None if shares is None else float(exit_scores[-1][k]),
+            metric_by_exit=tuple(float(one[k]) for one in exit_scores),
+            shares=() if shares is None else tuple(shares[k].tolist()),
         )
+        if counts[k]
+        else StratumEvaluation(name=name, samples=0, metric=None)
         for k, name in enumerate(names)
     )
+
+
+def shares_by_stratum(exit_index: Strata, strata: Strata, exits: int, count: int) -> npt.NDArray[np.float64]:
+    """Return the share of each stratum's samples at each exit, [K, E]; NaN for a stratum without samples."""
+    counts = np.bincount(strata * exits + exit_index, minlength=count * exits).reshape(count, exits)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
+def means(strata: Strata, loss: Losses, count: int) -> npt.NDArray[np.float64]:
+    """Return the metric on the samples of each stratum, [K]; NaN where there are none.
+
+    Args:
+        strata: [N], in 0..K-1.
+        loss: [N].
+        count: K.
+    """
+    counts, sums = np.bincount(strata, minlength=count), np.bincount(strata, 1 - loss.astype(np.float64), count)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums / counts)
 
 
 def balanced_metric(scores: Sequence[StratumEvaluation]) -> float | None:

@@ -21,7 +21,6 @@ __all__ = [
     "metric_at",
     "oracle_exits",
     "overthinking",
-    "shares_by_stratum",
 ]
 
 Exits = npt.NDArray[np.int64]
@@ -52,13 +51,6 @@ def metric_at(exit_index: Exits, loss: Losses) -> float:
 def exit_shares(exit_index: Exits, exits: int) -> Float64:
     """Return the share of samples at each exit, [E]."""
     return np.bincount(exit_index, minlength=exits) / len(exit_index)
-
-
-def shares_by_stratum(exit_index: Exits, strata: Exits, exits: int, count: int) -> Float64:
-    """Return the share of each stratum's samples at each exit, [K, E]; NaN for a stratum without samples."""
-    counts = np.bincount(strata * exits + exit_index, minlength=count * exits).reshape(count, exits)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
 def oracle_exits(loss: Losses) -> Exits:

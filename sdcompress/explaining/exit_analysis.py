@@ -212,13 +212,9 @@ class ExitAnalysis:
         exit_index, strata, loss = self.exit_index, self.outcomes.strata, self.outcomes.loss
         if exit_index is None or strata is None:
             return ()
-        shares = early_exit.shares_by_stratum(exit_index, strata, len(self.names), len(names))
-        metrics = stratum_scores(names, strata, loss[exit_index, np.arange(len(exit_index))], loss[-1])
-        return tuple(
-            Stratum(shares=tuple(row.tolist()), **stratum.model_dump())
-            for row, stratum in zip(shares, metrics, strict=True)
-            if stratum.samples
-        )
+        scores = stratum_scores(names, strata, loss[exit_index, np.arange(len(exit_index))], [*loss], exit_index)
+        fields = set(Stratum.model_fields)
+        return tuple(Stratum(**score.model_dump(include=fields)) for score in scores if score.samples)
 
     def overthinking(self, exit_index: Exits | None) -> Overthinking | None:
         """Return the cost of computation after the lowest loss; None with one exit or without ``exit_index``.

@@ -54,7 +54,7 @@ class Sfr(Method):
         iterations: Sinkhorn steps. At the default epsilon the plan's row sums are close to uniform, not equal to it.
     """
 
-    default_needs: ClassVar[Needs] = Needs(tasks=("classification",), mixing=False)
+    default_needs: ClassVar[Needs] = Needs(tasks=("classification",), maps=True, mixing=False)
 
     transport_weight: Weight = 1.0
     label_weight: Share = 0.5

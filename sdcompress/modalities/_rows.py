@@ -10,7 +10,7 @@ from typing import Any
 
 from sdcompress.errors import DataError, nearest
 
-__all__ = ["SUFFIXES", "rows_of"]
+__all__ = ["SUFFIXES", "columns_of", "rows_of"]
 
 SUFFIXES = frozenset({".csv", ".jsonl", ".tsv", ".txt"})
 _Row = tuple[int, Mapping[str, Any]]  # line number, from 1
@@ -44,6 +44,32 @@ def rows_of(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple[Any
         raise DataError(
             f"{file} cannot be read: {error}.", allowed="a table in UTF-8", next_step="save it again in UTF-8"
         ) from error
+
+
+def columns_of(file: Path) -> tuple[str, ...]:
+    """Return the names of the columns of a file, which is no .txt.
+
+    Raises:
+        DataError: if the file cannot be read, or has none.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            if file.suffix.lower() == ".jsonl":
+                first = json.loads(next(lines, ""))
+                names = tuple(map(str, first)) if isinstance(first, dict) else ()
+            else:
+                names = tuple(next(csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), ()))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{file} cannot be read: {error}.", allowed="a table in UTF-8", next_step="save it again in UTF-8"
+        ) from error
+    if not names:
+        raise DataError(
+            f"{file} names no columns.",
+            allowed="names of columns in the first line, or objects in a .jsonl file",
+            next_step="write the names of the columns into the first line",
+        )
+    return names
 
 
 def _delimited(file: Path, lines: Iterable[str], columns: Sequence[str], **dialect: Any) -> Iterator[_Row]:

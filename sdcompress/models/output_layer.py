@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sdcompress.errors import RecipeError
 from sdcompress.models._trace import evaluating
 
-__all__ = ["feature_size", "output_layer"]
+__all__ = ["classifier_tensors", "feature_size", "output_layer"]
 
 # What networks raise for inputs that are too small, or of another size than they were built for.
 _SIZE_ERRORS = (RuntimeError, ValueError, AssertionError)
@@ -86,6 +86,11 @@ def _cannot_take(backbone: nn.Module, inputs: tuple[Tensor, ...], error: Excepti
         return RecipeError(
             f"This backbone cannot be called: {reason}", next_step="give its class a forward(self, inputs)"
         )
+    if inputs[0].dim() != 4:
+        return RecipeError(
+            f"This backbone cannot take inputs of {sizes}: {reason}",
+            next_step="choose a backbone for these inputs in model.name, or correct its sizes in model.options",
+        )
     record = getattr(backbone, "pretrained_cfg", None)  # timm's
     made_for = record.get("input_size") if isinstance(record, dict) and record.get("fixed_input_size") else None
     if made_for and tuple(made_for[1:]) != tuple(inputs[0].shape[2:]):
@@ -99,6 +104,13 @@ def _cannot_take(backbone: nn.Module, inputs: tuple[Tensor, ...], error: Excepti
         next_step="set modality.image_size to a size that it takes, or choose another backbone in model.name; one that "
         "takes flat vectors must begin with torch.nn.Flatten",
     )
+
+
+def classifier_tensors(backbone: nn.Module, layer: str) -> list[str]:
+    """Names of the tensors of an output layer, and of all of the classifier that a backbone declares."""
+    inside = {id(tensor) for module in _declared(backbone) for tensor in module.state_dict(keep_vars=True).values()}
+    named = backbone.state_dict(keep_vars=True)
+    return [name for name, tensor in named.items() if name.startswith(f"{layer}.") or id(tensor) in inside]
 
 
 def feature_size(layer: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""Exit when the decision has stopped moving from one exit to the next; for numbers, in networks with 3 exits or more."""
+"""Exit when the decision has stopped moving from one exit to the next; for numbers, with 3 exits or more."""
 
 from __future__ import annotations
 

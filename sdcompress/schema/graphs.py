@@ -39,6 +39,7 @@ class Tensor(Frozen):
     name: str
     dtype: Dtype
     shape: tuple[int | str, ...]
+    below: PositiveInt | None = Field(None, description="of indices, such as those of categories: all are below it")
 
 
 class FileEntry(Frozen):

@@ -60,9 +60,11 @@ class Data(Frozen):
     dir: PathText | None = Field(None, description="folder that holds the data (or receives the download)")
     download: bool = Field(False, description="allow a torchvision set to be downloaded into dir")
     columns: tuple[str, ...] = Field(
-        (), description="of tables: the column of the texts, two for pairs of texts, e.g. [sentence]; default: [text]"
+        (),
+        description="of tables: the columns of the examples; of texts one, or two for pairs, e.g. [sentence], where "
+        "[text] is the default; else all columns but the label",
     )
-    label: str = Field("label", description="of tables: the column of the labels")
+    label: str = Field("label", description="of tables: the column of the labels; of numbers several with commas")
     validation: BelowOne = Field(0.1, description="share of the training samples held out where the set has no split")
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training samples")
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test samples")
@@ -87,7 +89,8 @@ class Model(Frozen):
 
     name: str = Field("cifar:resnet8", description="family:name, e.g. cifar:resnet18, timm:resnet50, my_nets:make")
     pretrained: bool = Field(
-        False, description="start from published weights, which are downloaded (timm, torchvision)"
+        False,
+        description="start from published weights: downloaded (timm, torchvision), or beside config.json (hf)",
     )
     weights: PathText | None = Field(
         None,
@@ -104,7 +107,7 @@ class Model(Frozen):
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
         if self.weights is not None and self.pretrained:
-            raise ValueError("pretrained downloads weights, and weights names some: choose one")
+            raise ValueError("pretrained and weights both name the weights to start from: choose one")
         if self.match != "name" and self.weights is None:
             raise ValueError("match needs weights, a file of them")
         return self

@@ -45,6 +45,7 @@ class ExitEvaluation(Frozen):
     standard_error: NonNegativeFloat | None = Field(
         None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
     )
+    balanced_metric: Fraction | None = Field(None, description="mean of the metric over the strata that have samples")
     further: dict[str, FiniteFloat] = Field({}, description="further metrics of the task, by name, e.g. nll and ece")
     macs: int | None = Field(None, description="multiply-accumulates for one sample that leaves here")
     parameters: int | None = Field(None, description="parameters of the network truncated at this exit")
@@ -57,6 +58,7 @@ class PolicyEvaluation(Frozen):
     standard_error: NonNegativeFloat | None = Field(
         None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
     )
+    further: dict[str, FiniteFloat] = Field({}, description="further metrics of the task, by name, e.g. nll and ece")
     shares: tuple[Fraction, ...] = Field(description="share of samples that left at each exit")
     metric_by_exit: tuple[Fraction | None, ...] = Field(description="the metric of those that left there")
 
@@ -70,6 +72,10 @@ class StratumEvaluation(Frozen):
         description="the metric, of the policy, or of the last exit without one; None: there are no samples"
     )
     last_exit_metric: Fraction | None = Field(None, description="of the last exit; None without a policy")
+    metric_by_exit: tuple[Fraction, ...] = Field((), description="the metric at each exit; empty: there are no samples")
+    shares: tuple[Fraction, ...] = Field(
+        (), description="of its samples that left at each exit; empty without a policy"
+    )
 
 
 Cell: TypeAlias = tuple[NonNegativeInt, NonNegativeInt, PositiveInt]

@@ -63,7 +63,8 @@ class Signals:
         Every element of both is equal, or no further apart than the resolution.
         """
         if self.resolution is not None:
-            return np.less_equal(self.change(other), np.float32(1))
+            near: npt.NDArray[np.bool_] = np.less_equal(self.change(other), np.float32(1))
+            return near
         same: npt.NDArray[np.bool_] = np.equal(self.decision, other.decision)
         return same if same.ndim == 1 else np.logical_and.reduce(same, axis=tuple(range(1, same.ndim)))
 
@@ -209,8 +210,8 @@ class Task(ABC):
     def resolution(self) -> Float | None:
         """How far elements of two decisions may be apart and still be the same; None: only equal ones are the same.
 
-        A task whose decisions are numbers gives it, [D]: the tolerance at which policies such as ``patience``, and counts
-        of changed decisions, call two decisions equal.
+        A task whose decisions are numbers gives it, [D]: the tolerance at which policies such as ``patience``, and
+        counts of changed decisions, call two decisions equal.
         """
         return None
 

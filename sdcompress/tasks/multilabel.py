@@ -127,25 +127,46 @@ class MultiLabel(Task):
         """Of the label set: the sum over the labels, the mean over the samples."""
         return float(-_log_likelihood(outputs, targets, temperature).mean())
 
+    def best_thresholds(self, outputs: Array, targets: Array) -> tuple[float, ...]:
+        """The probability for each label above which its F1 is largest, to be the parameter ``threshold``.
+
+        A label that no sample has keeps its threshold. Give validation data: test data would flatter the figures.
+
+        Args:
+            outputs: [N, K].
+            targets: uint8 [N, K].
+        """
+        logits = np.asarray(outputs, np.float64)
+        boundaries = self._boundary.astype(np.float64)
+        for label in np.flatnonzero(np.any(targets, axis=0)):
+            boundaries[label] = _best_boundary(logits[:, label], targets[:, label])
+        probabilities = 1 / (1 + np.exp(-boundaries))
+        return tuple(np.clip(probabilities, 1e-6, 1 - 1e-6).tolist())
+
     def measures(self, outputs: Array, targets: Array) -> dict[str, Array]:
-        """Log-likelihood of the label set [N], decisions and targets [N, K]."""
+        """Log-likelihood of the label set [N]; logits, decisions and targets [N, K]."""
         return {
             "log_likelihood": _log_likelihood(outputs, targets),
+            "logits": np.asarray(outputs, np.float32),
             "decisions": self.decide(outputs),
             "targets": targets,
         }
 
     def summary(self, measures: Mapping[str, Array]) -> dict[str, float]:
-        """``nll``, ``macro_f1`` and ``subset_accuracy``, the share of samples whose set is exactly right.
+        """``nll``; ``map``, mean average precision; ``micro_f1``, ``macro_f1``; ``subset_accuracy``.
 
-        The macro F1 leaves out labels that no sample has and none gets.
+        The mean average precision asks no threshold and leaves out labels that no sample has. The macro F1 leaves out
+        labels that no sample has and none gets. The last is the share of samples whose set is exactly right.
         """
-        decisions, targets = measures["decisions"], measures["targets"]
+        decisions, targets, logits = measures["decisions"], measures["targets"], measures["logits"]
         hits = np.logical_and(decisions, targets).sum(axis=0)
         sizes = decisions.sum(axis=0, dtype=np.int64) + targets.sum(axis=0, dtype=np.int64)
-        used = sizes > 0
+        used, present = sizes > 0, np.flatnonzero(targets.any(axis=0))
+        precisions = [_average_precision(logits[:, label], targets[:, label]) for label in present]
         return {
             "nll": float(-measures["log_likelihood"].mean()),
+            "map": float(np.mean(precisions)) if precisions else 1.0,
+            "micro_f1": float(2 * hits.sum() / sizes.sum()) if used.any() else 1.0,
             "macro_f1": float((2 * hits[used] / sizes[used]).mean()) if used.any() else 1.0,
             "subset_accuracy": float((decisions == targets).all(axis=1).mean()),
         }
@@ -269,3 +290,23 @@ def _log_likelihood(outputs: Array, targets: Array, temperature: float = 1.0) ->
     """Of each label set, [N]."""
     logits = np.asarray(outputs, np.float64) / temperature
     return np.asarray(-np.logaddexp(0, np.where(targets, -logits, logits)).sum(axis=1))
+
+
+def _best_boundary(logits: Array, targets: Array) -> float:
+    """The middle between the two logits of a label at whose border its F1 is largest."""
+    order = np.argsort(-logits, kind="stable")
+    ranked, hits = logits[order], np.cumsum(targets[order], dtype=np.int64)
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + hits[-1])
+    f1[np.flatnonzero(np.diff(ranked) == 0)] = -1.0  # equal logits are on one side
+    best = int(f1.argmax())
+    below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best] - 1.0
+    return float((ranked[best] + below) / 2)
+
+
+def _average_precision(logits: Array, targets: Array) -> float:
+    """The sum over thresholds of precision times gain in recall, of one label of N samples; equal logits are one."""
+    order = np.argsort(-logits, kind="stable")
+    hits, sizes = np.cumsum(targets[order], dtype=np.int64), np.arange(1, len(order) + 1)
+    last = np.append(np.diff(logits[order]) != 0, True)  # of equal logits
+    gains = np.diff(hits[last], prepend=0)
+    return float((gains * hits[last] / sizes[last]).sum() / hits[-1])

@@ -1,4 +1,4 @@
-"""One or several numbers a sample: clipped absolute error, standardised targets, squared error or Gaussian likelihood."""
+"""One or several numbers a sample: clipped absolute error; squared, absolute, Huber or Gaussian training loss."""
 
 from __future__ import annotations
 
@@ -332,7 +332,7 @@ class Regression(Task):
         return np.broadcast_to(given, len(self.outputs))
 
     def _log_deviation(self, outputs: Array) -> Float:
-        """Of the standardised estimates, float32 [B, D]; without deviations 0, or NaN where an estimate is not finite."""
+        """Of the standardised estimates, float32 [B, D]; without deviations 0, and NaN where one is not finite."""
         count = len(self.outputs)
         raw = outputs[:, count:] if self.criterion == "gaussian" else outputs * np.float32(0)
         clipped: Float = np.maximum(raw, np.float32(_LEAST)).astype(np.float32)

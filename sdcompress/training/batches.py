@@ -105,6 +105,7 @@ class Batches:
         lengths: int64 [N], of the training split: batches hold samples of like lengths; None: the order is random.
 
     Attributes:
+        fetch: gives the samples at some positions; another one may take its place.
         size: samples of a batch, over all processes.
         steps_per_epoch: steps.
 
@@ -145,12 +146,12 @@ class Batches:
             )
         if strata is None and (sampling == "balanced" or companions == "same_stratum"):
             raise RecipeError(
-                "The samples of this task are in no classes, and "
-                + ("train.sampling is balanced." if sampling == "balanced" else "the method pairs samples of a class."),
+                "The task has no strata, and "
+                + ("train.sampling is balanced." if sampling == "balanced" else "the method pairs samples of them."),
                 allowed="shuffled, and a method that pairs no samples",
                 next_step="--set train.sampling=shuffled, or choose another method",
             )
-        self._fetch, self._seed, self._rank, self._world, self._workers = fetch, seed, rank, world, workers
+        self.fetch, self._seed, self._rank, self._world, self._workers = fetch, seed, rank, world, workers
         self.size = min(batch_size, samples // shares * shares) // parts
         self._parts, self._samples = parts, samples
         self._balanced, self._lengths = strata if sampling == "balanced" else None, lengths
@@ -201,7 +202,7 @@ class Batches:
         return self._cut(self._order(epoch), self.steps_per_epoch * self._parts - 1) if epoch >= 0 else otherwise
 
     def _load(self, plan: _BatchIndices) -> MicroBatch:
-        return MicroBatch(self._fetch(plan.primary), None if plan.companions is None else self._fetch(plan.companions))
+        return MicroBatch(self.fetch(plan.primary), None if plan.companions is None else self.fetch(plan.companions))
 
     def _ahead(self, plans: Iterator[_BatchIndices]) -> Iterator[MicroBatch]:
         # Pillow and numpy give up the interpreter lock while they decode, so threads are enough

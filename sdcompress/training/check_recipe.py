@@ -21,6 +21,7 @@ from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import graphs
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import sha256_of
+from sdcompress.training.frozen import check_frozen
 from sdcompress.training.schedule import spans
 from sdcompress.training.sharding import check_sharding
 from sdcompress.training.warm_start import check_start, check_trained_classifier, check_trained_start
@@ -51,6 +52,7 @@ def check_recipe(recipe: Recipe) -> None:
         check_threads(recipe.train.threads, "train.threads")
     train, method = recipe.train, methods.build(recipe.method)
     _check_task(recipe, method.needs)
+    check_frozen(recipe, method)
     spans(method.phases, train.epochs)
     shares = train.processes * train.accumulate
     if train.batch_size % shares:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -24,6 +24,8 @@ from sdcompress.training.augmentation import TrainInputs
 from sdcompress.training.balance import class_weights
 from sdcompress.training.batches import Batches, MicroBatch
 from sdcompress.training.check_recipe import check_augmentation, check_edge_cases, check_network, warn_of_places
+from sdcompress.training.feature_cache import FeatureCache
+from sdcompress.training.frozen import CachedInputs, Source, compute_features
 from sdcompress.training.hardware import find_unused, no_gradient_missing
 from sdcompress.training.optimizer import Ema
 from sdcompress.training.save import Resumable, restore
@@ -54,7 +56,9 @@ class Learner:
         optimizer: torch's own.
         step: steps done.
         steps: all of them.
+        rate: of the last step, before the factors of heads and blocks.
         loaded: the weights that it began with, where the recipe names some.
+        val_features: what heads see of the validation samples, where a frozen backbone ran once.
 
     Raises:
         RecipeError: if the network cannot give what the method needs, or cannot be trained on batches of this size.
@@ -71,16 +75,17 @@ class Learner:
         check_augmentation(recipe, self._method.needs, dataset)
         augment = dataset.modality.augment(recipe.train.augment, rank=rank, world=world)
         view, fill = self._method.needs.view, dataset.task.target_fill
-        self._prepare = TrainInputs(augment, view, fabric.device, self._layout, fill)
+        self._prepare: TrainInputs | CachedInputs = TrainInputs(augment, view, fabric.device, self._layout, fill)
         self.loaded = start.state.loaded if start else None
         self.net = self._first_network(resumed=start is not None)
         sizes = self.net.feature_sizes, self.net.map_shapes
         state = self._method.state(Context(len(dataset.train), batches.size, dataset.task, *sizes))
         self.net.to(fabric.device)  # before it is copied
         self._eval_ema, self._teacher_ema, self._teacher = self._copies()
-        step = self._training_step(state)
-        unused = self._find_unused_parameters(step, batches, warn=start is None)
-        self._set_up(step)
+        self._training, self._batches = self._training_step(state), batches
+        self.val_features: FeatureCache | None = None
+        unused = self._find_unused_parameters(self._training, batches, warn=start is None)
+        self._set_up(self._training)
         placed = {name: local_value(values) for name, values in self.net.state_dict().items()}
         infinite = {name: torch.isinf(values) for name, values in placed.items()}
         self._infinite = {name: entries for name, entries in infinite.items() if entries.any()}
@@ -88,6 +93,7 @@ class Learner:
         average = self._eval_ema.net if self._eval_ema else None
         self._resumable = Resumable(self.net, state, self.optimizer, average, self._teacher, {})
         self.step, self.steps = start.state.step if start else 0, self._timeline.steps
+        self.rate = self._timeline.rate(self.step)
         if start is not None:
             restore(start, self._resumable, all_learn=not unused and len(self._timeline.spans) == 1)
             if self._resumable.scaler:
@@ -99,11 +105,30 @@ class Learner:
         net = self._build(0)
         if recipe.model.weights is not None and not resumed:
             self.loaded = load_start(net, recipe)
+        if recipe.train.backbone == "frozen":
+            net.freeze_all_but_heads()
         check_network(self._method.needs, net, recipe)
         check_edge_cases(net, self._dataset.modality, recipe)
         if not resumed and self._fabric.is_global_zero:
             warn_of_places(net, recipe, self._dataset.modality.tensors)
         return net
+
+    def cache_features(self, note: Callable[[str], None] | None = None) -> None:
+        """Run a frozen backbone once over the data, if the recipe and the data allow that; steps then start from it.
+
+        Args:
+            note: called with a sentence before the backbone runs.
+        """
+        if isinstance(self._prepare, CachedInputs):
+            return
+        recipe, dataset, needs = self._recipe, self._dataset, self._method.needs
+        source = Source(recipe, dataset, self.net, needs, self._batches, self._prepare, self._fabric)
+        features = compute_features(source, note)
+        if features is None:
+            return
+        self._prepare = CachedInputs(needs, self._fabric.device)
+        self._batches.fetch = features["train"].fetch(dataset.train)
+        self._training.from_features, self.val_features = True, features.get("val")
 
     def _copies(self) -> tuple[Ema[MultiExit] | None, Ema[MultiExit] | None, nn.Module | None]:
         """Return the average that is evaluated, the average that teaches, and the teacher, as far as there are any."""
@@ -137,7 +162,8 @@ class Learner:
             shard_alike(copied, self.net)
         # Fabric clips no gradients for a fused optimiser that a loss scaler stands before
         fused = spec.precision != "16-mixed" and fabric.device.type in ("cpu", "cuda")
-        self.optimizer = optimizers.build(spec.optimizer, step.parameters(), fused=fused)
+        factors = optimizers.rate_factors(spec.optimizer, self.net, step.state)
+        self.optimizer = optimizers.build(spec.optimizer, step.parameters(), factors, fused=fused)
         self._stepper = fabric.setup_optimizers(self.optimizer)
 
     @property
@@ -177,8 +203,9 @@ class Learner:
         recipe, seed = self._recipe, step_seed(self._recipe.seed, self.step, self._fabric.global_rank)
         torch.manual_seed(seed)  # dropout and the like
         rng = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, _FOR_ALL))
+        self.rate = self._timeline.rate(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._timeline.rate(self.step)
+            group["lr"] = self.rate * group["lr_scale"]
         clock = self._timeline.clock(self.step)
         self._stepper.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Method
+from sdcompress.models.multiexit import MultiExit
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, Minibatch, SecondView
 from sdcompress.tasks import Task
@@ -25,6 +28,9 @@ class TrainingStep(nn.Module):
         smoothing: label smoothing of the recipe.
         teacher: a second network in evaluation mode, which is not trained.
         class_weights: float32 [K], on the device; None: all 1.
+
+    Attributes:
+        from_features: whether inputs are what heads see, so that no backbone runs.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.net, self.state = net, state
         self._method, self._task, self._smoothing, self._class_weights = method, task, smoothing, class_weights
+        self.from_features = False
         self._teacher = (teacher,)  # in a tuple it is no submodule: not trained, not synchronised, always in evaluation
 
     def forward(self, primary: Minibatch, second: Minibatch | None, clock: Clock) -> dict[str, Tensor]:
@@ -74,12 +81,12 @@ class TrainingStep(nn.Module):
     ) -> tuple[Outputs, Outputs | None]:
         view = self._method.needs.view
         if second is None or view is None:
-            return self.net(*primary), None
+            return self._run(self.net, primary), None
         if not view.gradient:
             with torch.no_grad():
-                outputs = self.net(*second)
-            return self.net(*primary), outputs
-        both: Outputs = self.net(*(torch.cat(pair) for pair in zip(primary, second, strict=True)))
+                outputs = self._run(self.net, second)
+            return self._run(self.net, primary), outputs
+        both = self._run(self.net, tuple(torch.cat(pair) for pair in zip(primary, second, strict=True)))
         first, last = (Outputs(*(tuple(t[half] for t in group) for group in both)) for half in _halves(len(primary[0])))
         return first, last
 
@@ -88,7 +95,12 @@ class TrainingStep(nn.Module):
         if teacher is None or (phase == 0 and not self._method.needs.average):
             return None  # the first generation has none before it
         with torch.no_grad():
-            outputs: Outputs = teacher(*inputs)
+            return self._run(teacher, inputs)
+
+    def _run(self, net: nn.Module, inputs: tuple[Tensor, ...]) -> Outputs:
+        if self.from_features:
+            return cast("MultiExit", net).from_head_inputs(*inputs)
+        outputs: Outputs = net(*inputs)
         return outputs
 
 

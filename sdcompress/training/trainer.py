@@ -199,7 +199,7 @@ class Trainer:
         line = {
             "epoch": done // per_epoch,
             "step": done,
-            "lr": self.learner.optimizer.param_groups[0]["lr"],
+            "lr": self.learner.rate,
             "seconds": round(seconds, 3),
             "samples_per_second": round(
                 per_epoch * min(self.recipe.train.batch_size, len(self.dataset.train)) / seconds, 1
@@ -210,7 +210,10 @@ class Trainer:
         due = line["epoch"] % self.recipe.train.evaluate_every == 0 or done == self.learner.steps
         if due and len(self.dataset.val):
             task, modality = self.dataset.task, self.dataset.modality
-            scores = exit_scores(self.learner.eval_model, self.dataset.val, task, modality, fabric=self.fabric)
+            learner, fabric = self.learner, self.fabric
+            scores = exit_scores(
+                learner.eval_model, self.dataset.val, task, modality, fabric=fabric, features=learner.val_features
+            )
             line |= {f"val_{task.metric}/{name}": value for name, value in scores.items()}
         return line
 

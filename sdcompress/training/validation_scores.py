@@ -10,14 +10,24 @@ from sdcompress.data.lengths import sorted_by_length
 from sdcompress.data.samples import Samples
 from sdcompress.modalities import Modality
 from sdcompress.models.multiexit import MultiExit
+from sdcompress.models.outputs import Outputs
 from sdcompress.tasks import Task
+from sdcompress.training.feature_cache import FeatureCache
 
-__all__ = ["exit_scores"]
+__all__ = ["exit_scores", "rows_of_a_pass"]
+
+_BATCH = 512
 
 
 @torch.no_grad()  # not inference_mode: weights gathered in it could not be used outside of it
 def exit_scores(
-    net: MultiExit, samples: Samples, task: Task, modality: Modality, *, fabric: Fabric, batch: int = 512
+    net: MultiExit,
+    samples: Samples,
+    task: Task,
+    modality: Modality,
+    *,
+    fabric: Fabric,
+    features: FeatureCache | None = None,
 ) -> dict[str, float]:
     """``1 - mean loss`` of each exit, by its name, in full precision, because that is what is exported.
 
@@ -27,9 +37,9 @@ def exit_scores(
         task: gives decisions and their loss.
         modality: turns examples into inputs.
         fabric: the processes that share the work.
-        batch: samples at a time; fewer where each has many outputs.
+        features: what heads see of the samples, where the backbone need not run.
     """
-    batch = task.batch_size(batch, len(net.exit_names))
+    batch = rows_of_a_pass(task, net)
     mode = net.training
     net.eval()
     losses = np.zeros(len(net.exit_names))
@@ -38,10 +48,13 @@ def exit_scores(
     mine = np.arange(-(-len(samples) // fabric.world_size)) * fabric.world_size + fabric.global_rank
     for start in range(0, len(mine), batch):
         index, counted = mine[start : start + batch] % len(samples), mine[start : start + batch] < len(samples)
-        arrays = modality.ordered(modality.collate(samples.examples(index)))
-        inputs = (torch.from_numpy(array).to(fabric.device) for array in arrays)
+        if features is not None:
+            outputs: Outputs = net.from_head_inputs(*(values.to(fabric.device) for values in features.at(index)))
+        else:
+            arrays = modality.ordered(modality.collate(samples.examples(index)))
+            outputs = net(*(torch.from_numpy(array).to(fabric.device) for array in arrays))
         targets = samples.targets[index]
-        decisions = [task.decide(outputs.float().cpu().numpy()) for outputs in net(*inputs).logits]
+        decisions = [task.decide(logits.float().cpu().numpy()) for logits in outputs.logits]
         losses += [task.loss(decision, targets)[counted].sum(dtype=np.float64) for decision in decisions]
     net.train(mode)
     total = torch.from_numpy(losses)
@@ -50,3 +63,8 @@ def exit_scores(
     return {
         name: (len(samples) - loss) / len(samples) for name, loss in zip(net.exit_names, total.tolist(), strict=True)
     }
+
+
+def rows_of_a_pass(task: Task, net: MultiExit) -> int:
+    """Return the samples of a pass; fewer where each has many outputs."""
+    return task.batch_size(_BATCH, len(net.exit_names))

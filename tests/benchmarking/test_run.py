@@ -254,10 +254,12 @@ def test_label_sets_are_scored_by_their_tasks_loss(monkeypatch: pytest.MonkeyPat
     task = MultiLabel(("a", "b"))
     targets = np.array([[1, 1], [0, 1]] * 20, np.uint8)
     monkeypatch.setattr(Spinning, "task", task)
-    outputs = np.array([[1, -1]], np.float32)
-    monkeypatch.setattr(
-        Spinning, "_leave", lambda _, __, left: task.prediction(outputs.repeat(len(left), 0), np.asarray(left))
-    )
+
+    def leave(_: Spinning, grey: np.ndarray, left: np.ndarray) -> Prediction:
+        now.ns += 1_000_000 * len(grey)
+        return task.prediction(np.array([[1, -1]], np.float32).repeat(len(grey), 0), left)
+
+    monkeypatch.setattr(Spinning, "_leave", leave)
     fields = {"manifest": SimpleNamespace(digest="0" * 64, layout="single", one_graph=None), "opening_ms": 0.0}
     opened = SimpleNamespace(path="slow", task=task, modality=GREY, **fields)
     monkeypatch.setattr(run, "open_artifact", lambda _: opened)

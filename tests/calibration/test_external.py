@@ -94,7 +94,7 @@ def test_a_folder_of_data_that_is_named_must_be_the_data(tiny_artifact: Build, i
 
 
 def test_images_have_no_labels(tiny_artifact: Build, images: Path) -> None:
-    with pytest.raises(UsageError, match="no labels") as caught:
+    with pytest.raises(UsageError, match="samples without labels") as caught:
         calibrate(tiny_artifact(), "out", {"confidence": 0.9}, samples=images)
     assert "--unlabelled" in caught.value.next_step
 

@@ -57,7 +57,7 @@ def test_its_numbers(tiny_artifact: Build, tiny_network: Any, unlabelled: bool) 
     assert needs == sorted(needs)  # type: ignore[type-var]
     times = [row.mean_ms for row in found.observed]
     assert times == sorted(times, reverse=True)  # type: ignore[type-var]
-    assert [row.mean_loss for row in found.observed] == sorted(row.lost for row in found.observed)
+    assert [row.mean_loss for row in found.observed] == sorted(row.mean_loss for row in found.observed)
     assert found.observed[-1].samples_needed is None  # where the path leaves what can be certified
     assert not unlabelled or all(row.mean_gain == 0 for row in found.observed)
 

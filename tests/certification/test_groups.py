@@ -31,7 +31,7 @@ from sdcompress.schema import recipe
 from sdcompress.tasks.classification import Classification
 
 Build = Callable[..., Path]
-RUNS, DELTA, DROP = 100, 0.1, 0.04
+RUNS, DELTA, DROP = 50, 0.1, 0.04
 
 
 def evidence(scores: Sequence[Sequence[float]], strata: Sequence[int] | None = None) -> Evidence:
@@ -241,12 +241,12 @@ def test_a_plan_speaks_of_the_smallest_class(tiny_artifact: Build, tiny_network:
     wish = recipe.Calibrate(max_drop=0.08, confidence=0.9)
     whole = plan(cascade, samples=samples, settings=wish)
     found = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "stratum"}))
-    assert found.smallest == f"'disc', 300 of {len(samples)}"
+    assert found.smallest_stratum == f"'disc', 300 of {len(samples)}"
     share = 300 / len(samples)
-    assert found.assumed[1].needs == pytest.approx((whole.assumed[1].needs or 0) / share, rel=0.01)
-    assert found.least == pytest.approx(whole.least / share, rel=0.05)
+    assert found.assumed[1].samples_needed == pytest.approx((whole.assumed[1].samples_needed or 0) / share, rel=0.01)
+    assert found.minimum_samples == pytest.approx(whole.minimum_samples / share, rel=0.05)
     exits = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "exit"}))
-    assert (exits.group_by, exits.smallest, exits.assumed) == ("exit", None, ())
+    assert (exits.group_by, exits.smallest_stratum, exits.assumed) == ("exit", None, ())
     assert exits.observed
 
 
@@ -258,22 +258,19 @@ def unbalanced(lost: int, rare: int = 40) -> tuple[Evidence, np.ndarray]:
     return Evidence(np.ones((1, len(labels)), np.float32), loss), labels
 
 
-def test_a_class_that_loses_more_than_three_times_the_drop_is_named() -> None:
+def test_a_class_that_loses_more_than_the_drop_is_named() -> None:
     # 10 of 40 are 25 points; over all 1,000 it is the one point that was allowed
     found, labels = unbalanced(10)
-    said = (
-        r"class 'rare' 25\.0 points of accuracy \(100\.0 to 75\.0 % on 40 samples\),"
-        r" more than 3 times the 1\.00%.*--group-by stratum"
-    )
-    with pytest.warns(UserWarning, match=said):
+    said = r"class 'rare' 25\.0 points of accuracy \(100\.0 to 75\.0 % on 40 samples\), more than the 1\.00%"
+    with pytest.warns(UserWarning, match=f"{said}.*--group-by stratum"):
         warn_of_strata(found, labels, (0.5,), task=Classification(("common", "rare")), max_drop=0.01)
 
 
 @pytest.mark.parametrize(
     ("lost", "rare", "drop"),
     [
-        (10, 40, 0.09),  # 25 points are not three times as much
-        (3, 100, 0.01),  # exactly three times
+        (5, 40, 0.09),  # 12.5 points for 9: chance gives 5 or more of 40 in 3 of 10 such classes
+        (3, 100, 0.01),  # and 3 or more of 100 in 8 of 100
         (1, 5, 0.01),  # one image is no loss of a class
         (0, 40, 0.0),
     ],
@@ -310,7 +307,7 @@ def test_every_calibration_with_labels_warns_of_a_class_that_pays(
         samples, np.sort(np.concatenate([np.flatnonzero((samples.targets != 2) & right.all(axis=0)), rare]))
     )
     settings = recipe.Calibrate(max_drop=0.02, fit_temperature=False, **wish)
-    with pytest.warns(UserWarning, match=r"class '\w+' .* more than 3 times the 2\.00%") as caught:
+    with pytest.warns(UserWarning, match=r"class '\w+' .* more than the 2\.00%") as caught:
         calibrate(artifact, artifact.parent / "out", samples=chosen, settings=settings)
     assert len(rare) >= 10
     assert sum("--group-by stratum" in str(one.message) for one in caught) == 1

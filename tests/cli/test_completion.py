@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from sdcompress import methods, recipes, registry
+from sdcompress.models import backbones
 from sdcompress.models.backbones import cifar
 from sdcompress.models.backbones._cifar_networks import RESNETS, VGGS
 
@@ -36,7 +37,7 @@ def test_methods_and_what_may_follow_a_plus(offered) -> None:
 
 
 def test_models_by_family_and_then_by_name(offered) -> None:
-    assert offered("train --model ") == ["cifar:", "timm:"]
+    assert offered("train --model ") == [f"{family}:" for family in registry.names(backbones.ROOM)]
     assert offered("train --model cifar:resnet1") == ["cifar:resnet18"]
     assert offered("train --model my_nets:m") == []
 

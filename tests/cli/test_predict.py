@@ -78,5 +78,5 @@ def test_a_warning_is_a_line_for_a_person(environment: dict[str, str], tiny_arti
     command = [sys.executable, "-m", "sdcompress", "predict", str(tiny_artifact()), str(photos), "--csv"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "\nwarning: 1 of 3 files have no prediction; each says why.\n" in "\n" + done.stderr
+    assert "\nwarning: 1 of 3 files have no prediction; see the error of each.\n" in "\n" + done.stderr
     assert ".py:" not in done.stderr

@@ -188,7 +188,8 @@ def test_a_certificate_against_another_artifact_names_it_everywhere(cli, made, t
     done = cli("calibrate", made.cascade, *wish, "--out", tmp_path / "early")
     assert done.code == 0, done.err
     for verb in ("inspect", "verify"):
-        assert f"against the last exit of the artifact {before}" in " ".join(cli(verb, tmp_path / "early").out.split())
+        shown = " ".join(cli(verb, tmp_path / "early").out.split())
+        assert f"compared with the last exit of the artifact {before}" in shown
     assert f"the last exit of the artifact {before}" in (tmp_path / "early" / "README.md").read_text(encoding="utf-8")
 
 
@@ -196,7 +197,7 @@ def test_a_certificate_is_verified_inspected_and_reported(cli, certified: Path, 
     verified = VerifyReport.model_validate_json(cli("verify", certified, "--json").out)
     assert verified.certificate is not None
     assert verified.certificate.tests >= 2
-    assert "computed again" in cli("verify", certified).out
+    assert "were repeated with the same result" in cli("verify", certified).out
     shown = cli("inspect", certified).out
     assert "at most 40.00%" in shown
     assert "confidence 0.9" in shown
@@ -227,7 +228,7 @@ def test_a_plan_writes_nothing(cli, made) -> None:
     wish = ["--plan", "--max-drop", "30%", "--confidence", "0.9"]
     told = SampleSizePlan.model_validate_json(cli("calibrate", made.cascade, *wish, "--json").out)
     assert (told.max_drop, told.confidence) == (0.3, 0.9)
-    assert f"below {told.minimum_samples} it is refused" in cli("calibrate", made.cascade, *wish).out
+    assert f"fewer than {told.minimum_samples} are refused" in cli("calibrate", made.cascade, *wish).out
     assert sorted(made.cascade.parent.iterdir()) == before
 
 
@@ -342,4 +343,4 @@ def test_explain_refuses_a_checkpoint_and_names_what_to_export(cli, made, tmp_pa
 def test_a_plan_takes_nothing_that_only_a_calibration_uses(cli: Callable, tmp_path: Path) -> None:
     done = cli("calibrate", tmp_path, "--plan", "--budget", "3ms", "--in-expectation", "--reference", tmp_path)
     assert done.code == 2
-    assert "--budget, --in-expectation, --reference cannot go with it" in " ".join(done.err.split())
+    assert "--budget, --in-expectation, --reference cannot be given" in " ".join(done.err.split())

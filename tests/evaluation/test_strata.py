@@ -26,8 +26,11 @@ def test_each_stratum_by_hand() -> None:
 
 
 def test_what_the_last_exit_does_stands_beside_the_policy() -> None:
-    found = stratum_scores(NAMES, LABELS, LOSS, last_loss=np.zeros(8))
+    left = np.array([0, 0, 0, 1, 1, 1, 0, 1])
+    found = stratum_scores(NAMES, LABELS, LOSS, [np.ones(8), np.zeros(8)], left)
     assert [one.last_exit_metric for one in found] == [1, 1, 1, None]
+    assert [one.metric_by_exit for one in found] == [(0, 1)] * 3 + [()]
+    assert [one.shares for one in found] == [(0.75, 0.25), (0, 1), (0.5, 0.5), ()]
 
 
 def test_the_cells_of_the_confusion_matrix() -> None:

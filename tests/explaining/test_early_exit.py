@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from sdcompress.evaluation.paired import paired_difference
+from sdcompress.evaluation.strata import shares_by_stratum
 from sdcompress.explaining.early_exit import (
     exit_shares,
     metric_at,
     oracle_exits,
     overthinking,
-    shares_by_stratum,
 )
 
 # no loss anywhere; from the second exit on; nowhere; only at the first

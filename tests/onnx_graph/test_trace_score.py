@@ -24,6 +24,7 @@ from sdcompress.policies._base import ExitPolicy, Signals
 from sdcompress.schema.manifest import ExitSignals
 from sdcompress.tasks import Task
 from sdcompress.tasks.multilabel import MultiLabel
+from sdcompress.tasks.regression import Regression
 from sdcompress.verification.sessions import SegmentSessions
 
 EXITS = 9  # patience wants eight
@@ -109,6 +110,16 @@ class Flags(ExitPolicy):
 
     def score(self, exit_index: int, signals: Sequence[Signals]) -> Any:
         return signals[-1].decision > 0
+
+
+@pytest.mark.parametrize("kind", ["patience", "settled"])
+@pytest.mark.parametrize("rows", [1, 2, 7])  # 2 rows of 2 numbers: a comparison that broadcasts would not be noticed
+def test_a_traced_score_sees_numbers_that_moved_less_than_a_step(kind: str, rows: int) -> None:
+    task = Regression(("a", "b"), mean=(0.0, 100.0), std=(1.0, 25.0), step=(0.5, 5.0))
+    policy, outputs = policy_class(kind)(), np.random.default_rng(2).normal(0, 0.3, (3, rows, 2)).astype(np.float32)
+    outputs[1, 0] = np.nan
+    signals = [task.signals(each) for each in outputs]
+    np.testing.assert_allclose(graph(policy, 2, task)(signals), policy.score(2, signals), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("policy", "why"), [(Sum(), "multiply of 1 and 2 axes"), (Flags(), "2 axes instead of one")])

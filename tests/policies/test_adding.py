@@ -42,7 +42,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("package")
-def test_a_policy_of_somebody_elses(tiny_artifact: Callable[..., Path], tiny_network: Any, tmp_path: Path) -> None:
+def test_a_policy_of_somebody_elses(
+    tiny_artifact: Callable[..., Path], tiny_network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     assert "agreement" in registry.names(ROOM)
     wish = Calibrate(policy="agreement", max_drop=0.05, confidence=0.9)
     manifest = calibrate(tiny_artifact(), tmp_path / "out", samples=tiny_network.samples(2000), settings=wish)

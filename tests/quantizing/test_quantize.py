@@ -373,13 +373,13 @@ def test_what_float16_cannot_hold_is_refused_although_it_runs_here(
     ]
     source = single(nodes, weights)
     if size < 1e3:
-        assert run(source, "fp16").narrow == 1
+        assert run(source, "fp16").low_precision_ops == 1
         return
     with pytest.raises(VerificationError, match=r"'large' reaches \d\S* on 400 validation samples") as caught:
         run(source, "fp16")
     assert "65504" in str(caught.value)
     assert not (tmp_path / "out").exists()
-    assert run(source, "int8").narrow == 2  # whose scales know no largest number
+    assert run(source, "int8").low_precision_ops == 2  # whose scales know no largest number
 
 
 @pytest.mark.parametrize("precision", ["int8", "uint8", "fp16"])
@@ -472,7 +472,7 @@ def test_a_precision_that_loses_an_epsilon_is_refused_and_the_node_is_named(
 
 
 def test_what_is_nan_in_float32_may_be_so(run: Callable, single: Callable) -> None:
-    assert run(single(*ratio(epsilon=0.0)), "fp16").narrow == 1
+    assert run(single(*ratio(epsilon=0.0)), "fp16").low_precision_ops == 1
 
 
 def wide(size: float = 1.0) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
@@ -497,7 +497,7 @@ def test_an_artifact_in_fp8_holds_8_bit_floats_beside_float16_and_float32(
 ) -> None:
     source = single(*wide())
     result = run(source, "fp8", samples=200)
-    assert (result.narrow, result.wide, result.calibration_samples) == (1, 2, 200)
+    assert (result.low_precision_ops, result.high_precision_ops, result.calibration_samples) == (1, 2, 200)
     new, old = open_artifact(tmp_path / "out").manifest, open_artifact(source).manifest
     (segment,) = new.segments
     assert (segment.precision, segment.parameters) == ("fp8", 16 * 32 + 32 * 32 + 32 * 3)

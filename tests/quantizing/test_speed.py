@@ -75,4 +75,4 @@ def test_the_command_prints_the_verdict_first(verdict: Any, opening: str) -> Non
     speed_ = Speed(threads=1, ms=1.37, source_ms=1.0, speedup=0.73, low=0.71, high=0.75, verdict=verdict)
     line = quantizing._speed(speed_, "uint8")
     assert line.startswith(opening)
-    assert "1.37 ms in uint8, 1 ms in fp32, 0.73x [0.71, 0.75] as fast (one image, 1 thread)" in line
+    assert "1.37 ms in uint8, 1 ms in fp32, 0.73x [0.71, 0.75] as fast (one sample, 1 thread)" in line

@@ -63,8 +63,8 @@ def explanation(**changed: Any) -> Explanation:
     )
     fields: dict[str, Any] = {
         "created": "2026-01-02T03:04:05+00:00", "command": "sdcompress explain early", "source": "early",
-        "digest": "ab" * 32, "layout": "cascade", "policy_name": "max_prob", "guarantee": "Guarantee: none.", "data": "digits",
-        "split": "test", "samples": 1000,
+        "digest": "ab" * 32, "layout": "cascade", "policy_name": "max_prob", "guarantee": "Guarantee: none.",
+        "data": "digits", "split": "test", "samples": 1000,
         "metric_name": "accuracy", "binary_loss": True, "stratum": "class", "threads": 1, "turns_ms": ((1.0, 2.0),) * 6,
         "decision_ms": 0.05,
         "machine": Machine(cpu="CPU", cores=2, isa=(), memory_gib=8, gpu=None, os="os", python="3", versions={}),

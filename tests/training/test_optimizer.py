@@ -6,10 +6,12 @@ import math
 
 import pytest
 import torch
+from networks import pictures
 from torch import nn
 
+from sdcompress.models.build import build as build_network
 from sdcompress.schema import recipe
-from sdcompress.training.optimizer import Ema, build
+from sdcompress.training.optimizer import Ema, build, depths, rate_factors
 from sdcompress.training.schedule import rate
 
 
@@ -92,3 +94,42 @@ def test_infinite_entries_are_copied_and_the_others_of_their_buffer_averaged() -
     ema.update(0)  # decay 0.1
     torch.testing.assert_close(ema.net.mask, torch.tensor([9.0, -math.inf, 4.0]))
     assert ema.net.smallest.item() == -3.0
+
+
+def test_blocks_are_counted_by_the_numbers_in_names() -> None:
+    names = ["stem.weight", "bn.bias", "blocks.0.0.conv.weight", "blocks.0.1.conv.weight", "blocks.1.0.conv.weight"]
+    found = depths([*names, "conv_head.weight"])
+    assert list(found.values()) == [0, 0, 1, 2, 3, 4]
+    assert list(depths(["layer1.0.path.0.weight", "layer1.0.path.1.weight", "layer2.0.path.0.weight"]).values()) == [
+        1,
+        1,
+        2,
+    ]
+    of_stages = ["stages.0.blocks.0.a.weight", "stages.0.blocks.1.a.weight", "stages.1.downsample.weight"]
+    assert list(depths(of_stages).values()) == [1, 2, 3]
+    assert list(depths(["embeddings.w.weight", "encoder.layer.0.a.weight", "encoder.layer.1.a.weight"]).values()) == [
+        0,
+        1,
+        2,
+    ]
+    assert depths(["conv.weight", "fc.weight"]) == {"conv.weight": 0, "fc.weight": 0}
+
+
+def test_heads_have_their_rate_and_each_block_less_than_the_next() -> None:
+    net = build_network(
+        recipe.Model(name="cifar:resnet8"),
+        recipe.Exits(count=1, head="linear"),
+        outputs=(10,),
+        inputs=pictures(1, 16, 16),
+    )
+    spec = recipe.Optimizer(lr=0.1, head_lr=0.3, layer_decay=0.5)
+    optimizer = build(spec, net.parameters(), rate_factors(spec, net, nn.Module()))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    blocks = [net.backbone.conv1.weight, *(getattr(net.backbone, f"layer{k}")[0].path[0].weight for k in (1, 2, 3))]
+    assert [rates[id(one)] for one in blocks] == pytest.approx(
+        [0.1 / 8, 0.1 / 4, 0.1 / 2, 0.1]
+    )  # 3 blocks, none behind
+    assert rates[id(net.backbone.fc.bias)] == rates[id(net.heads[0].classifier.weight)] == pytest.approx(0.3)
+    assert all(group["lr"] == pytest.approx(0.1 * group["lr_scale"]) for group in optimizer.param_groups)
+    plain = build(recipe.Optimizer(), net.parameters(), rate_factors(recipe.Optimizer(), net, nn.Module()))
+    assert [group["lr_scale"] for group in plain.param_groups] == [1.0, 1.0]

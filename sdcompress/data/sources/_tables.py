@@ -1,4 +1,4 @@
-"""Tables of texts with labels: read, and made a source."""
+"""Tables with labels: their files, and texts in them made a source."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any
 
 from sdcompress.data.rows import RawRows, class_indices, class_names, rows_digest
 from sdcompress.data.source import Source
-from sdcompress.errors import RecipeError
-from sdcompress.modalities._rows import rows_of
+from sdcompress.data.sources._listing import Skipped, files_below
+from sdcompress.data.sources._photos import has_splits, published_splits
+from sdcompress.errors import DataError, RecipeError
+from sdcompress.modalities._rows import SUFFIXES, rows_of
 from sdcompress.schema import recipe
 
-__all__ = ["Table", "read_table", "texts_source"]
+__all__ = ["Table", "excluded_rows", "read_table", "table_files", "texts_source"]
+
+_TABLES = SUFFIXES - {".txt"}  # which has no labels
 
 
 @dataclass(frozen=True)
@@ -22,13 +26,45 @@ class Table:
 
     Attributes:
         names: of N rows.
-        raw: N texts, or N pairs of them.
+        raw: N texts, or N pairs of them; or N mappings, column -> value.
         labels: N of them, as the file has them.
     """
 
     names: Sequence[str]
     raw: Sequence[Any]
     labels: Sequence[Any]
+
+
+def table_files(root: Path) -> dict[str, Path]:
+    """Return the file of each split of a folder.
+
+    Raises:
+        DataError: if there is none, or their names are no splits.
+    """
+    skipped = Skipped(_TABLES)
+    files = [file for file in files_below(root, skipped) if file.parent == root] if root.is_dir() else []
+    if not files:
+        raise DataError(
+            f"{root} holds no table." if root.is_dir() else f"data.dir is {root}, which is not a folder.",
+            allowed=f"train and test, each a file that ends in {', '.join(sorted(_TABLES))}",
+            next_step="set data.dir to the folder with the tables",
+        )
+    by_stem = {file.stem: file for file in files}
+    if len(by_stem) < len(files):
+        raise DataError(
+            f"{root} holds two tables of one name: {', '.join(sorted(file.name for file in files))}.",
+            allowed="one file for each split",
+            next_step="move the others out of the folder",
+        )
+    if len(files) == 1:
+        return {"train": files[0]}
+    if not has_splits(by_stem):
+        raise DataError(
+            f"{root} holds {', '.join(sorted(file.name for file in files))}, of which none is called train.",
+            allowed="one table, or train, test and optionally validation (or val, valid, dev)",
+            next_step="rename the files as the splits are called",
+        )
+    return {split: by_stem[name] for split, name in published_splits(by_stem, root).items()}
 
 
 def read_table(file: Path, columns: Sequence[str], label: str) -> Table:
@@ -72,7 +108,7 @@ def texts_source(
             allowed="one column of texts, or two for pairs",
             next_step="--set 'data.columns=[text]'",
         )
-    gone = _left_out(tables, excluded, place)
+    gone = excluded_rows(tables, excluded, place)
     classes = tuple(classes or class_names(tables["train"].labels, f"{place} (training rows)"))
     splits = {
         split: RawRows(
@@ -93,7 +129,12 @@ def texts_source(
     )
 
 
-def _left_out(tables: Mapping[str, Table], excluded: Collection[str], place: Path) -> dict[str, frozenset[int]]:
+def excluded_rows(tables: Mapping[str, Table], excluded: Collection[str], place: Path) -> dict[str, frozenset[int]]:
+    """Return the positions of the rows that ``data.exclude`` names, by split.
+
+    Raises:
+        RecipeError: if a name belongs to no row.
+    """
     if not excluded:
         return {}
     gone = {

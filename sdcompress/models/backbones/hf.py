@@ -94,6 +94,11 @@ class _Pooled(nn.Module):
         super().__init__()
         self.encoder, self.head = encoder, head
         self._names, self._mask, self.rebuild_options = names, mask, rebuild_options
+        self.pretrained_cfg = {"num_classes": 0}  # as timm says it: weights of an encoder have no classifier
+
+    def get_classifier(self) -> nn.Module:
+        """Return what published weights may lack, as timm's networks do."""
+        return self.head
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return logits [B, K] of the inputs, each [B, N]."""

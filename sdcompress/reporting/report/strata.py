@@ -40,6 +40,8 @@ def stratum_table(evaluation: Evaluation) -> Table | None:
             q.count(score.samples),
             q.score(score.metric, score.samples if evaluation.binary_loss else None),
             q.score(score.last_exit_metric, score.samples if evaluation.binary_loss else None),
+            q.NOTHING if score.last_exit_metric is None else f"{_lost(score) * 100:+.1f}",
+            _depth(evaluation, score),
         )
         for score in shown
     )
@@ -48,7 +50,7 @@ def stratum_table(evaluation: Evaluation) -> Table | None:
     note = f"Balanced {metric}, the mean over the {words}: {q.score(evaluation.balanced_metric)}."
     if shortened:
         note += f" The worst of {len(scored)} {words}; the JSON has all."
-    columns = (word, "samples", metric, "at the last exit")
+    columns = (word, "samples", metric, "at the last exit", "points lost", "of the MACs")
     return Table(f"{q.capitalized(words)} of {_title(evaluation)}", columns, rows, note).without_empty_columns()
 
 
@@ -137,6 +139,14 @@ def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
     costs = f"early exit costs {word} '{score.name}' {points}"
     advice = f"To keep the drop in every {word}: calibrate with --confidence and --group-by stratum."
     return [("lost early", f"{evaluation.name}: {costs}. {advice}")]
+
+
+def _depth(evaluation: Evaluation, score: StratumEvaluation) -> str:
+    """Return the mean MACs of a stratum's samples, as a share of the whole network's."""
+    macs = [exit_.macs or 0 for exit_ in evaluation.exits[: len(score.shares)]]
+    if not macs or not all(macs):
+        return q.NOTHING
+    return q.share(sum(share * one for share, one in zip(score.shares, macs, strict=True)) / macs[-1])
 
 
 def _lost(score: StratumEvaluation) -> float:

@@ -160,7 +160,16 @@ def exits(report: Report) -> list[Table]:
             note += f" The early-exit policy as it runs: {score}."
         titles = [title_of(name) for name in names]
         metric = evaluation.metric_name
-        columns = ("exit", f"{metric} of all", *titles, "exit here", f"{metric} of those", "MACs", "parameters")
+        columns = (
+            "exit",
+            f"{metric} of all",
+            "balanced",
+            *titles,
+            "exit here",
+            f"{metric} of those",
+            "MACs",
+            "parameters",
+        )
         tables.append(Table(title, columns, tuple(_exit_rows(evaluation)), note).without_empty_columns())
     return tables
 
@@ -173,6 +182,7 @@ def _exit_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
             (
                 exit_.name,
                 q.score(exit_.metric, evaluation.samples, exit_.standard_error),
+                q.score(exit_.balanced_metric),
                 *(further(name, value) for name, value in exit_.further.items()),
                 q.share(policy.shares[index]) if policy else q.NOTHING,
                 q.score(policy.metric_by_exit[index]) if policy else q.NOTHING,

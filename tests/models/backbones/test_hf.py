@@ -11,12 +11,18 @@ import pytest
 import torch
 from encoders import FAMILIES, INPUTS, REFUSED, WIDTH, encoder, largest_change_by_padding
 from networks import pictures
+from safetensors.torch import save_file
+from text_tokens import Tokens
 
+from sdcompress.checkpoint import Checkpoint
 from sdcompress.errors import RecipeError, SdcompressError, SetupError, UnknownNameError
 from sdcompress.models.build import build
 from sdcompress.models.multiexit import MultiExit
-from sdcompress.schema.graphs import Tensor
-from sdcompress.schema.recipe import Exits, Model
+from sdcompress.models.weights.load import load_weights
+from sdcompress.schema.graphs import FileEntry, Tensor
+from sdcompress.schema.recipe import Exits, Model, Recipe
+from sdcompress.schema.training import TrainingState
+from sdcompress.tasks.classification import Classification
 
 transformers = pytest.importorskip("transformers")
 
@@ -182,3 +188,29 @@ def saved_config(folder: Path, **values: Any) -> Path:
     config = {**bert().to_dict(), "model_type": "bert", **values}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def test_weights_that_a_recipe_names_may_lack_the_classifier(tmp_path: Path) -> None:
+    original = transformers.BertModel(bert())
+    folder = saved(original, tmp_path)
+    net = built(folder)
+    loaded = load_weights(net, str(folder), "name", "hf:folder")
+    key = "encoder.layer.1.output.dense.weight"
+    assert torch.equal(net.backbone.encoder.state_dict()[key], original.state_dict()[key])
+    assert {name.split(".")[-3] for name in loaded.anew if name.startswith("backbone.")} <= {"body", "head"}
+    assert all(name.startswith("pooler.") for name in loaded.left)
+
+
+def test_a_checkpoint_is_opened_where_the_folder_is_not(tmp_path: Path) -> None:
+    net = built(saved(transformers.BertModel(bert()), tmp_path / "here"), pretrained=True)
+    save_file(net.state_dict(), tmp_path / "weights.safetensors")
+    state = TrainingState.model_construct(
+        recipe=Recipe(model=Model(name="hf:gone", pretrained=True), exits=EXITS),
+        backbone_options=net.backbone.rebuild_options,
+        weights=FileEntry(file="weights.safetensors", sha256="0" * 64, bytes=1),
+        versions={},
+    )
+    checkpoint = Checkpoint(tmp_path, state)
+    vars(checkpoint).update(task=Classification(("a", "b")), modality=Tokens())  # instead of those of the state
+    with torch.no_grad():
+        assert torch.equal(checkpoint.network()(*TOKENS).logits[1], net(*TOKENS).logits[1])

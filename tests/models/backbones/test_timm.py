@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdcompress.errors import RecipeError, UnknownNameError
+from sdcompress.errors import RecipeError, SetupError, UnknownNameError
 from sdcompress.models.backbones.timm import timm
 from sdcompress.schema.recipe import Model
 
@@ -62,3 +62,14 @@ def test_what_is_built_to_be_overwritten_reads_no_file():
     assert model.untrained == Model(name="timm:resnet18", options={"a": 1})
     own = Model(name="mine:net", options={"checkpoint_path": "w.pt"})
     assert own.untrained == own
+
+
+def test_weights_that_cannot_be_downloaded_name_the_file_to_fetch(monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    with pytest.raises(SetupError, match="cannot be downloaded: no network") as caught:
+        make(10, pretrained=True)
+    assert "fetch https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors" in caught.value.next_step
+    assert "model.weights=weights/resnet18.safetensors" in caught.value.next_step

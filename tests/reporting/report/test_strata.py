@@ -18,8 +18,10 @@ def evaluation(matrix: Any, last: Any = None, names: Any = NAMES) -> Evaluation:
     """From the images of each label (rows) that get each answer (columns); of the last exit too, under a policy."""
     labels, answers = _images(matrix)
     last_answers = None if last is None else _images(last)[1]
-    last_loss = None if last_answers is None else np.float32(labels != last_answers)
-    scores = stratum_scores(names, labels, np.float32(labels != answers), last_loss)
+    early = np.float32(labels != answers)
+    exit_loss = [early] if last_answers is None else [early, np.float32(labels != last_answers)]
+    left = None if last_answers is None else np.int64(answers == last_answers)
+    scores = stratum_scores(names, labels, early, exit_loss, left)
     right = float((labels == answers).mean())
     policy = None if last is None else PolicyEvaluation(metric=right, shares=(0.5, 0.5), metric_by_exit=(None, None))
     final = right if last_answers is None else float((labels == last_answers).mean())
@@ -64,6 +66,16 @@ def test_a_class_that_pays_for_the_early_exits_is_named() -> None:
     assert sentence.startswith("net: early exit costs class 'eel' 25.0 points (97.50 % to 72.50 % on 40 samples).")
     assert "--group-by stratum" in sentence
     assert stratum_cautions(evaluation([[465, 5, 0], [0, 490, 0], [2, 0, 38]], last)) == []
+
+
+def test_what_early_exit_costs_each_class_stands_in_the_table() -> None:
+    found = evaluation([[8, 2, 0], [0, 10, 0], [0, 0, 0]], [[9, 1, 0], [0, 10, 0], [0, 0, 0]])
+    exits = tuple(exit_.model_copy(update={"macs": macs}) for exit_, macs in zip(found.exits, (25, 100), strict=True))
+    table = stratum_table(found.model_copy(update={"exits": exits}))
+    assert table is not None
+    assert table.columns[-2:] == ("points lost", "of the MACs")
+    # one cat of ten left at exit1, which costs a quarter: (1 x 25 + 9 x 100) / 10
+    assert [row[-2:] for row in table.rows] == [("+10.0", "92.5 %"), ("+0.0", "100.0 %")]
 
 
 def test_a_good_network_gets_no_word() -> None:

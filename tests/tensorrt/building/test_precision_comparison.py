@@ -98,7 +98,7 @@ def engines(**changed: Any) -> Engines:
 
 
 def find(manifest: Manifest, other: Manifest, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Sibling, ...]:
-    monkeypatch.setattr(precision_comparison, "comparable", lambda *_: Artifact(Path("other"), other))
+    monkeypatch.setattr(precision_comparison, "open_comparable", lambda *_: Artifact(Path("other"), other))
     wish = BuildSettings(**{"tf32": False, "against": (Path("other"),), **settings})
     return find_siblings(manifest, wish, tensorrt="10.9.0.34", gpu=L4)
 

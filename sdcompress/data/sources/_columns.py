@@ -1,0 +1,146 @@
+"""Tables of numbers and categories made a source: which column is which, and what the training rows say of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdcompress.data.rows import RawRows, class_indices, class_names, rows_digest
+from sdcompress.data.source import Source
+from sdcompress.data.sources._tables import Table, excluded_rows
+from sdcompress.errors import DataError
+from sdcompress.modalities._rows import columns_of, rows_of
+from sdcompress.modalities.table import Table as TableModality
+from sdcompress.tasks import Array
+
+__all__ = ["columns_source", "read_rows"]
+
+
+def read_rows(file: Path, columns: Sequence[str], labels: Sequence[str], *, several: bool) -> Table:
+    """Read a split; rows are named by the file's name and the line.
+
+    Args:
+        file: a table with names of columns.
+        columns: of the examples; empty: all but the labels.
+        labels: columns of the labels.
+        several: whether a label is a tuple, of one value for each of these columns, or the value of the one column.
+
+    Raises:
+        DataError: as ``rows_of``.
+    """
+    columns = columns or [name for name in columns_of(file) if name not in labels]
+    names, raw, given = list[str](), list[Any](), list[Any]()
+    for name, values in rows_of(file, (*columns, *labels)):
+        names.append(Path(name).name)
+        raw.append(dict(zip(columns, values, strict=False)))
+        given.append(values[len(columns) :] if several else values[-1])
+    return Table(names, raw, given)
+
+
+def columns_source(
+    tables: Mapping[str, Table],
+    place: Path,
+    excluded: Collection[str] = (),
+    *,
+    targets: Sequence[str] = (),
+    categories: Collection[str] | None = None,
+    missing: str = "refuse",
+) -> Source:
+    """Return a source of rows, of classes or of numbers.
+
+    Args:
+        tables: by split, train and where there are such splits val and test; raw rows are mappings without labels.
+        place: of the data, for messages.
+        excluded: names of rows to leave out.
+        targets: names of the numbers that the labels are, for a regression; none: labels are classes.
+        categories: columns of categories; None: those in which a training row has something else than a number.
+        missing: default of ``modality.missing``.
+
+    Raises:
+        RecipeError: if a row to leave out is not there.
+        DataError: if there is no row, or a label cannot be used.
+    """
+    train = tables["train"]
+    if not train.raw:
+        raise DataError(f"{place} holds no training row.", next_step="check the file")
+    gone = excluded_rows(tables, excluded, place)
+    kept = [row for at, row in enumerate(train.raw) if at not in gone.get("train", ())]
+    classes = tuple(targets) or class_names(train.labels, f"{place} (training rows)")
+    splits = {
+        split: RawRows(
+            table.names,
+            table.raw,
+            _numbers(table, targets) if targets else class_indices(table.labels, classes, table.names),
+            gone.get(split, frozenset()),
+        )
+        for split, table in tables.items()
+    }
+    digest, names = rows_digest([(table.names, table.raw) for table in tables.values()])
+    return Source(
+        outputs=classes,
+        modality=_modality(kept or train.raw, categories, missing),
+        digest=digest,
+        names=names,
+        left_out=gone,
+        train=splits["train"],
+        val=splits.get("val"),
+        test=splits.get("test"),
+        task="regression" if targets else "classification",
+    )
+
+
+def _modality(rows: Sequence[Mapping[str, Any]], categories: Collection[str] | None, missing: str) -> TableModality:
+    """Figures and categories of the columns, over all rows of the training split."""
+    numbers, means, deviations = list[str](), list[float](), list[float]()
+    named, values = list[str](), list[tuple[str, ...]]()
+    for column in rows[0]:
+        given = [row[column] for row in rows if not TableModality.is_missing(row[column])]
+        parsed = None if categories is not None and column in categories else _parsed(given)
+        if parsed is None:
+            named.append(column)
+            values.append(tuple(sorted({str(value).strip() for value in given})))
+            continue
+        numbers.append(column)
+        means.append(float(parsed.mean()) if len(parsed) else 0.0)
+        deviations.append((float(parsed.std()) if len(parsed) else 0.0) or 1.0)  # 1 for a column that never changes
+    return TableModality(
+        tuple(numbers),
+        tuple(means),
+        tuple(deviations),
+        tuple(named),
+        tuple(values),
+        "fill" if missing == "fill" else "refuse",
+    )
+
+
+def _parsed(values: Sequence[Any]) -> Array | None:
+    """The values as float64, without NaN; None: one is no finite number."""
+    try:
+        numbers = np.array([float(value) for value in values], np.float64)
+    except (TypeError, ValueError):
+        return None
+    numbers = numbers[~np.isnan(numbers)]
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _numbers(table: Table, targets: Sequence[str]) -> Array:
+    """Targets float32 [N, D] of labels that are tuples of D."""
+    result = np.empty((len(table.labels), len(targets)), np.float32)
+    for at, given in enumerate(table.labels):
+        for column, (name, value) in enumerate(zip(targets, given, strict=True)):
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                number = math.nan
+            if not math.isfinite(number):
+                raise DataError(
+                    f"The row {table.names[at]} has {str(value)[:50]!r} as its '{name}'.",
+                    allowed="a finite number",
+                    next_step="correct it, or remove the row",
+                )
+            result[at, column] = number
+    return result

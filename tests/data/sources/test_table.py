@@ -1,0 +1,91 @@
+"""Tables of files: which column is which, splits, missing values, numbers as targets, and the files of Adult."""
+
+from __future__ import annotations
+
+import lzma
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdcompress import data
+from sdcompress.errors import DataError, RecipeError
+from sdcompress.schema.recipe import Data, Modality, Task
+
+ADULT = "39, State-gov, 77516, Bachelors, 13, Never-married, ?, Not-in-family, White, Male, 2174, 0, 40, Cuba, {}\n"
+
+
+def csv(folder: Path, name: str, rows: list[str], header: str = "age,city,code,label") -> None:
+    (folder / f"{name}.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
+def test_columns_of_numbers_and_of_categories_are_told_apart_by_the_training_rows(tmp_path: Path) -> None:
+    csv(tmp_path, "train", [f"{age},{city},7,{label}" for age, city, label in [(1, "x", "no"), (3, "y", "yes")] * 5])
+    csv(tmp_path, "test", ["5,x,7,yes", "5,z,8,no"])
+    with pytest.warns(UserWarning, match="'city' holds a category that no training row has"):
+        dataset = data.load(Data(name="table", dir=str(tmp_path), validation=0.2), seed=0)
+    assert dataset.outputs == ("no", "yes")
+    table = dataset.modality
+    assert (table.numbers, table.mean, table.std) == (("age", "code"), (2.0, 7.0), (1.0, 1.0))
+    assert (table.categories, table.values) == (("city",), (("x", "y"),))
+    inputs = dataset.modality.collate(dataset.test.examples(np.arange(2))).arrays
+    assert inputs["numbers"].tolist() == [[3, 0], [3, 1]]
+    assert inputs["categories"].tolist() == [[2], [0]]
+    assert dataset.test.targets.tolist() == [1, 0]
+    assert [len(dataset.train), len(dataset.val)] == [8, 2]
+
+
+def test_missing_values_are_refused_with_the_row_or_filled(tmp_path: Path) -> None:
+    csv(tmp_path, "train", [f"{age},x,7,{label}" for age, label in [(1, "no"), ("", "yes"), (3, "no"), (4, "yes")] * 5])
+    spec = Data(name="table", dir=str(tmp_path))
+    with pytest.raises(DataError, match=r"(?s)row train.csv:3 cannot be used: The column 'age' has no value"):
+        data.load(spec, seed=0)
+    filled = data.load(spec, seed=0, modality=Modality(missing="fill"))
+    assert filled.modality.mean[0] == pytest.approx(8 / 3)
+    chosen = data.load(spec.model_copy(update={"columns": ("city",)}), seed=0)
+    assert [tensor.name for tensor in chosen.modality.tensors] == ["categories"]
+
+
+def test_numbers_are_targets_of_a_regression_with_the_figures_of_the_training_rows(tmp_path: Path) -> None:
+    csv(tmp_path, "train", [f"{n},x,{2 * n},{10 * n}" for n in range(10)])
+    csv(tmp_path, "test", ["5,x,7,1"])
+    spec = Data(name="table_numbers", dir=str(tmp_path), label="code, label", validation=0)
+    dataset = data.load(spec, seed=0, task=Task(name="regression"))
+    assert (dataset.outputs, dataset.test.targets.tolist()) == (("code", "label"), [[7, 1]])
+    assert dataset.task.mean == (9.0, 45.0)
+    assert dataset.task.std == pytest.approx((2 * np.std(range(10)), 10 * np.std(range(10))))
+    with pytest.raises(RecipeError, match="regression"):
+        data.load(spec, seed=0)
+
+
+@pytest.mark.parametrize("value", ["", "nan", "old"])
+def test_a_target_that_is_no_number_is_refused_with_its_row(tmp_path: Path, value: str) -> None:
+    csv(tmp_path, "train", ["1,x,7,1", f"1,x,7,{value}"])
+    with pytest.raises(DataError, match=f"train.csv:3 has '{value}' as its 'label'"):
+        data.load(Data(name="table_numbers", dir=str(tmp_path)), seed=0, task=Task(name="regression"))
+
+
+def test_targets_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
+    csv(tmp_path, "train", ["1,x,7,1"] * 20)
+    with pytest.raises(DataError, match="'label' are all the same number"):
+        data.load(Data(name="table_numbers", dir=str(tmp_path)), seed=0, task=Task(name="regression"))
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+    csv(tmp_path, "train", ["1,x,7,1"] * 3)
+    with pytest.raises(DataError, match=r"no column 'lable'. Did you mean 'label'"):
+        data.load(Data(name="table", dir=str(tmp_path), label="lable"), seed=0)
+
+
+def test_the_files_of_adult_are_read_as_published(tmp_path: Path) -> None:
+    rows = "".join(ADULT.format(label) for label in ("<=50K", ">50K") * 10)
+    (tmp_path / "adult.data.xz").write_bytes(lzma.compress(rows.encode()))
+    (tmp_path / "adult.test").write_text("|1x3 Cross validator\n" + ADULT.format(">50K."))
+    dataset = data.load(Data(name="adult", dir=str(tmp_path)), seed=0)
+    assert (dataset.outputs, dataset.test.targets.tolist()) == (("<=50K", ">50K"), [1])
+    assert dataset.modality.numbers == ("age", "education-num", "capital-gain", "capital-loss", "hours-per-week")
+    occupation = dataset.modality.categories.index("occupation")
+    assert dataset.modality.values[occupation] == ()  # "?" is missing
+    (tmp_path / "adult.test").unlink()
+    with pytest.raises(DataError, match=r"no adult\.test"):
+        data.load(Data(name="adult", dir=str(tmp_path)), seed=0)

@@ -1,0 +1,174 @@
+"""Heads on a frozen backbone: the weights that stay, and the same bits with and without what is kept of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sdcompress.errors import RecipeError
+from sdcompress.models.backbones.cifar import cifar
+from sdcompress.schema.recipe import Recipe
+from sdcompress.training import feature_cache
+from sdcompress.training.check_recipe import check_recipe
+from sdcompress.training.feature_cache import Plan, cache_folder, room_for
+from sdcompress.training.run import train
+
+Small = Callable[..., Recipe]
+FROZEN = ["train.backbone=frozen", "train.epochs=1"]
+PLAIN = [*FROZEN, "data.train_limit=96", "train.augment.crop=0"]
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """Weights of a network, as if somebody had trained it."""
+    torch.manual_seed(1)
+    torch.save(cifar("resnet8", classes=10, image=(1, 16, 16), pretrained=False).state_dict(), tmp_path / "w.pt")
+    return tmp_path / "w.pt"
+
+
+@pytest.fixture(autouse=True)
+def _cache_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def trained(recipe: Recipe, out: Path) -> tuple[str, dict[str, torch.Tensor]]:
+    done = train(recipe, out)
+    return done.weights_sha256, done.network().state_dict()
+
+
+@pytest.mark.filterwarnings("ignore:.*tensors are taken from")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [
+            "method=byot",
+            "exits.head=bottleneck",
+            "train.ema_decay=0.9",
+            "train.channels_last=true",
+        ],  # heads that learn on maps, and an average
+        ["method=ema_teacher", "exits.head=linear"],  # heads on pooled vectors, and an average that teaches
+        ["method=cs_kd", "train.batch_size=48"],  # pairs: one batch of both
+        ["method=fastbert", "exits.head=sepconv", "train.epochs=2"],  # the classifier first, then the heads alone
+    ],
+)
+def test_the_backbone_stays_and_the_cache_changes_no_bit(
+    small: Small, old: Path, tmp_path: Path, settings: list[str]
+) -> None:
+    base = ["train.backbone=frozen", "train.augment.crop=0", "data.train_limit=96", f"model.weights={old}"]
+    settings = [*base, *settings, *([] if "train.epochs=2" in settings else ["train.epochs=1"])]
+    recipe = small(*settings)
+    direct, _ = trained(small(*settings, "train.feature_cache_gb=0"), tmp_path / "a")
+    kept, after = trained(recipe, tmp_path / "b")
+    assert kept == direct
+    before = torch.load(old)
+    body = [name for name in before if not name.startswith("fc.")]
+    assert all(torch.equal(before[name], after[f"backbone.{name}"]) for name in body)  # running statistics among them
+    assert not torch.equal(before["fc.weight"], after["backbone.fc.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:.*tensors are taken from")
+def test_what_lies_on_disk_is_used_again_by_another_method(
+    small: Small, old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*PLAIN, f"model.weights={old}"]
+    in_memory, _ = trained(small(*settings), tmp_path / "a")
+    monkeypatch.setattr(feature_cache, "IN_MEMORY", 0)
+    assert trained(small(*settings), tmp_path / "b")[0] == in_memory
+    (folder,) = cache_folder().iterdir()
+    monkeypatch.setattr(feature_cache, "_computed", lambda *_: pytest.fail("it is known"))
+    train(small(*settings, "method=deep_supervision"), tmp_path / "c")
+    assert [*cache_folder().iterdir()] == [folder]
+
+
+@pytest.mark.filterwarnings("ignore:.*tensors are taken from")
+def test_a_stopped_run_goes_on_with_the_same_bits(small: Small, old: Path, tmp_path: Path) -> None:
+    recipe = small(*PLAIN, f"model.weights={old}", "train.checkpoint_steps=1")
+    whole, _ = trained(recipe, tmp_path / "whole")
+
+    def stop(done: int, _all: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "parts", on_step=stop)
+    assert trained(recipe, tmp_path / "parts")[0] == whole
+
+
+@pytest.mark.filterwarnings("ignore:.*tensors are taken from")
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ([], r"train\.augment\.crop changes inputs"),
+        (["method=mixskd"], "'mixskd' mixes inputs"),
+        (["train.feature_cache_gb=0.000001"], r"and train\.feature_cache_gb is 1e-06"),
+    ],
+)
+def test_where_nothing_can_be_kept_that_is_said(
+    small: Small, old: Path, tmp_path: Path, settings: list[str], why: str
+) -> None:
+    with pytest.warns(UserWarning, match=f"runs in every step, because its outputs are not kept: .*{why}"):
+        train(small(*(FROZEN if "crop" in why else PLAIN), f"model.weights={old}", *settings), tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [("born_again", "other random weights"), ("frskd", "own maps"), ("sfr", "own maps"), ("r_drop", "dropout")],
+)
+def test_a_method_that_teaches_the_backbone_says_so_before_training(small: Small, method: str, why: str) -> None:
+    with pytest.raises(RecipeError, match=f"cannot train on a frozen backbone: .*{why}"):
+        check_recipe(small("train.backbone=frozen", f"method={method}", "train.epochs=4"))
+
+
+def test_random_weights_are_not_frozen(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"train\.backbone=frozen freezes the backbone .* random weights"):
+        train(small(*PLAIN), tmp_path / "new")
+    torch.save({"conv1.weight": torch.zeros(64, 1, 3, 3)}, tmp_path / "w.pt")
+    partial = small(*PLAIN, f"model.weights={tmp_path / 'w.pt'}", "model.match=partial", "model.name=cifar:resnet18")
+    with pytest.raises(RecipeError, match=r"backbone\.bn1\.weight.* does not fit and is new"):
+        train(partial, tmp_path / "new")
+
+
+def test_a_classifier_of_other_classes_is_trained_on_a_frozen_backbone(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = cifar("resnet8", classes=7, image=(1, 16, 16), pretrained=False)
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    with pytest.warns(UserWarning, match=r"trained anew: fc\.bias, fc\.weight, heads\.0, heads\.1; left over"):
+        _, after = trained(small(*PLAIN, f"model.weights={tmp_path / 'w.pt'}"), tmp_path / "new")
+    assert torch.equal(after["backbone.conv1.weight"], net.state_dict()["conv1.weight"])
+
+
+def test_passes_have_as_many_rows_as_steps_and_each_sample_once() -> None:
+    plan = Plan(7, 3, padded=True, run=lambda _: ())
+    assert [(positions.tolist(), count) for positions, count in plan.passes()] == [
+        ([0, 1, 2], 3),
+        ([3, 4, 5], 3),
+        ([6, 6, 6], 1),
+    ]
+    assert [len(positions) for positions, _ in Plan(7, 3, padded=False, run=lambda _: ()).passes()] == [3, 3, 1]
+
+
+def test_the_oldest_features_make_room_and_no_more_than_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.setattr(feature_cache, "IN_MEMORY", 0)
+    for at, name in enumerate(("old", "newer", "newest")):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "train-0.npy", np.zeros(100, np.float32))  # 528 bytes
+        os.utime(tmp_path / name, (at, at))
+    assert room_for(500, 2000, tmp_path) is None
+    assert {path.name for path in tmp_path.iterdir()} == {"newer", "newest"}
+    assert "train.feature_cache_gb is" in (room_for(3000, 2000, tmp_path) or "")
+    assert {path.name for path in tmp_path.iterdir()} == {"newer", "newest"}
+
+
+def test_nothing_is_said_of_the_bits_where_they_agree(small: Small, old: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*tensors are taken from")
+        train(small(*PLAIN, f"model.weights={old}"), tmp_path / "new")
