@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdcompress.models._trace import main_output, with_main_output
 from sdcompress.models.heads._base import Head
-from sdcompress.models.output_layer import feature_size
+from sdcompress.models.output_layer import classifier_tensors, feature_size
 from sdcompress.models.outputs import Outputs
 
 __all__ = ["LogitsOnly", "MultiExit", "Tap"]
@@ -58,7 +58,8 @@ class MultiExit(nn.Module):
 
     Attributes:
         exit_names: "exit1", ..., "final".
-        last_head: the backbone's module that learns on a frozen backbone: its output layer, or the head around it.
+        classifier: names of the backbone's tensors that learn on a frozen backbone: of its output layer, and of all of
+            the classifier that it declares.
         taps: names of the tapped modules, E - 1.
         feature_sizes: D_i of each exit.
         map_shapes: of each exit's map without the batch axis: (C, H, W), (N, C), or (D,) without ``deepest``.
@@ -79,7 +80,8 @@ class MultiExit(nn.Module):
         assert len(heads) in (0, len(taps))
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
-        self.output_layer, self.last_head = output_layer, _head_around(backbone, output_layer)
+        self.output_layer = output_layer
+        self.classifier = frozenset(classifier_tensors(backbone, output_layer))
         self.taps = tuple(tap.name for tap in taps[: len(heads)])
         self.exit_names = (*(f"exit{i}" for i in range(1, len(heads) + 1)), "final")
         size = feature_size(backbone.get_submodule(output_layer))
@@ -108,11 +110,10 @@ class MultiExit(nn.Module):
     def freeze_all_but_heads(self) -> None:
         """Let heads alone learn, the last one among them, for good; running statistics stay as they are."""
         self._only_heads = True
-        kept = {name for name in self._learning if name.startswith(f"{self.last_head}.")}
         for name, parameter in self.backbone.named_parameters():
-            if name not in kept:
+            if name not in self.classifier:
                 parameter.requires_grad_(False)
-        self._learning = kept
+        self._learning &= self.classifier
         self.train(self.training)
 
     def train(self, mode: bool = True) -> MultiExit:
@@ -121,7 +122,8 @@ class MultiExit(nn.Module):
         if self._frozen or self._only_heads:
             self.backbone.eval()
         if self._only_heads and not self._frozen:
-            self.backbone.get_submodule(self.last_head).train(mode)
+            for owner in {name.rpartition(".")[0] for name in self.classifier}:
+                self.backbone.get_submodule(owner).train(mode)
         return self
 
     def forward(self, *inputs: Tensor) -> Outputs:
@@ -249,13 +251,6 @@ class _Scale(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0] * context.share, None
-
-
-def _head_around(backbone: nn.Module, output_layer: str) -> str:
-    """Return the name of the head of this package that an output layer is a part of, else of the layer itself."""
-    parts = output_layer.split(".")
-    ancestors = (".".join(parts[:count]) for count in range(1, len(parts)))
-    return next((name for name in ancestors if isinstance(backbone.get_submodule(name), Head)), output_layer)
 
 
 def _is_fixed(head: nn.Module) -> bool:

@@ -32,7 +32,7 @@ def test_an_encoder_is_taken_and_its_new_head_starts_anew(tmp_path: Path) -> Non
     net = build(model, Exits(head="linear"), outputs=(2,), inputs=INPUTS, heads=False)
     loaded = load_weights(net, str(tmp_path / "w.bin"), "name", model.name)
     assert loaded.stripped == ("bert.", "encoder.")
-    assert net.last_head == "head"
+    assert all(name.startswith("head.") for name in net.classifier)
     assert all(name.startswith("backbone.head.") for name in loaded.anew)
     assert all(name.startswith("bert.pooler.") for name in loaded.left)
     words = net.backbone.encoder.embeddings.word_embeddings.weight
