@@ -2,10 +2,10 @@
 
 python benchmarks/tasks/stages.py --encoder FOLDER --out benchmarks/tasks/stages.json
 
-Times are CPU time of the thread, which other processes do not lengthen by taking the processor. Weights of the heads are
-random: times do not depend on them. Ranges of uint8 come from 64 random texts of 5 to 24 tokens. With --alternatives
-also onnxruntime's dynamic int8, whose scales depend on all rows of a batch, and uint8 with outputs and sums of tokens
-rounded too.
+Times are CPU time of the thread, which other processes do not lengthen by taking the processor. Weights of the heads
+are random: times do not depend on them. Ranges of uint8 come from 64 random texts of 5 to 24 tokens. With
+--alternatives also onnxruntime's dynamic int8, whose scales depend on all rows of a batch, and uint8 with outputs and
+sums of tokens rounded too.
 """
 
 from __future__ import annotations
