@@ -33,7 +33,7 @@ Strata = npt.NDArray[np.integer]
 GroupBy = Literal["exit", "stratum"] | None
 
 _CHANCE = 0.05  # of naming a stratum, among all, that loses no more than is allowed
-_LEAST_LOST = 2  # samples: one is no loss of a stratum
+_MIN_LOST = 2.0  # summed loss; a single sample is no evidence about a stratum
 
 
 def group_masks(evidence: Evidence, thresholds: Sequence[float], group_by: GroupBy) -> Iterator[Mask]:
@@ -162,7 +162,7 @@ def warn_of_strata(
     affected = [
         k
         for k, (losses, count) in enumerate(zip(lost, counts.tolist(), strict=True))
-        if losses >= max(_LEAST_LOST, max_drop * count)
+        if losses >= max(_MIN_LOST, max_drop * count)
         and 1 - binomial_p_value(math.ceil(losses - 1e-9) - 1, count, max_drop) < chance
     ]
     if not affected:

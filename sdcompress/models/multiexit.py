@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdcompress.models._trace import main_output, with_main_output
 from sdcompress.models.heads._base import Head
-from sdcompress.models.output_layer import feature_size
+from sdcompress.models.output_layer import classifier_tensors, feature_size
 from sdcompress.models.outputs import Outputs
 
 __all__ = ["LogitsOnly", "MultiExit", "Tap"]
@@ -58,6 +58,8 @@ class MultiExit(nn.Module):
 
     Attributes:
         exit_names: "exit1", ..., "final".
+        classifier: names of the backbone's tensors that learn on a frozen backbone: of its output layer, and of all of
+            the classifier that it declares.
         taps: names of the tapped modules, E - 1.
         feature_sizes: D_i of each exit.
         map_shapes: of each exit's map without the batch axis: (C, H, W), (N, C), or (D,) without ``deepest``.
@@ -79,6 +81,7 @@ class MultiExit(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
         self.output_layer = output_layer
+        self.classifier = frozenset(classifier_tensors(backbone, output_layer))
         self.taps = tuple(tap.name for tap in taps[: len(heads)])
         self.exit_names = (*(f"exit{i}" for i in range(1, len(heads) + 1)), "final")
         size = feature_size(backbone.get_submodule(output_layer))
@@ -90,7 +93,7 @@ class MultiExit(nn.Module):
             shares = _shares(self.taps.index(name), len(self.exit_names)) if equilibrium and name in self.taps else None
             backbone.get_submodule(name).register_forward_hook(partial(_keep_output, shares))
         backbone.get_submodule(output_layer).register_forward_pre_hook(_keep_input)
-        self._frozen = self._only_output_layer = False
+        self._frozen = self._only_heads = False
         # by name: FSDP puts other parameters in their place
         self._learning = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
         self._forget()
@@ -104,21 +107,23 @@ class MultiExit(nn.Module):
                     parameter.requires_grad_(not frozen)
             self.train(self.training)
 
-    def freeze_all_but_output_layer(self) -> None:
-        """Let heads and the backbone's output layer alone learn, for good; running statistics stay as they are."""
-        self._only_output_layer = True
-        kept = {name for name in self._learning if name.startswith(f"{self.output_layer}.")}
+    def freeze_all_but_heads(self) -> None:
+        """Let heads alone learn, the last one among them, for good; running statistics stay as they are."""
+        self._only_heads = True
         for name, parameter in self.backbone.named_parameters():
-            if name not in kept:
+            if name not in self.classifier:
                 parameter.requires_grad_(False)
-        self._learning = kept
+        self._learning &= self.classifier
         self.train(self.training)
 
     def train(self, mode: bool = True) -> MultiExit:
         """Training or evaluation mode; a frozen backbone is always in the latter."""
         super().train(mode)
-        if self._frozen or self._only_output_layer:
+        if self._frozen or self._only_heads:
             self.backbone.eval()
+        if self._only_heads and not self._frozen:
+            for owner in {name.rpartition(".")[0] for name in self.classifier}:
+                self.backbone.get_submodule(owner).train(mode)
         return self
 
     def forward(self, *inputs: Tensor) -> Outputs:
@@ -138,6 +143,11 @@ class MultiExit(nn.Module):
             features=(*(vector for _, vector in exits), feature),
             maps=maps or (feature,),
         )
+
+    @property
+    def masked(self) -> bool:
+        """Return whether heads look at an input beside their map, a mask of padding."""
+        return any(mask is not None for mask in self._masks)
 
     @property
     def pooled_taps(self) -> tuple[bool, ...]:

@@ -210,8 +210,8 @@ class Task(ABC):
     def resolution(self) -> Float | None:
         """How far elements of two decisions may be apart and still be the same; None: only equal ones are the same.
 
-        A task whose decisions are numbers gives it, [D]: the tolerance at which policies such as ``patience``, and counts
-        of changed decisions, call two decisions equal.
+        A task whose decisions are numbers gives it, [D]: the tolerance at which policies such as ``patience``, and
+        counts of changed decisions, call two decisions equal.
         """
         return None
 

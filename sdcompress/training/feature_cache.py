@@ -88,7 +88,7 @@ def key_of(net: MultiExit, facts: Mapping[str, Any]) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in net.backbone.state_dict().items():
-        if not name.startswith(f"{net.output_layer}."):  # it learns
+        if name not in net.classifier:  # it learns
             values = full_value(tensor).detach().cpu().contiguous()
             digest.update(f"{name}{values.dtype}{list(values.shape)}".encode())
             digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -106,7 +106,7 @@ class Learner:
         if recipe.model.weights is not None and not resumed:
             self.loaded = load_start(net, recipe)
         if recipe.train.backbone == "frozen":
-            net.freeze_all_but_output_layer()
+            net.freeze_all_but_heads()
         check_network(self._method.needs, net, recipe)
         check_edge_cases(net, self._dataset.modality, recipe)
         if not resumed and self._fabric.is_global_zero:

@@ -69,8 +69,9 @@ def rate_factors(spec: recipe.Optimizer, net: MultiExit, state: nn.Module) -> di
         state: of the method.
     """
     of_heads = (spec.head_lr or spec.lr) / spec.lr
-    last = set(net.backbone.get_submodule(net.output_layer).parameters())
-    body = {name: one for name, one in net.backbone.named_parameters() if one not in last}
+    named = dict(net.backbone.named_parameters())
+    body = {name: one for name, one in named.items() if name not in net.classifier}
+    last = [one for name, one in named.items() if name in net.classifier]
     blocks = depths(body)
     top = max(blocks.values(), default=0)
     factors = {body[name]: spec.layer_decay ** (top - depth) for name, depth in blocks.items()}

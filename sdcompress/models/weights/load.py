@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from sdcompress.errors import RecipeError
 from sdcompress.models.multiexit import MultiExit
-from sdcompress.models.output_layer import classifier_tensors
 from sdcompress.models.weights.files import WeightsFile, read_weights
 from sdcompress.models.weights.match import Match, Shapes, match_names, match_order
 from sdcompress.schema.training import LoadedWeights
@@ -21,7 +20,7 @@ _SHOWN = 4  # names in a message
 
 
 def load_weights(net: MultiExit, source: str, how: Literal["name", "partial", "order"], network: str) -> LoadedWeights:
-    """Copy weights into a backbone. Its output layer starts anew where the file has another size of it, or none.
+    """Copy weights into a backbone. Its last head starts anew where the file has another size of it, or none.
 
     Args:
         net: the network, whose heads are left as they are.
@@ -40,7 +39,7 @@ def load_weights(net: MultiExit, source: str, how: Literal["name", "partial", "o
     file = read_weights(Path(source))
     backbone = net.backbone
     tensors = backbone.state_dict()
-    last = classifier_tensors(backbone, net.output_layer)
+    last = [name for name in tensors if name in net.classifier]
     dictionary, match = _best(file, _shapes(tensors), last, how, network)
     anew = [name for name in tensors if name not in match.pairs and name in _needed(backbone)]
     body = [name for name in anew if name not in last]
