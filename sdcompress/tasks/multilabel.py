@@ -12,8 +12,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from sdcompress.errors import DataError
-from sdcompress.tasks._base import Array, Float, Signals, Task
+from sdcompress.tasks._base import Task
 from sdcompress.tasks._probabilities import LogitPrediction
+from sdcompress.tasks._signals import Array, Float, Signals
 
 if TYPE_CHECKING:
     import onnx
