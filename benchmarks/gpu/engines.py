@@ -34,7 +34,10 @@ def single(place: Place, precision: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for rows in (size for size in BATCHES if size <= executor.largest):
         profile = executor.buckets.profiles[executor.buckets.index(rows)]  # the one that ours runs it in
-        inputs, bare = np.resize(inputs_of(artifact), (rows, *ours.modality.shape)), Bare(plan, rows, profile)
+        inputs, bare = (
+            np.resize(inputs_of(artifact), (rows, *ours.modality.tensors[0].shape[1:])),
+            Bare(plan, rows, profile),
+        )
         call = partial(ours.forced, inputs, -1)
         kernels = in_turn({"ours": stage_clock(executor, 0, rows), "bare": bare.compute_only})
         whole = in_turn({"ours": wall(call), "bare": wall(partial(bare.answer, inputs))})

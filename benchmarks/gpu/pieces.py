@@ -67,7 +67,7 @@ def _ours(place: Place, precision: str, rows: int) -> Callable[[], Sample] | str
         network = engine(path)
     except (NotMeasured, SdcompressError) as error:
         return f"not measured: {str(error).splitlines()[0]}"
-    batch = np.resize(inputs_of(open_artifact(path)), (rows, *network.modality.shape))
+    batch = np.resize(inputs_of(open_artifact(path)), (rows, *network.modality.tensors[0].shape[1:]))
     return wall(partial(network, batch))
 
 

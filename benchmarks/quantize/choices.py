@@ -119,7 +119,7 @@ def graphs(artifact: Artifact, dataset: Dataset) -> Iterator[tuple[str, onnx.Mod
     bare = without_signals(load_segment(artifact, segment), ())
     before = [artifact.file(segment).read_bytes()]
     feeds = CalibrationData(artifact.manifest, before, dataset.train, count=None, threads=1, progress=None)
-    given = FloatSegment(bare, output_layers(bare, [exit_.logits]), partial(feeds.feeds, 0))
+    given = FloatSegment(bare, output_layers(bare, [exit_.outputs]), partial(feeds.feeds, 0))
     yield "float32", bare
     yield "fp16", fp16.fp16(given)
     yield "fp8", fp8.fp8(given)

@@ -144,7 +144,7 @@ def host_work(artifact: Artifact, signals: Sequence[Signals]) -> dict[str, Any]:
 
     right = np.random.default_rng(0).random((len(signals), len(signals[0]["max_prob"]))) < 0.7
     kinds = {name: policy_class(name) for name in registry.names(ROOM) if name != "patience"}
-    image = np.zeros((1, *map(int, artifact.manifest.input.shape[1:])), np.float32)
+    image = np.zeros((1, *map(int, artifact.manifest.inputs[0].shape[1:])), np.float32)
     calls: dict[str, Callable[[Float], Any]] = {}
     for name, kind in kinds.items():
         policy = policy_of((2.0,) * 3, name=name, parameters=kind.fit(signals, right).parameters, stage_ms=(1.0,) * 4)

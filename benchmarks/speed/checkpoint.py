@@ -45,7 +45,7 @@ def measure(model: str, repeats: int, steps: int, out: Path) -> dict[str, Any]:
     trainer.learner.begin_epoch()
     took = [timed(lambda parts=parts: trainer.learner.learn(parts)) for parts in trainer.batches.epoch(0)]
     epoch = float(np.median(took[1:])) * (IMAGES // BATCH)
-    writes = [timed(lambda: trainer._keep({})) for _ in range(repeats)]  # noqa: SLF001 - what the loop calls
+    writes = [timed(trainer._keep) for _ in range(repeats)]  # noqa: SLF001 - what the loop calls
     resumes = [timed(lambda: Trainer(spec, dataset, fabric, out, open_checkpoint(out))) for _ in range(repeats)]
     write, resume = float(np.median(writes)), float(np.median(resumes))
     size = sum(path.stat().st_size for path in open_checkpoint(out).path.iterdir())

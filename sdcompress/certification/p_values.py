@@ -60,7 +60,8 @@ def betting_p_value(losses: Losses, alpha: float, delta: float) -> float:
     A bet of at most 1 on a loss of at most 1 leaves at least alpha of the wealth: the sum of logarithms is finite.
 
     The betting ends at the first block that reaches 1 / delta. So a p-value of at most delta lies just below it: how
-    far below says nothing about the strength of the evidence. The bets are sized for this delta, though the p-value is valid at every level.
+    far below says nothing about the strength of the evidence. The bets are sized for this delta, though
+    the p-value is valid at every level.
 
     The p-value depends on the order, which is fixed before any loss is known: see ``calibration_split``.
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import typer
@@ -22,6 +23,7 @@ from sdcompress.printable import json_safe, printable
 __all__ = ["bar", "command_line", "epoch_line", "ms", "note", "percent", "say", "table", "write_json"]
 
 _CELL = 200  # characters
+_LOG_INTERVAL_S = 60.0  # between lines of progress where stderr is no terminal
 
 
 def command_line() -> str:
@@ -48,7 +50,7 @@ def note(text: str) -> None:
 
 @contextmanager
 def bar(what: str) -> Iterator[Callable[..., None]]:
-    """Show a progress bar with the remaining time; where stderr is no terminal, one line when it ends.
+    """Show a progress bar with the remaining time; where stderr is no terminal, a line a minute and one at the end.
 
     Yields a function of (done, all) and ``doing``, what is done where it is something else than ``what``.
 
@@ -69,10 +71,14 @@ def bar(what: str) -> Iterator[Callable[..., None]]:
     )
     what = printable(what, _CELL)
     with Progress(*columns, console=console, transient=console.is_terminal) as progress:
-        task = progress.add_task(what, total=None, count="")
+        task, written = progress.add_task(what, total=None, count=""), monotonic()
 
         def update(done: int, total: int, doing: str = what) -> None:
+            nonlocal written
             progress.update(task, completed=done, total=total, description=doing, count=f"{done}/{total}")
+            if not console.is_terminal and monotonic() - written >= _LOG_INTERVAL_S:
+                written = monotonic()
+                note(f"{doing} {done}/{total}")
 
         try:
             yield update

@@ -1,4 +1,4 @@
-"""DDGSD: two augmentations of an image teach each other.
+"""DDGSD: two augmentations of a sample teach each other.
 
     L = mean over both views CE(z, y) + lambda T^2 [ KL(p_1 || p_2) + KL(p_2 || p_1) ] / 2
         + mu |mean F_1 - mean F_2|^2 / D
@@ -14,7 +14,7 @@ Defaults: lambda and T are ours. mu is from winycg/Self-KD-Lib.
 Differences: the discrepancy of Self-KD-Lib compares one scalar, the mean over the batch and all features, and is about
 0. Ours compares features. It is the only term of this package that depends on how a batch is split.
 
-Cost: a second view of the images, **twice the compute of every step**. It has no state.
+Cost: a second view of the samples, **twice the compute of every step**. It has no state.
 
 Published: PreAct-ResNet-18, CIFAR-100: 76.61 % against 76.24 % without and 78.72 % with label smoothing (README of
 winycg/Self-KD-Lib; best epoch on the test set).

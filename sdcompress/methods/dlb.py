@@ -13,7 +13,7 @@ Defaults: ours. The public code (Meta-knowledge-Lab/DLB) has none for T and alph
 Differences from that code: both halves are one batch to the network. There they are two, each with its own batch
 statistics. With ``train.accumulate`` the last batch is the last of those that were added up.
 
-Cost: twice the images in each step, so **twice the compute**, as in the paper. Halve the epochs for a fair comparison.
+Cost: twice the samples in each step, so **twice the compute**, as in the paper. Halve the epochs for a fair comparison.
 The checkpoint holds 4 B K bytes for B samples of a batch and K classes.
 
 Published: no figure could be read.

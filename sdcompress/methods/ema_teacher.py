@@ -14,7 +14,7 @@ Defaults: ours. alpha = beta = 1 decouples both parts without weighting them. Th
 separate teachers.
 
 Differences: there is no consistency loss between exits, which SAFE-KD has. The decay rises from 0.1 in the first steps,
-so that the random start is soon forgotten. Mixup and CutMix are refused, because a mixed image has no single label to
+so that the random start is soon forgotten. Mixup and CutMix are refused, because a mixed sample has no single label to
 decouple.
 
 Cost: heads, and a forward pass of the teacher in evaluation mode, about a third more compute. The checkpoint also holds
@@ -62,7 +62,7 @@ class EmaTeacher(Method):
 
     @property
     def needs(self) -> Needs:
-        """Return the average; and whole images, which have one label to decouple."""
+        """Return the average; and whole samples, which have one label to decouple."""
         return replace(self.default_needs, average=self.decay)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002

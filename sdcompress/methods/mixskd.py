@@ -2,7 +2,7 @@
 
     L = sum_i [ CE(z_i(x), y) + CE(z_i(m), y_m) + lambda T^2 ( KL(r_i || p_i(m)) + KL(p_i(m) || r_i) ) ]
 
-m = w x_a + (1 - w) x_b has the label y_m = w y_a + (1 - w) y_b. x_b is another image of the batch, and w is drawn from
+m = w x_a + (1 - w) x_b has the label y_m = w y_a + (1 - w) y_b. x_b is another sample of the batch, and w is drawn from
 Beta(alpha, alpha). r_i = softmax((w z_i(x_a) + (1 - w) z_i(x_b)) / T), and p_i(m) = softmax(z_i(m) / T). No gradient
 flows into the first argument of a KL.
 
@@ -16,7 +16,7 @@ adversarial discriminator, and the self-teacher on all maps, which there teaches
 of the mixture is the paper's: the authors' CIFAR script computes it and never adds it. The heads are those of the
 recipe. Its control is deep supervision with mixup.
 
-Cost: heads and a second view of the images, **twice the compute of every step**. It has no state.
+Cost: heads and a second view of the samples, **twice the compute of every step**. It has no state.
 
 Published: for the whole method, PreAct-ResNet-18, CIFAR-100: 80.32 % against 76.24 % without, 78.68 % with mixup and
 80.17 % with CutMix alone (README of that repository; best epoch on the test set).
@@ -53,7 +53,7 @@ class MixSkd(Method):
 
     @property
     def needs(self) -> Needs:
-        """Return the very images of the step again, mixed."""
+        """Return the very inputs of the step again, mixed."""
         return Needs(mixing=False, view=View(augmented=False, mixed=self.alpha))
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002

@@ -9,7 +9,7 @@ Source: Kim et al., "Self-Knowledge Distillation with Progressive Refinement of 
 
 Differences from the authors' code (lgcnsai/PS-KD-Pytorch): a grows with each step, while there it grows with each epoch
 as (epoch + 1) / epochs. The table of predictions lies on the training device and is in every checkpoint, while there
-only the best checkpoint has it. Mixup and CutMix are refused, because a mixed image has no prediction to remember.
+only the best checkpoint has it. Mixup and CutMix are refused, because a mixed sample has no prediction to remember.
 
 Cost: the table holds 4 N K bytes for N training samples and K classes: 20 MB for CIFAR-100, 5 GB for ImageNet.
 

@@ -1,4 +1,4 @@
-"""R-Drop: two passes of the same images with different dropout learn to agree.
+"""R-Drop: two passes of the same samples with different dropout learn to agree.
 
     L = mean over both passes CE(z, y) + alpha [ KL(p_1 || p_2) + KL(p_2 || p_1) ] / 2,   p = softmax(z)
 
@@ -12,7 +12,7 @@ Differences from the authors' code (dropreg/R-Drop): the divergence is a mean ov
 sums it, so that the effect of alpha grows with the batch. A network without dropout or stochastic depth is refused;
 ``model.options`` can switch them on.
 
-Cost: a second view of the images, **twice the compute of every step**. It has no state.
+Cost: a second view of the samples, **twice the compute of every step**. It has no state.
 
 Published: WMT14 English-German 30.91 BLEU (abstract). Its figures for vision transformers were not read.
 """

@@ -58,7 +58,7 @@ class TfKd(LabelMethod):
     temperature: Positive = 20.0
 
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:  # noqa: ARG002
-        """``(1 - alpha) y + alpha q``, [B, K]; the teacher of a mixed image is mixed."""
+        """``(1 - alpha) y + alpha q``, [B, K]; the teacher of a mixed sample is mixed."""
         classes = logits.shape[1]
         y = encoded_targets(batch)
         given = torch.eye(classes, device=y.device) * (self.correct - (1 - self.correct) / (classes - 1))

@@ -1,6 +1,6 @@
 """Define the outputs of a network with exits in training, and the letters of the package's shapes.
 
-B batch, K classes, E exits, D features of a pooled vector, C H W channels and pixels, N tokens.
+B batch, K outputs, E exits, D features of a pooled vector, C H W channels and pixels, N tokens.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.tasks._base import Float, Signals
+from sdcompress.tasks._signals import Float, Signals
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -43,7 +43,8 @@ class Certificate(Frozen):
     test: Literal["betting", "binomial"]
     group_by: Literal["exit", "stratum"] | None = Field(
         None,
-        description="the bounds hold in every stratum, or, for each exit k, among the samples that exit at k or before; null: over all",
+        description="the bounds hold in every stratum, or, for each exit k, among the samples that exit at k "
+        "or before; null: over all",
     )
     reference: Sha256 | None = Field(
         None,

@@ -13,7 +13,8 @@ from sdcompress import registry
 from sdcompress.errors import ArtifactError, RecipeError, UsageError, brief
 from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
-from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task, metric_of, standard_error
+from sdcompress.tasks._base import Prediction, Task, metric_of, standard_error
+from sdcompress.tasks._signals import Array, Float, Signals
 
 __all__ = [
     "ROOM",

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.tasks._base import Float, Prediction
+from sdcompress.tasks._base import Prediction
+from sdcompress.tasks._signals import Float
 
 __all__ = ["Bin", "LogitPrediction", "calibration_error", "log_softmax", "reliability", "softmax"]
 

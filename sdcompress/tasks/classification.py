@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import DataError
-from sdcompress.tasks._base import Array, Float, Signals, Task
+from sdcompress.tasks._base import Task
 from sdcompress.tasks._probabilities import LogitPrediction, calibration_error, log_softmax, softmax
+from sdcompress.tasks._signals import Array, Float, Signals
 
 if TYPE_CHECKING:
     import onnx

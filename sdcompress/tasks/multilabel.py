@@ -12,8 +12,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from sdcompress.errors import DataError
-from sdcompress.tasks._base import Array, Float, Signals, Task
+from sdcompress.tasks._base import Task
 from sdcompress.tasks._probabilities import LogitPrediction
+from sdcompress.tasks._signals import Array, Float, Signals
 
 if TYPE_CHECKING:
     import onnx
@@ -126,6 +127,22 @@ class MultiLabel(Task):
     def nll(self, outputs: Array, targets: Array, temperature: float = 1.0) -> float:
         """Of the label set: the sum over the labels, the mean over the samples."""
         return float(-_log_likelihood(outputs, targets, temperature).mean())
+
+    def best_thresholds(self, outputs: Array, targets: Array) -> tuple[float, ...]:
+        """The probability for each label above which its F1 is largest, to be the parameter ``threshold``.
+
+        A label that no sample has keeps its threshold. Give validation data: test data would flatter the figures.
+
+        Args:
+            outputs: [N, K].
+            targets: uint8 [N, K].
+        """
+        logits = np.asarray(outputs, np.float64)
+        boundaries = self._boundary.astype(np.float64)
+        for label in np.flatnonzero(np.any(targets, axis=0)):
+            boundaries[label] = _best_boundary(logits[:, label], targets[:, label])
+        probabilities = 1 / (1 + np.exp(-boundaries))
+        return tuple(np.clip(probabilities, 1e-6, 1 - 1e-6).tolist())
 
     def measures(self, outputs: Array, targets: Array) -> dict[str, Array]:
         """Log-likelihood of the label set [N]; logits, decisions and targets [N, K]."""
@@ -274,6 +291,17 @@ def _log_likelihood(outputs: Array, targets: Array, temperature: float = 1.0) ->
     """Of each label set, [N]."""
     logits = np.asarray(outputs, np.float64) / temperature
     return np.asarray(-np.logaddexp(0, np.where(targets, -logits, logits)).sum(axis=1))
+
+
+def _best_boundary(logits: Array, targets: Array) -> float:
+    """The middle between the two logits of a label at whose border its F1 is largest."""
+    order = np.argsort(-logits, kind="stable")
+    ranked, hits = logits[order], np.cumsum(targets[order], dtype=np.int64)
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + hits[-1])
+    f1[np.flatnonzero(np.diff(ranked) == 0)] = -1.0  # equal logits are on one side
+    best = int(f1.argmax())
+    below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best] - 1.0
+    return float((ranked[best] + below) / 2)
 
 
 def _average_precision(logits: Array, targets: Array) -> float:

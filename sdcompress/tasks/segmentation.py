@@ -11,8 +11,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from sdcompress.errors import DataError
-from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task
+from sdcompress.tasks._base import Prediction, Task
 from sdcompress.tasks._palette import colours, indexed_png
+from sdcompress.tasks._signals import Array, Float, Signals
 
 if TYPE_CHECKING:
     import onnx

@@ -146,8 +146,8 @@ class Batches:
             )
         if strata is None and (sampling == "balanced" or companions == "same_stratum"):
             raise RecipeError(
-                "The samples of this task are in no classes, and "
-                + ("train.sampling is balanced." if sampling == "balanced" else "the method pairs samples of a class."),
+                "The task has no strata, and "
+                + ("train.sampling is balanced." if sampling == "balanced" else "the method pairs samples of them."),
                 allowed="shuffled, and a method that pairs no samples",
                 next_step="--set train.sampling=shuffled, or choose another method",
             )

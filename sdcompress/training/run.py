@@ -60,8 +60,8 @@ def train(
         on_step: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
         on_start: called with a sentence about threads and device before the first step.
-        on_check: called with (image files checked, all of them) before the first step.
-        checked: whether the image files were checked already.
+        on_check: called with (files of examples checked, all of them) before the first step.
+        checked: whether the files of examples were checked already.
         load: loads the data; default: from the disk.
         before: called with the data in one process, before a training begins, not where one goes on.
 
@@ -150,10 +150,10 @@ def _remember_modules(recipe: Recipe) -> None:
 
 
 def _data(recipe: Recipe, start: Checkpoint | None, load: DatasetCache) -> tuple[Recipe, Dataset]:
-    """Return the data of a run and its recipe, with all that decides how images are prepared and which are left out.
+    """Return the data of a run and its recipe, with all that decides how examples are prepared and which are left out.
 
     Raises:
-        DataError: if the data is not that of the run, but for the images that ``data.exclude`` names.
+        DataError: if the data is not that of the run, but for the examples that ``data.exclude`` names.
     """
     if start is None:
         dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
@@ -176,10 +176,10 @@ def _data(recipe: Recipe, start: Checkpoint | None, load: DatasetCache) -> tuple
     dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
     if dataset.layout != start.state.data_layout:
         raise DataError(
-            f"The data set '{recipe.data.name}' is not the one that was trained on, even but for the images that "
+            f"The data set '{recipe.data.name}' is not the one that was trained on, even but for the examples that "
             "data.exclude names.",
             allowed="the same names of files in the same split; the run may go on without those in data.exclude",
-            next_step="name all images that are missing by --set 'data.exclude=[...]', and remove those that are new",
+            next_step="name all examples that are missing by --set 'data.exclude=[...]', and remove those that are new",
         )
     return recipe, dataset
 

@@ -89,17 +89,17 @@ def check_trained_classifier(net: MultiExit, recipe: Recipe) -> None:
     """Refuse published weights whose classifier is replaced, where the method freezes it from the first step.
 
     Raises:
-        RecipeError: if the record of the weights names another number of classes than the network has.
+        RecipeError: if the record of the weights names another number of outputs than the network has.
     """
     model = recipe.model
     if not _first_phase_freezes(recipe) or not model.pretrained:
         return
     record = getattr(net.backbone, "pretrained_cfg", None)
     published = record.get("num_classes") if isinstance(record, dict) else None
-    classes = getattr(net.backbone.get_submodule(net.output_layer), "out_features", None)
-    if published is not None and classes is not None and published != classes:
+    outputs = getattr(net.backbone.get_submodule(net.output_layer), "out_features", None)
+    if published is not None and outputs is not None and published != outputs:
         raise _untrained(
-            _method(recipe), f"the weights of '{model.name}' are for {published} classes, so that its classifier is new"
+            _method(recipe), f"the weights of '{model.name}' are for {published} outputs, so that its classifier is new"
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import sleep
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import InputError
 from sdcompress.policies import restore, scores
+from sdcompress.runtime import cascade
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
@@ -80,7 +80,7 @@ TEMPERATURES = st.sampled_from([0.25, 1.0, 3.0])
 
 
 @pytest.mark.parametrize(("layout", "signals"), [("cascade", True), ("cascade", False), ("all", False)])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batch=st.integers(1, 17),
     thresholds=st.lists(LEVELS, min_size=2, max_size=2),
@@ -188,12 +188,20 @@ def test_nothing_is_copied_but_rows_in_the_place_of_others(tiny_artifact: Write)
     assert set(array_cascade(artifact, remembering)(inputs_of(64)).exit_index.tolist()) == {0, 2}
 
 
-def _slowly(artifact: Artifact, seconds: float) -> CascadeEngine:
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The clock of the cascade in nanoseconds; only stages move it."""
+    clock = [0]
+    monkeypatch.setattr(cascade, "perf_counter_ns", lambda: clock[0])
+    return clock
+
+
+def _slowly(artifact: Artifact, milliseconds: int, now: list[int]) -> CascadeEngine:
     def slow(segment: Segment) -> Graph:
         graph = load(artifact.file(segment), segment, threads=1, device="cpu")
 
         def run(tensors: dict[str, np.ndarray]) -> Sequence[np.ndarray]:
-            sleep(seconds)
+            now[0] += milliseconds * 1_000_000
             return graph(tensors)
 
         return run
@@ -201,16 +209,16 @@ def _slowly(artifact: Artifact, seconds: float) -> CascadeEngine:
     return array_cascade(artifact, slow)
 
 
-def test_a_deadline_takes_the_deepest_exit_that_is_reached(tiny_artifact: Write) -> None:
-    network = _slowly(open_artifact(tiny_artifact()), 0.02)  # no policy: what stages take is not known
+def test_a_deadline_takes_the_deepest_exit_that_is_reached(tiny_artifact: Write, now: list[int]) -> None:
+    network = _slowly(open_artifact(tiny_artifact()), 20, now)  # no policy: what stages take is not known
     assert network(inputs_of(2), deadline_ms=0).exit_index.tolist() == [0, 0]  # the first exit always runs
     assert network(inputs_of(2), deadline_ms=30).exit_index.tolist() == [1, 1]
     assert network(inputs_of(2), deadline_ms=1000).exit_index.tolist() == [2, 2]
 
 
-def test_a_stage_that_would_not_end_in_time_is_not_begun(tiny_artifact: Write) -> None:
+def test_a_stage_that_would_not_end_in_time_is_not_begun(tiny_artifact: Write, now: list[int]) -> None:
     known = tiny_artifact(policy=(2.0, 2.0), stage_times=StageTimes(rows=(1,), ms=((20.0,),) * 3, move_ms=(0.1, 0.1)))
-    network = _slowly(open_artifact(known), 0.02)
+    network = _slowly(open_artifact(known), 20, now)
     assert network(inputs_of(1), deadline_ms=30).exit_index.tolist() == [0]
     assert network(inputs_of(1), deadline_ms=50).exit_index.tolist() == [1]
     assert network(inputs_of(2), deadline_ms=50).exit_index.tolist() == [0, 0]  # two rows take twice as long
@@ -373,8 +381,8 @@ def test_the_cost_of_an_exit_is_the_sum_of_what_ran(tiny_artifact: Write) -> Non
     assert [cost.macs for cost in everything] == [first + second + third] * 3
 
 
-def test_a_deadline_costs_nothing_where_every_exit_is_computed_already(tiny_artifact: Write) -> None:
-    network = _slowly(open_artifact(tiny_artifact("all")), 0.02)
+def test_a_deadline_costs_nothing_where_every_exit_is_computed_already(tiny_artifact: Write, now: list[int]) -> None:
+    network = _slowly(open_artifact(tiny_artifact("all")), 20, now)
     assert network(inputs_of(2), deadline_ms=5).exit_index.tolist() == [2, 2]
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper
+from sklearn.metrics import average_precision_score, f1_score
 
 from sdcompress import tasks
 from sdcompress.errors import ArtifactError, DataError, RecipeError
@@ -165,11 +166,33 @@ def test_scores_by_hand() -> None:
     outputs = np.float32([[1, -1, -1, 1], [1, -1, -1, -1]])
     targets = np.uint8([[1, 0, 0, 1], [0, 1, 0, 0]])
     scores = TASK.summary(TASK.measures(outputs, targets))
-    # F1 of sky 2/3, of road 0, of car 1; nobody has or gets tree
+    # F1 of sky 2/3, of road 0, of car 1; no sample has or gets tree; 2 hits, 3 decided, 3 there
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 0 + 1) / 3)
+    assert scores["micro_f1"] == pytest.approx(2 * 2 / 6)
     assert scores["subset_accuracy"] == 0.5
+    # both samples are equal for sky and for road, of which one has each
+    assert scores["map"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
     assert scores["nll"] == pytest.approx(TASK.nll(outputs, targets))
     assert TASK.summary(TASK.measures(-np.ones((1, 4), np.float32), np.zeros((1, 4), np.uint8)))["macro_f1"] == 1
+
+
+def test_the_mean_average_precision_is_that_of_scikit_learn_with_equal_logits() -> None:
+    rng = np.random.default_rng(0)
+    outputs = np.round(rng.standard_normal((50, 4)), 1).astype(np.float32)
+    targets = (rng.random((50, 4)) < 0.3).astype(np.uint8)
+    found = TASK.summary(TASK.measures(outputs, targets))
+    assert found["map"] == pytest.approx(average_precision_score(targets, outputs, average="macro"))
+    assert found["micro_f1"] == pytest.approx(f1_score(targets, outputs > 0, average="micro"))
+
+
+def test_the_best_thresholds_are_where_the_f1_of_a_label_is_largest() -> None:
+    task = MultiLabel(("a", "b", "c"))
+    outputs = np.float32([[3, -1, 0], [1, -1, 0], [-1, -2, 0], [-2, -3, 0]])
+    targets = np.uint8([[1, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0]])
+    found = task.best_thresholds(outputs, targets)
+    # a: between -1 and -2; b: equal logits are on one side, between -1 and -2; c: no sample has it
+    np.testing.assert_allclose(found, [1 / (1 + np.exp(1.5)), 1 / (1 + np.exp(1.5)), 0.5], rtol=1e-6)
+    assert MultiLabel(task.outputs, found).decide(outputs)[:, 0].tolist() == [1, 1, 1, 0]
 
 
 def test_the_ensemble_has_the_mean_probability_of_each_label() -> None:

@@ -125,7 +125,7 @@ def test_fewer_images_than_processes_are_refused() -> None:
 
 @pytest.mark.parametrize("settings", [{"sampling": "balanced"}, {"companions": "same_stratum"}])
 def test_what_needs_strata_is_refused_without_them(settings: Any) -> None:
-    with pytest.raises(RecipeError, match="in no classes"):
+    with pytest.raises(RecipeError, match="no strata"):
         Batches(host(SAMPLES), COUNT, 32, seed=0, **settings)
 
 

@@ -173,7 +173,7 @@ def test_published_weights_may_be_frozen_where_their_classifier_is_kept(
     if fits:
         check_network(Needs(), net, recipe)
         return
-    with pytest.raises(RecipeError, match="are for 1000 classes, so that its classifier is new"):
+    with pytest.raises(RecipeError, match="are for 1000 outputs, so that its classifier is new"):
         check_network(Needs(), net, recipe)
 
 

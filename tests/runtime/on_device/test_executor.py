@@ -71,7 +71,7 @@ def cached(write: Write, layout: str, **fields: Any) -> Artifact:
 
 @pytest.mark.parametrize("late", [True, False])
 @pytest.mark.parametrize(("layout", "signals"), [("cascade", True), ("cascade", False), ("all", False)])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batch=st.integers(1, 40),
     thresholds=st.tuples(LEVELS, LEVELS),
