@@ -81,8 +81,9 @@ class Signals:
         """The signals of all exits without decisions of several axes, such as masks, which are large.
 
         In their place stands the position of the first exit that decides the same, int64 [B]: ``agrees`` is unchanged.
+        Numbers stay, because their change counts.
         """
-        if exits[0].decision.ndim == 1:
+        if exits[0].decision.ndim == 1 or exits[0].resolution is not None:
             return tuple(exits)
         condensed = []
         for position, exit_ in enumerate(exits):

@@ -13,6 +13,7 @@ from sdcompress.policies import default_policy
 from sdcompress.policies.entropy import Entropy
 from sdcompress.policies.patience import Patience
 from sdcompress.policies.settled import Settled
+from sdcompress.tasks import Signals
 from sdcompress.tasks.regression import Regression
 
 HEIGHT = Regression(("height",), mean=(170.0,), std=(10.0,), bound=20.0, step=0.5)
@@ -120,6 +121,14 @@ def test_patience_and_settled_see_numbers_that_moved_less_than_a_step() -> None:
     np.testing.assert_array_equal(Settled().score(0, exits[:1]), [0, 0, 0])
     np.testing.assert_allclose(Patience().score(1, exits), [2 / 3, 1 / 2, np.nan])
     np.testing.assert_array_equal(HEIGHT.flips(exits[0].decision, exits[1].decision), [False, True, True])
+
+
+def test_the_change_of_numbers_is_the_same_in_signals_that_are_kept() -> None:
+    exits = [PAIR.signals(np.float32(each)) for each in ([[0, 0, 0, 0]], [[0.05, 0.4, 0, 0]], [[0.2, 0.4, 0, 0]])]
+    kept = Signals.condensed(exits)
+    # 0.05 of a step of 0.1, and 10 of a step of 5
+    assert kept[1].change(kept[0]).tolist() == [2]
+    np.testing.assert_array_equal(Settled().score(2, kept), Settled().score(2, exits))
 
 
 def test_a_prediction_states_its_numbers_by_name() -> None:
