@@ -221,7 +221,7 @@ def test_what_is_not_a_number_scores_nan(kind: str) -> None:
         assert np.isnan(policy.score(1, [nothing, nothing])).all()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"fixed", "patience"}])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"fixed", "patience", "settled"}])
 def test_surer_exits_score_higher(kind: str) -> None:
     found, loss = made()
     policy = policy_class(kind).fit(found, loss)
