@@ -23,8 +23,8 @@ from sdcompress.artifact.write import entry, finish, staged
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.samples import ArraySamples
 from sdcompress.exporting.one_graph import Host, export_one_graph
-from sdcompress.modalities._geometry import normalise
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._image_preprocess import normalise
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.partition import tensor_specs
 from sdcompress.schema import recipe

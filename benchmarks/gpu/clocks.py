@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.benchmarking.clock import no_collection
 from sdcompress.benchmarking.stats import Ratio, ratio_of_medians
+from sdcompress.benchmarking.timed_calls import no_collection
 from sdcompress.errors import SetupError
 from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 

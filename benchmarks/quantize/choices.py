@@ -36,9 +36,9 @@ from sdcompress.artifact.read import Artifact, open_artifact  # noqa: E402
 from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
 from sdcompress.data.samples import Dataset  # noqa: E402
 from sdcompress.evaluation.trained_model import open_trained_model  # noqa: E402
-from sdcompress.modalities._geometry import normalise  # noqa: E402
+from sdcompress.modalities._image_preprocess import normalise  # noqa: E402
 from sdcompress.options import Options  # noqa: E402
-from sdcompress.quantizing import qdq_integers, ranges  # noqa: E402
+from sdcompress.quantizing import insert_qdq, ranges  # noqa: E402
 from sdcompress.quantizing.calibration_data import CalibrationData  # noqa: E402
 from sdcompress.quantizing.precisions import fp8, fp16, int8, uint8  # noqa: E402
 from sdcompress.quantizing.precisions._base import Feed, FloatSegment  # noqa: E402
@@ -51,12 +51,12 @@ BATCH, TIMED = 200, 500
 @contextmanager
 def changed(options: dict[str, Any] | None = None, **arguments: Any) -> Iterator[None]:
     """Within the block ``int8`` asks onnxruntime for something else."""
-    asked = qdq_integers.QDQQuantizer
+    asked = insert_qdq.QDQQuantizer
 
     def instead(*given: Any, extra_options: dict[str, Any], **named: Any) -> Any:
         return asked(*given, **named | arguments, extra_options=extra_options | (options or {}))
 
-    with mock.patch.object(qdq_integers, "QDQQuantizer", instead):
+    with mock.patch.object(insert_qdq, "QDQQuantizer", instead):
         yield
 
 

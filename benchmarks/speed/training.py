@@ -30,7 +30,7 @@ from turns import Times, loops_in_turn, steps_of
 from sdcompress import recipes
 from sdcompress.benchmarking.stats import ratio_of_means, ratio_of_medians
 from sdcompress.data.samples import ArraySamples, Dataset
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.models._trace import MacCounter
 from sdcompress.models.backbones.cifar import cifar

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.benchmarking.clock import no_collection
+from sdcompress.benchmarking.timed_calls import no_collection
 
 Times = npt.NDArray[np.float64]
 Loop = Callable[[Callable[..., None]], Any]

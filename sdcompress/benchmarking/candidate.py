@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.benchmarking.clock import TimedCall, TimedPreparation, split
+from sdcompress.benchmarking.timed_calls import TimedCall, TimedPreparation, split
 from sdcompress.data.samples import Samples
 from sdcompress.data.samples import originals as originals_of
 from sdcompress.errors import DataError

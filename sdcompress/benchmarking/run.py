@@ -18,8 +18,8 @@ import numpy as np
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.benchmarking.candidate import Candidate, Measurement, input_order, open_candidate
-from sdcompress.benchmarking.clock import interleaved, no_collection
 from sdcompress.benchmarking.record import Scenario, compare, record
+from sdcompress.benchmarking.timed_calls import interleaved, no_collection
 from sdcompress.errors import InputError, UnknownNameError, UsageError
 from sdcompress.machine import check_threads, machine
 from sdcompress.options import EngineOptions

@@ -11,8 +11,8 @@ from sdcompress.data.samples import ArraySamples, Indices
 from sdcompress.data.source import Source, content_digest
 from sdcompress.errors import DataError
 from sdcompress.modalities import Modality, as_image
-from sdcompress.modalities._geometry import geometry
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._image_preprocess import geometry
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.tasks import Array
 

@@ -15,9 +15,9 @@ from sdcompress.data.files import FileSamples
 from sdcompress.data.samples import without_setting
 from sdcompress.errors import DataError, InputError
 from sdcompress.modalities import Modality, as_image
-from sdcompress.modalities._geometry import geometry
 from sdcompress.modalities._image_files import BROKEN, open_picture
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._image_preprocess import geometry
+from sdcompress.modalities._preprocess_settings import Preprocess
 
 __all__ = ["VOID", "MaskCoding", "MaskSamples", "Pair", "pairs_of"]
 

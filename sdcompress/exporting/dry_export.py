@@ -8,11 +8,11 @@ import torch
 from sdcompress import methods
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import ParityError
+from sdcompress.exporting.checkpoint_outputs import edge_case_outputs
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.export_spec import kept_exits
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import cut_layout
-from sdcompress.exporting.reference import edge_case_outputs
 from sdcompress.models.build import build
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe

@@ -17,12 +17,12 @@ from sdcompress.checkpoint import Checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
+from sdcompress.exporting.checkpoint_outputs import CheckpointOutputs, edge_case_outputs, gate_samples, reference
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.export_spec import ExportSpec, kept_exits
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import ExportFacts, LayoutGraphs, cut_layout, write_layout
 from sdcompress.exporting.provenance import provenance
-from sdcompress.exporting.reference import Reference, edge_case_outputs, gate_samples, reference
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unsupported_by_8_5
 from sdcompress.options import Options
@@ -184,7 +184,9 @@ def _export(
     return _Exported(model, gate, facts)
 
 
-def _facts(source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], truth: Reference) -> ExportFacts:
+def _facts(
+    source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], truth: CheckpointOutputs
+) -> ExportFacts:
     return ExportFacts(
         task=source.task,
         modality=source.modality,

@@ -20,8 +20,8 @@ def check_export(recipe: Recipe, dataset: Dataset) -> None:
         MissingExtraError: if what an export needs is not installed.
     """
     with requires_extra("export"):
+        from sdcompress.exporting.checkpoint_outputs import held_out
         from sdcompress.exporting.dry_export import dry_export
-        from sdcompress.exporting.reference import held_out
         from sdcompress.verification import parity  # onnx
 
     proving = held_out(dataset)

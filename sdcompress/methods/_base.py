@@ -56,7 +56,7 @@ class Needs:
     Attributes:
         tasks: names of the tasks that it can serve; None: every task, because it only uses the task's losses.
         exits: the network is trained with exits.
-        maps: the network gives the maps where exits would be, with or without exits.
+        maps: the method uses the backbone's maps, where exits are or would be; a frozen backbone refuses it.
         mixing: mixup and CutMix may be on; a memory of each sample forbids it.
         dropout: the network must have dropout or stochastic depth.
         view: further samples that the network sees in each step.

@@ -14,12 +14,12 @@ from pydantic import TypeAdapter
 
 from sdcompress.errors import DataError, InputError, RecipeError
 from sdcompress.modalities._base import Augment, AugmentationSettings, Modality
-from sdcompress.modalities._card import card_code, card_text
-from sdcompress.modalities._geometry import geometry, normalise
+from sdcompress.modalities._image_card import card_code, card_text
 from sdcompress.modalities._image_files import check_picture, open_picture
+from sdcompress.modalities._image_preprocess import geometry, normalise
 from sdcompress.modalities._image_settings import ImageAugmentation, ImageSettings
 from sdcompress.modalities._inputs import Inputs
-from sdcompress.modalities._preprocess import Preprocess, sized_geometry
+from sdcompress.modalities._preprocess_settings import Preprocess, sized_geometry
 from sdcompress.modalities._settings import checked
 from sdcompress.schema import recipe
 from sdcompress.schema.graphs import Tensor
@@ -205,7 +205,7 @@ class Image(Modality):
 
     def augment(self, settings: recipe.Augmentation, *, rank: int = 0, world: int = 1) -> Augment:
         """See ``Modality`` and ``ImageAugment``."""
-        from sdcompress.modalities._augment import ImageAugment
+        from sdcompress.modalities._image_augment import ImageAugment
 
         chosen = self.augmentation_settings(settings)
         assert isinstance(chosen, ImageAugmentation), chosen

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.benchmarking.clock import time_interleaved
 from sdcompress.benchmarking.stats import ratio_of_medians, verdict
+from sdcompress.benchmarking.timed_calls import time_interleaved
 from sdcompress.data.samples import Samples
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.change import Speed

@@ -18,7 +18,6 @@ from sdcompress.methods._base import Method, Needs
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.objectives.batch import Minibatch
 from sdcompress.schema.recipe import Recipe
-from sdcompress.training.augmentation import TrainInputs
 from sdcompress.training.batches import Batches, MicroBatch, Positions
 from sdcompress.training.feature_cache import (
     FeatureCache,
@@ -29,6 +28,7 @@ from sdcompress.training.feature_cache import (
     key_of,
     room_for,
 )
+from sdcompress.training.prepare_batch import BatchPreparer
 from sdcompress.training.validation_scores import rows_of_a_pass
 
 __all__ = ["CachedInputs", "Source", "check_frozen", "compute_features"]
@@ -59,7 +59,7 @@ def check_frozen(recipe: Recipe, method: Method) -> None:
 
 
 class CachedInputs:
-    """Moves features to the device; takes the place of ``TrainInputs`` where the backbone does not run.
+    """Moves features to the device; takes the place of ``BatchPreparer`` where the backbone does not run.
 
     Args:
         needs: of the method: whether it has a further view.
@@ -100,7 +100,7 @@ class Source:
     net: MultiExit
     needs: Needs
     batches: Batches
-    prepare: TrainInputs
+    prepare: BatchPreparer
     fabric: Fabric
 
 

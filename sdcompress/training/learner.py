@@ -20,7 +20,6 @@ from sdcompress.models.build import build as build_network
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import optimizer as optimizers
-from sdcompress.training.augmentation import TrainInputs
 from sdcompress.training.balance import class_weights
 from sdcompress.training.batches import Batches, MicroBatch
 from sdcompress.training.check_recipe import check_augmentation, check_edge_cases, check_network, warn_of_places
@@ -28,6 +27,7 @@ from sdcompress.training.feature_cache import FeatureCache
 from sdcompress.training.frozen import CachedInputs, Source, compute_features
 from sdcompress.training.hardware import find_unused, no_gradient_missing
 from sdcompress.training.optimizer import Ema
+from sdcompress.training.prepare_batch import BatchPreparer
 from sdcompress.training.save import Resumable, restore
 from sdcompress.training.schedule import Timeline
 from sdcompress.training.sharding import load, local_value, shard_alike
@@ -75,7 +75,7 @@ class Learner:
         check_augmentation(recipe, self._method.needs, dataset)
         augment = dataset.modality.augment(recipe.train.augment, rank=rank, world=world)
         view, fill = self._method.needs.view, dataset.task.target_fill
-        self._prepare: TrainInputs | CachedInputs = TrainInputs(augment, view, fabric.device, self._layout, fill)
+        self._prepare: BatchPreparer | CachedInputs = BatchPreparer(augment, view, fabric.device, self._layout, fill)
         self.loaded = start.state.loaded if start else None
         self.net = self._first_network(resumed=start is not None)
         sizes = self.net.feature_sizes, self.net.map_shapes

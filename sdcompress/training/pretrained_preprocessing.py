@@ -11,7 +11,7 @@ from typing import Any
 from sdcompress.data.samples import Dataset
 from sdcompress.modalities import as_image
 from sdcompress.modalities._image_settings import ImageSettings
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.models.build import pretrained_config
 from sdcompress.models.weights.preparation import preparation_beside

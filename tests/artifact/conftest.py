@@ -12,7 +12,7 @@ from meaning import image_modality, meaning
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.schema.manifest import Exit, ParityRecord, Provenance, Segment, Tensor
 
 # a ModelProto's doc_string: field 6, of so many bytes

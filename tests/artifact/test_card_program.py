@@ -14,8 +14,8 @@ from PIL import Image
 
 from sdcompress.artifact.card_program import example
 from sdcompress.artifact.read import open_artifact
-from sdcompress.modalities._geometry import geometry, normalise
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._image_preprocess import geometry, normalise
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image as Modality
 from sdcompress.runtime.open import open_engine
 

@@ -13,14 +13,14 @@ from PIL import Image as Pillow
 from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.benchmarking import candidate, clock, run
+from sdcompress.benchmarking import candidate, run, timed_calls
 from sdcompress.benchmarking.candidate import bench_originals, input_order, split
 from sdcompress.benchmarking.run import bench
 from sdcompress.data.images import image_source
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, InputError, UnknownNameError, UsageError
 from sdcompress.modalities import Inputs
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import open_engine
@@ -86,7 +86,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     """'slow' takes 2 ms; 'exits' takes 1 ms or 3 ms; opening is not what these tests are about."""
     engines_by_name: dict[str, Any] = {"slow": Spinning(2.0), "same": Spinning(2.0), "exits": Spinning(0.2, 0.8)}
     manifest = SimpleNamespace(digest="0" * 64, layout="single", one_graph=None)
-    monkeypatch.setattr(clock, "perf_counter_ns", now)
+    monkeypatch.setattr(timed_calls, "perf_counter_ns", now)
     monkeypatch.setattr(candidate, "perf_counter_ns", now)
     monkeypatch.setattr(candidate, "open_cascade", lambda artifact, _: engines_by_name[artifact.path])
     fields = {"manifest": manifest, "opening_ms": 0.0, "task": Spinning.task, "modality": GREY}

@@ -19,7 +19,7 @@ from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, UsageError, VerificationError
 from sdcompress.modalities import as_image, modality_of
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities._image_preprocess import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Manifest, Policy

@@ -16,7 +16,7 @@ from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.evaluation.exit_outcomes import exit_signals_and_losses
 from sdcompress.modalities import Inputs
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Calibrate

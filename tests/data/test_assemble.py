@@ -11,7 +11,7 @@ from sdcompress.data.images import image_source
 from sdcompress.data.samples import ArraySamples, Dataset, Samples
 from sdcompress.data.source import Source
 from sdcompress.errors import DataError, RecipeError
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.schema.recipe import Data, Modality, Task
 from sdcompress.tasks.classification import Classification
 

@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 
 from sdcompress.data.labelled import labelled_examples
 from sdcompress.errors import DataError
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.tasks.classification import Classification
 

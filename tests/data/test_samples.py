@@ -10,7 +10,7 @@ from sdcompress.data import load
 from sdcompress.data.images import image_source
 from sdcompress.data.samples import ArraySamples, Dataset, Subset, originals
 from sdcompress.errors import DataError
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image as Modality
 from sdcompress.schema.recipe import Data
 from sdcompress.schema.recipe import Modality as Section

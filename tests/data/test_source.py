@@ -11,7 +11,7 @@ from sdcompress.data.images import image_source
 from sdcompress.data.source import data_folder
 from sdcompress.errors import RecipeError
 from sdcompress.modalities import build
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.schema.recipe import Augmentation, Data, Modality
 

@@ -12,7 +12,7 @@ from PIL import Image
 from sdcompress.data.samples import ArraySamples
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import DataError
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image as Modality
 
 GREY = Preprocess(channels=1, resize=(6, 5), mean=(0.5,), std=(0.25,))

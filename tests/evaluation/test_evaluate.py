@@ -15,7 +15,7 @@ from sdcompress.errors import DataError, VerificationError
 from sdcompress.evaluation.evaluate import evaluate
 from sdcompress.evaluation.exit_outcomes import exit_outputs
 from sdcompress.evaluation.paired import metric_difference, pack
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities._image_preprocess import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.report import Evaluation
 from sdcompress.tasks._probabilities import softmax

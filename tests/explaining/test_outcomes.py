@@ -12,7 +12,7 @@ import pytest
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import DataError
 from sdcompress.explaining.exit_analysis import collect
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities._image_preprocess import normalise
 from sdcompress.policies import exit_index_of
 from sdcompress.policies.margin import Margin
 from sdcompress.policies.max_prob import MaxProb

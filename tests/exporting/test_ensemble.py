@@ -14,7 +14,7 @@ from sdcompress.checkpoint import open_checkpoint
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.exporting.export import export_all
 from sdcompress.exporting.export_spec import ExportSpec
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities._image_preprocess import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export
 from sdcompress.verification.verify import verify

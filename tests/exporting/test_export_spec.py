@@ -23,7 +23,7 @@ from sdcompress.exporting.export_spec import ExportSpec, kept_exits
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import cut_layout
 from sdcompress.modalities import Inputs
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities._image_preprocess import normalise
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.options import Options

@@ -15,10 +15,10 @@ from signals import TASK
 from torch import nn
 
 from sdcompress.errors import UsageError
+from sdcompress.exporting.checkpoint_outputs import edge_case_outputs
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.graph import axis_sizes, export_all_exits
 from sdcompress.exporting.layout import cut_layout
-from sdcompress.exporting.reference import edge_case_outputs
 from sdcompress.modalities import Inputs, Modality
 from sdcompress.onnx_graph.macs import macs
 from sdcompress.schema.graphs import Tensor

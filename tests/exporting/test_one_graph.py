@@ -24,7 +24,7 @@ from sdcompress.errors import DataError, ParityError, UsageError, VerificationEr
 from sdcompress.exporting import one_graph
 from sdcompress.exporting.one_graph import Host, export_one_graph
 from sdcompress.modalities import as_image, modality_of
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities._image_preprocess import normalise
 from sdcompress.onnx_graph import merge
 from sdcompress.options import Options
 from sdcompress.runtime.open import open_engine

@@ -18,8 +18,8 @@ from sdcompress import export
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import seal
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.modalities._geometry import geometry, normalise
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._image_preprocess import geometry, normalise
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import engines, graphs, recipe
 from sdcompress.schema import manifest as schema

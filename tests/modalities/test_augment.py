@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from sdcompress.errors import RecipeError
-from sdcompress.modalities import _geometry as preprocess
-from sdcompress.modalities._augment import ImageAugment
+from sdcompress.modalities import _image_preprocess as preprocess
+from sdcompress.modalities._image_augment import ImageAugment
 from sdcompress.modalities._image_settings import ImageAugmentation
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 
 SPEC = Preprocess(channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
 # (x / 255 - 0) / (1 / 255) = x: pixel values can be read off the result

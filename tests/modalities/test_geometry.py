@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sdcompress.errors import InputError
-from sdcompress.modalities._geometry import geometry, normalise
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._image_preprocess import geometry, normalise
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image as Modality
 
 RGB = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.25)}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sdcompress.errors import InputError
 from sdcompress.modalities import Inputs
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image as ImageModality
 from sdcompress.runtime.open import open_engine
 

@@ -80,7 +80,7 @@ def test_evaluation_in_the_order_of_lengths_keeps_the_order_of_the_samples(folde
         texts = [row["text"] for row in csv.DictReader(file)]
     one_by_one = np.concatenate([engine.exits(engine.preprocess([text])) for text in texts], axis=1)
     from sdcompress.data import load
-    from sdcompress.evaluation.evaluate import exit_outputs
+    from sdcompress.evaluation.exit_outcomes import exit_outputs
 
     recipe = open_checkpoint(folder / "run").recipe
     modality = engine.modality.with_own_files(recipe.modality)

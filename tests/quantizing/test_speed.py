@@ -14,7 +14,7 @@ from signals import TASK
 from sdcompress.artifact.read import open_artifact
 from sdcompress.cli import quantize as quantizing
 from sdcompress.modalities import Inputs
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.quantizing import speed
 from sdcompress.runtime.engine import Prediction

@@ -12,7 +12,7 @@ from meaning import image_modality, meaning
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
 from sdcompress.benchmarking.stats import latency
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.schema.manifest import Exit as ManifestExit
 from sdcompress.schema.manifest import Manifest, ParityRecord, Policy, Provenance, Segment, Tensor
 from sdcompress.schema.report import (

@@ -14,7 +14,7 @@ from torch import nn
 
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import CheckpointError, InputError, SetupError
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.models.cost import costs
 from sdcompress.runtime.engine import Engine

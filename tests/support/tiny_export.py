@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sdcompress import data
 from sdcompress.exporting.graph import export_all_exits
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities._image_preprocess import normalise
 from sdcompress.models.build import build
 from sdcompress.schema.recipe import Exits, Recipe
 from sdcompress.training.save import Resumable, save

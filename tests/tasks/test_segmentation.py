@@ -16,6 +16,8 @@ from PIL import Image
 
 from sdcompress import tasks
 from sdcompress.errors import DataError, RecipeError
+from sdcompress.objectives.batch import Batch, Minibatch
+from sdcompress.objectives.labels import encoded_targets
 from sdcompress.schema.graphs import Tensor
 from sdcompress.tasks import Signals
 from sdcompress.tasks.segmentation import Segmentation
@@ -211,3 +213,12 @@ def test_as_many_samples_at_a_time_as_have_small_outputs() -> None:
     assert large.batch_size(256, exits=3) == 2**26 // (4 * 3 * 11 * 180 * 240)
     assert Segmentation(tuple("ab"), (8192, 8192)).batch_size(256) == 1
     assert WIDE.batch_size(256, exits=3) == 256
+
+
+def test_class_weights_count_pixels_and_multiply_every_pixel() -> None:
+    masks = np.uint8([[[0, 0], [1, VOID]], [[0, 2], [2, VOID]]])
+    assert TASK.class_counts(masks).tolist() == [3, 1, 2]
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    step = Batch(Minibatch((), torch.from_numpy(masks), torch.arange(2)), TASK, class_weights=weights)
+    encoded = encoded_targets(step)
+    assert encoded.sum(1).tolist() == [[[1, 1], [2, 0]], [[1, 3], [3, 0]]]

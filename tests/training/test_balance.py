@@ -12,7 +12,7 @@ from sdcompress.data.assemble import assemble
 from sdcompress.data.images import image_source
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.schema.recipe import Data, Recipe
 from sdcompress.training.balance import class_weights
 from sdcompress.training.run import train

@@ -104,7 +104,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from sdcompress import data, recipes
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities._image_preprocess import normalise
 from sdcompress.data.samples import ArraySamples
 from sdcompress.training.hardware import launch
 from sdcompress.training.sharding import full_value, local_value

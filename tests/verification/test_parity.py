@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from signals import TASK
 
 from sdcompress.errors import ParityError
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.schema.recipe import Export

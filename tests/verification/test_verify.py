@@ -16,7 +16,7 @@ from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, seal
 from sdcompress.errors import ArtifactError, ParityError
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.onnx_graph.partition import cut_segments, serialize, tensor_specs
 from sdcompress.policies._base import Signals
 from sdcompress.runtime.cascade import CascadeEngine

@@ -14,7 +14,7 @@ from sdcompress.data.masks import VOID, MaskCoding, pairs_of
 from sdcompress.data.source import Source, data_folder
 from sdcompress.data.sources._camvid import CLASSES, MEAN, STD, root_of
 from sdcompress.data.sources._masks import images_in, mask_source
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.schema import recipe
 

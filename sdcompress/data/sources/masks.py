@@ -31,7 +31,7 @@ from sdcompress.data.sources._masks import images_in, mask_source
 from sdcompress.data.sources._photos import has_splits, published_splits
 from sdcompress.errors import DataError, InputError, RecipeError
 from sdcompress.modalities._image_files import open_picture
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.schema import recipe
 

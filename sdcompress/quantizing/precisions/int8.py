@@ -7,8 +7,8 @@ from collections import Counter
 import onnx
 from onnxruntime.quantization import QuantType
 
+from sdcompress.quantizing.insert_qdq import quantize_integers
 from sdcompress.quantizing.precisions._base import FloatSegment
-from sdcompress.quantizing.qdq_integers import quantize_integers
 
 __all__ = ["int8"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx
 from onnxruntime.quantization import QuantType
 
+from sdcompress.quantizing.insert_qdq import quantize_integers
 from sdcompress.quantizing.precisions._base import FloatSegment
-from sdcompress.quantizing.qdq_integers import quantize_integers
 
 __all__ = ["uint8"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.benchmarking.clock import TimedCall, time_interleaved
 from sdcompress.benchmarking.stats import ratio_of_means, verdict
+from sdcompress.benchmarking.timed_calls import TimedCall, time_interleaved
 from sdcompress.calibration.reference_model import open_comparable
 from sdcompress.errors import UsageError
 from sdcompress.modalities import Inputs

@@ -16,14 +16,14 @@ from sdcompress.evaluation.exit_outcomes import Measured
 from sdcompress.modalities import Modality
 from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs, perturbed
 
-__all__ = ["Reference", "edge_case_outputs", "gate_samples", "held_out", "reference"]
+__all__ = ["CheckpointOutputs", "edge_case_outputs", "gate_samples", "held_out", "reference"]
 
 _BATCH, _EXITS = 64, 4  # samples at a time, of a network with so many exits
 _BATCHES, _FEWEST = 4, 8  # of outputs that a gate holds, see Task.batch_size; and samples, however large they are
 
 
 @dataclass(frozen=True)
-class Reference:
+class CheckpointOutputs:
     """The checkpoint's outputs for the examples of the gate, and its metrics on the validation split.
 
     Attributes:
@@ -39,7 +39,7 @@ class Reference:
     metrics: tuple[dict[str, float], ...]
 
 
-def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callable[[int], None]) -> Reference:
+def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callable[[int], None]) -> CheckpointOutputs:
     """Run the checkpoint's network on the validation split, and on test samples if that is too small.
 
     Args:
@@ -63,7 +63,7 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callab
         outputs, _ = _run_split(net, test, np.arange(len(test)), dataset, advance)
         parts.append((test, outputs))
     outputs = np.concatenate([each for _, each in parts], axis=1)
-    return Reference(
+    return CheckpointOutputs(
         examples=np.concatenate([source.examples(np.arange(len(source))) for source, _ in parts]),
         targets=np.concatenate([source.targets for source, _ in parts]),
         outputs=outputs,

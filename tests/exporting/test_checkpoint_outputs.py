@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sdcompress.data.samples import ArraySamples, Dataset
 from sdcompress.errors import DataError
-from sdcompress.exporting.reference import reference
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.exporting.checkpoint_outputs import reference
+from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.tasks.classification import Classification
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from sdcompress.errors import InputError
 from sdcompress.modalities._image_files import MODES, load_pixels
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 
 __all__ = ["RawImage", "geometry", "normalise"]
 

@@ -9,7 +9,7 @@ from time import perf_counter_ns
 import numpy as np
 import pytest
 
-from sdcompress.benchmarking.clock import TimedCall, no_collection
+from sdcompress.benchmarking.timed_calls import TimedCall, no_collection
 
 BATCHES = [np.full((2, 1, 1, 1), index, dtype=np.float32) for index in range(4)]
 

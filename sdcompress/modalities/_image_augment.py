@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 from sdcompress.errors import RecipeError, requires_extra
 from sdcompress.modalities._image_settings import ImageAugmentation
 from sdcompress.modalities._mixing import Mixing, beta, integers, mixup, permutation, sent
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 
 __all__ = ["ImageAugment"]
 
@@ -119,7 +119,7 @@ class ImageAugment:
         return draw
 
     def normalise(self, images: Tensor) -> Tensor:
-        """``(x / 255 - mean) / std``, as ``sdcompress.modalities._geometry.normalise`` does.
+        """``(x / 255 - mean) / std``, as ``sdcompress.modalities._image_preprocess.normalise`` does.
 
         Args:
             images: uint8 [B, C, H, W].

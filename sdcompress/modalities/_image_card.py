@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdcompress.modalities._image_files import FORMATS
-from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities._preprocess_settings import Preprocess
 
 __all__ = ["card_code", "card_text"]
 

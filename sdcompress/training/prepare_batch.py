@@ -10,10 +10,10 @@ from sdcompress.modalities._mixing import Mixing
 from sdcompress.objectives.batch import Minibatch, Mix, View
 from sdcompress.training.batches import MicroBatch
 
-__all__ = ["TrainInputs"]
+__all__ = ["BatchPreparer"]
 
 
-class TrainInputs:
+class BatchPreparer:
     """What is done to the samples of a part before the network sees them.
 
     Args:
