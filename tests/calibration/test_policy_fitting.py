@@ -116,6 +116,6 @@ def test_a_policy_that_does_not_exist_or_does_not_fit_is_refused() -> None:
     class Plain(Classification):
         signal_names = ("entropy",)
 
-    check_policy(Calibrate(policy="entropy"), 4, Plain)
+    check_policy(Calibrate(policy="entropy"), 4, Plain(("a", "b")))
     with pytest.raises(UsageError, match="'margin' judges by max_prob, second_prob, which this task does not give"):
-        check_policy(Calibrate(policy="margin"), 4, Plain)
+        check_policy(Calibrate(policy="margin"), 4, Plain(("a", "b")))

@@ -34,7 +34,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.mark.filterwarnings("ignore:1 of 3 files")
 def test_the_three_forms_say_the_same(cli: Cli, tiny_artifact: Write, photos: Path) -> None:
     path = tiny_artifact(policy=(0.6, 0.6))
-    with pytest.warns(UserWarning, match="1 of 3 files have no prediction"):
+    with pytest.warns(UserWarning, match="1 of 3 examples have no prediction"):
         table = cli("predict", path, photos, "--top", "2")
     assert table.code == 2  # for one file there is no prediction
     as_json = json.loads(cli("predict", path, photos, "--top", "2", "--json").out)
@@ -78,5 +78,5 @@ def test_a_warning_is_a_line_for_a_person(environment: dict[str, str], tiny_arti
     command = [sys.executable, "-m", "sdcompress", "predict", str(tiny_artifact()), str(photos), "--csv"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "\nwarning: 1 of 3 files have no prediction; see the error of each.\n" in "\n" + done.stderr
+    assert "\nwarning: 1 of 3 examples have no prediction; see the error of each.\n" in "\n" + done.stderr
     assert ".py:" not in done.stderr

@@ -109,7 +109,10 @@ from sdcompress.data.samples import ArraySamples
 from sdcompress.training.hardware import launch
 from sdcompress.training.sharding import full_value, local_value
 from sdcompress.training.trainer import Trainer
+from sdcompress.training import validation_scores
 from sdcompress.training.validation_scores import exit_scores
+
+validation_scores._BATCH = 1  # several passes
 
 recipe = recipes.read(sys.argv[1])
 fabric = launch(recipe.train)
@@ -123,7 +126,7 @@ for epoch in range(2):
     for parts in trainer.batches.epoch(epoch):
         learner.learn(parts)
     for name, net in (("net", learner.net), ("ema", learner.eval_model), ("teacher", learner._teacher)):
-        scores = exit_scores(net, few, dataset.task, dataset.modality, fabric=fabric, batch=1)
+        scores = exit_scores(net, few, dataset.task, dataset.modality, fabric=fabric)
         plain = learner._build(0)
         plain.load_state_dict({key: full_value(value) for key, value in net.state_dict().items()})
         inputs = torch.from_numpy(normalise(few.examples(three), dataset.modality.preprocess))

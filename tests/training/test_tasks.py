@@ -16,6 +16,7 @@ from sdcompress import data
 from sdcompress.data.samples import ArraySamples, Dataset, Samples
 from sdcompress.errors import RecipeError
 from sdcompress.schema.recipe import Recipe
+from sdcompress.training import validation_scores
 from sdcompress.training.trainer import Trainer
 from sdcompress.training.validation_scores import exit_scores
 
@@ -42,15 +43,16 @@ def trainer(recipe: Recipe, out: Path) -> Trainer:
 
 
 def test_steps_of_a_task_without_classes_lower_its_loss_and_its_metric_is_one_minus_its_mean_loss(
-    small: Small, tmp_path: Path
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(validation_scores, "_BATCH", 7)
     run = trainer(small("train.label_smoothing=0.1", "train.augment.mixup=0.2", "train.augment.crop=0"), tmp_path)
     run.learner.begin_epoch()
     steps = (parts for epoch in range(3) for parts in run.batches.epoch(epoch))
     losses = [sum(term.item() for term in run.learner.learn(parts).values()) for parts in steps]
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
     dataset, val = run.dataset, run.dataset.val
-    scores = exit_scores(run.net, val, dataset.task, dataset.modality, fabric=run.fabric, batch=7)
+    scores = exit_scores(run.net, val, dataset.task, dataset.modality, fabric=run.fabric)
     (inputs,) = dataset.modality.collate(val.examples(np.arange(len(val)))).arrays.values()
     with torch.no_grad():
         outputs = run.net.eval()(torch.from_numpy(inputs)).logits

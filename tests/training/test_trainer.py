@@ -26,6 +26,7 @@ from sdcompress.errors import (
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import save as saving
+from sdcompress.training import validation_scores
 from sdcompress.training.run import train
 from sdcompress.training.trainer import StopRequest, Trainer
 from sdcompress.training.validation_scores import exit_scores
@@ -226,12 +227,13 @@ def test_broken_images_are_found_before_the_first_step(photos: Photos) -> None:
     train(photos.recipe("data.exclude=[cat/3.png, dog/5.png]", "train.epochs=1"), photos.run)
 
 
-def test_evaluation_counts_each_image_once(small: Small, tmp_path: Path) -> None:
+def test_evaluation_counts_each_image_once(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = small()
     dataset = data.load(recipe.data, seed=recipe.seed, modality=recipe.modality)
     net = Trainer(recipe, dataset, fabric(), tmp_path).net
-    odd = exit_scores(net, dataset.test, dataset.task, dataset.modality, fabric=fabric(), batch=7)
-    whole = exit_scores(net, dataset.test, dataset.task, dataset.modality, fabric=fabric(), batch=512)
+    whole = exit_scores(net, dataset.test, dataset.task, dataset.modality, fabric=fabric())
+    monkeypatch.setattr(validation_scores, "_BATCH", 7)
+    odd = exit_scores(net, dataset.test, dataset.task, dataset.modality, fabric=fabric())
     assert odd == whole
     images = torch.from_numpy(
         (
