@@ -57,10 +57,10 @@ class Floor:
             for segment in self._segments
         ]
 
-    def calls(self, inputs: Float, left: npt.NDArray[np.int64]) -> list[Callable[[], Any]]:
+    def calls(self, inputs: Inputs, left: npt.NDArray[np.int64]) -> list[Callable[[], Any]]:
         """One call for each session that must run, on the rows that have not left before it."""
         found: list[Callable[[], Any]] = []
-        tensors = {"input": inputs}
+        tensors = dict(inputs.arrays)
         for position, (segment, session) in enumerate(zip(self._segments, self._sessions, strict=True)):
             stays = left >= position
             if not stays.any():

@@ -20,7 +20,7 @@ from turns import calls_in_turn
 import sdcompress
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.stats import ratio_of_medians
-from sdcompress.runtime.engine import Float
+from sdcompress.modalities import Inputs
 from sdcompress.runtime.open import open_engine
 
 RECIPE = {
@@ -41,13 +41,13 @@ def artifacts(model: str, folder: Path) -> tuple[Path, list[Path]]:
     return folder / "cascade", [folder / exit_ for exit_ in exits]
 
 
-def bare(file: Path) -> Callable[[Float], Any]:
+def bare(file: Path) -> Callable[[Inputs], Any]:
     """What a person writes who has only the file."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, {"input": inputs})
+    return lambda inputs: session.run(None, inputs.arrays)
 
 
 def measure(model: str, rounds: int, seconds: float, folder: Path) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def measure(model: str, rounds: int, seconds: float, folder: Path) -> dict[str, 
     single, cascade = open_engine(singles[-1], threads=1), open_engine(cascade_folder, threads=1)
     inputs = single.preprocess(open_artifact(singles[-1]).golden().examples)
     batches = [inputs[at : at + 1] for at in range(16)]
-    calls: dict[str, Callable[[Float], Any]] = {"single": single}
+    calls: dict[str, Callable[[Inputs], Any]] = {"single": single}
     for position, truncated in enumerate(singles):
         calls[f"bare {truncated.name}"] = bare(truncated / "model.onnx")
         calls[f"forced {truncated.name}"] = partial(cascade.forced, exit=position)
