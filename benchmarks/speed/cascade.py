@@ -26,12 +26,12 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.benchmarking.stats import ratio_of_means, ratio_of_medians
 from sdcompress.calibration.stage_timing import stage_times
 from sdcompress.data.samples import ArraySamples
+from sdcompress.modalities import Inputs
 from sdcompress.policies import ROOM, policy_class, restore, scores
 from sdcompress.policies._base import Signals
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
-from sdcompress.runtime.engine import Float
 from sdcompress.schema.manifest import Policy, Segment
 
 MIXES = {"50/20/15/15": (0.50, 0.20, 0.15, 0.15), "80/10/5/5": (0.80, 0.10, 0.05, 0.05), "uniform": (0.25,) * 4}
@@ -78,7 +78,7 @@ def run_all(calls: Sequence[Callable[[], Any]]) -> None:
         call()
 
 
-def thresholds_for(network: CascadeEngine, pool: Float, mix: Sequence[float]) -> tuple[float, ...]:
+def thresholds_for(network: CascadeEngine, pool: Inputs, mix: Sequence[float]) -> tuple[float, ...]:
     """Those that let about these shares of the pool leave at each exit."""
     score = scores(restore("max_prob", {}, network.task), network.signals(pool))
     here, found, rest = np.ones(len(pool), bool), [], 1.0
@@ -110,7 +110,7 @@ def drawn(left: npt.NDArray[np.int64], batch: int, mix: Sequence[float], seed: i
     return rng.permutation(np.concatenate(chosen))
 
 
-def one_at_a_time(artifact: Artifact, pool: Float, single: Callable[[Float], Any], times: Any) -> dict[str, Any]:
+def one_at_a_time(artifact: Artifact, pool: Inputs, single: Callable[[Any], Any], times: Any) -> dict[str, Any]:
     """Batch 1: a mix, and nobody leaving."""
     plain, floor = opened(artifact, None), Floor(artifact)
     mix = MIXES["50/20/15/15"]
@@ -145,7 +145,7 @@ def host_work(artifact: Artifact, signals: Sequence[Signals]) -> dict[str, Any]:
     right = np.random.default_rng(0).random((len(signals), len(signals[0]["max_prob"]))) < 0.7
     kinds = {name: policy_class(name) for name in registry.names(ROOM) if name != "patience"}
     image = np.zeros((1, *map(int, artifact.manifest.inputs[0].shape[1:])), np.float32)
-    calls: dict[str, Callable[[Float], Any]] = {}
+    calls: dict[str, Callable[[Any], Any]] = {}
     for name, kind in kinds.items():
         policy = policy_of((2.0,) * 3, name=name, parameters=kind.fit(signals, right).parameters, stage_ms=(1.0,) * 4)
         network = array_cascade(
@@ -164,7 +164,7 @@ def host_work(artifact: Artifact, signals: Sequence[Signals]) -> dict[str, Any]:
     }
 
 
-def in_batches(artifact: Artifact, pool: Float, sizes: Sequence[int], times: Any) -> dict[str, Any]:
+def in_batches(artifact: Artifact, pool: Inputs, sizes: Sequence[int], times: Any) -> dict[str, Any]:
     """Throughput against the sum of bare sessions at the very row counts, and against nobody leaving."""
     plain, floor, found = opened(artifact, None), Floor(artifact), {}
     mixes = {**MIXES, "1 row leaves": None, "nobody leaves": None}
