@@ -70,6 +70,8 @@ class Task(ABC):
     """Whether a target is the index of one of ``outputs``, int64 [N], so that a folder's name can stand for it."""
     stratum: ClassVar[str] = "stratum"
     """What messages and tables call one of its strata, for example ``class``."""
+    prediction_class: ClassVar[type[Prediction] | None] = None
+    """The subclass of ``Prediction`` that engines return, with the task's own words; None: ``Prediction`` itself."""
 
     @classmethod
     def parameters_for(cls, inputs: Sequence[graphs.Tensor]) -> dict[str, Any]:
@@ -293,7 +295,7 @@ class Task(ABC):
         exits: tuple[str, ...] = (),
         temperatures: tuple[float, ...] = (),
     ) -> Prediction:
-        """What an engine returns; a task may return a subclass that speaks its own words.
+        """Return what an engine returns: a ``prediction_class``.
 
         Args:
             outputs: float32 [B, ...].
@@ -301,7 +303,7 @@ class Task(ABC):
             exits: names of the exits.
             temperatures: of the exits.
         """
-        return Prediction(outputs, exit_index, self, exits, temperatures)
+        return (self.prediction_class or Prediction)(outputs, exit_index, self, exits, temperatures)
 
     def drawn(self, decisions: Array) -> npt.NDArray[np.uint8] | None:
         """Decisions or targets [N, ...] as pictures, uint8 [N, H, W, 3]; None: they are none."""

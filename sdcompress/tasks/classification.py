@@ -68,6 +68,7 @@ class Classification(Task):
     signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     binary_loss: ClassVar[bool] = True
     scaled_by_temperature: ClassVar[bool] = True
+    prediction_class: ClassVar[type[ClassPrediction]] = ClassPrediction
     single_label: ClassVar[bool] = True
     stratum: ClassVar[str] = "class"
 
@@ -168,16 +169,6 @@ class Classification(Task):
             helper.make_node("ArgMax", [decided_by or outputs], [decision], axis=1, keepdims=0),
         ]
         return nodes, [numpy_helper.from_array(value.astype(np.int64), of(name)) for name, value in constants.items()]
-
-    def prediction(
-        self,
-        outputs: Float,
-        exit_index: npt.NDArray[np.int64],
-        exits: tuple[str, ...] = (),
-        temperatures: tuple[float, ...] = (),
-    ) -> ClassPrediction:
-        """With the names and probabilities of classes."""
-        return ClassPrediction(outputs, exit_index, self, exits, temperatures)
 
     def card_text(self) -> str:
         """Return the number of classes."""

@@ -88,6 +88,7 @@ class MultiLabel(Task):
     signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     binary_loss: ClassVar[bool] = False
     scaled_by_temperature: ClassVar[bool] = True
+    prediction_class: ClassVar[type[LabelSets]] = LabelSets
 
     def __post_init__(self) -> None:
         """Refuse another number of thresholds than labels."""
@@ -235,16 +236,6 @@ class MultiLabel(Task):
             helper.make_node("Cast", of("above"), [decision], to=TensorProto.UINT8),
         ]
         return nodes, [numpy_helper.from_array(value, *of(name)) for name, value in constants.items()]
-
-    def prediction(
-        self,
-        outputs: Float,
-        exit_index: npt.NDArray[np.int64],
-        exits: tuple[str, ...] = (),
-        temperatures: tuple[float, ...] = (),
-    ) -> LabelSets:
-        """With the names and probabilities of labels."""
-        return LabelSets(outputs, exit_index, self, exits, temperatures)
 
     def card_text(self) -> str:
         """Return the number of labels, and above which logits they are decided."""

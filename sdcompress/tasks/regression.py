@@ -96,6 +96,7 @@ class Regression(Task):
     signal_names: ClassVar[tuple[str, ...]] = ("entropy",)
     binary_loss: ClassVar[bool] = False
     scaled_by_temperature: ClassVar[bool] = False
+    prediction_class: ClassVar[type[Estimates]] = Estimates
 
     def __post_init__(self) -> None:
         """Refuse another number of values than of outputs."""
@@ -241,16 +242,6 @@ class Regression(Task):
             helper.make_node("Add", of("scaled", "mean"), [decision]),
         ]
         return nodes, [numpy_helper.from_array(value, *of(name)) for name, value in constants.items()]
-
-    def prediction(
-        self,
-        outputs: Float,
-        exit_index: npt.NDArray[np.int64],
-        exits: tuple[str, ...] = (),
-        temperatures: tuple[float, ...] = (),
-    ) -> Estimates:
-        """With the numbers in the units of the targets."""
-        return Estimates(outputs, exit_index, self, exits, temperatures)
 
     def card_text(self) -> str:
         """The numbers, their units, and what the loss is."""

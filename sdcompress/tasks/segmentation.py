@@ -104,6 +104,7 @@ class Segmentation(Task):
     signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     binary_loss: ClassVar[bool] = False
     scaled_by_temperature: ClassVar[bool] = True
+    prediction_class: ClassVar[type[Masks]] = Masks
 
     def __post_init__(self) -> None:
         """Refuse an ignore index that is a class."""
@@ -268,16 +269,6 @@ class Segmentation(Task):
             helper.make_node("Cast", of("index"), [decision], to=TensorProto.UINT8),
         ]
         return nodes, [numpy_helper.from_array(value, *of(name)) for name, value in constants.items()]
-
-    def prediction(
-        self,
-        outputs: Float,
-        exit_index: npt.NDArray[np.int64],
-        exits: tuple[str, ...] = (),
-        temperatures: tuple[float, ...] = (),
-    ) -> Masks:
-        """With the classes that cover most of a mask, and the mask as a picture."""
-        return Masks(outputs, exit_index, self, exits, temperatures)
 
     def drawn(self, decisions: Array) -> npt.NDArray[np.uint8]:
         """Masks in the colours of PASCAL VOC, uint8 [N, H, W, 3]; void is light grey."""
