@@ -12,7 +12,7 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
 from sdcompress.artifact.weight_types import contradiction, stored_weights
 from sdcompress.certification.groups import group_name, loss_name
-from sdcompress.certification.verify_certificate import verify_certificate
+from sdcompress.certification.recompute import verify_certificate
 from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import SIGNALS_ATOL, Float

@@ -18,7 +18,7 @@ from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.calibrate import least_samples
 from sdcompress.certification.calibration_split import draw_split, seed_of
 from sdcompress.certification.certify import excess_losses
-from sdcompress.certification.verify_certificate import verify_certificate
+from sdcompress.certification.recompute import verify_certificate
 from sdcompress.data.samples import Dataset
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import CertificateError, DataError, UsageError

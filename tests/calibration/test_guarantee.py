@@ -15,7 +15,7 @@ from sdcompress.calibration.calibrate import calibrate, least_samples
 from sdcompress.certification.calibration_split import draw_split
 from sdcompress.certification.certify import excess_losses
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
-from sdcompress.certification.verify_certificate import verify_certificate
+from sdcompress.certification.recompute import verify_certificate
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, UsageError, VerificationError
 from sdcompress.modalities import as_image, modality_of

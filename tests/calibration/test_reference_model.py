@@ -23,7 +23,7 @@ from sdcompress.calibration.thresholds import NEVER
 from sdcompress.certification.calibration_split import draw_split
 from sdcompress.certification.certify import certified_drop, excess_losses
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
-from sdcompress.certification.verify_certificate import verify_certificate
+from sdcompress.certification.recompute import verify_certificate
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import CertificateError, UsageError
 from sdcompress.explaining.risk import risk

@@ -21,7 +21,7 @@ from sdcompress.calibration.thresholds import NEVER
 from sdcompress.certification.certify import certified_drop, excess_losses
 from sdcompress.certification.groups import check_strata, group_masks, intersection_union_p_value, warn_of_strata
 from sdcompress.certification.p_values import binomial_p_value
-from sdcompress.certification.verify_certificate import verify_certificate
+from sdcompress.certification.recompute import verify_certificate
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import CertificateError, DataError
 from sdcompress.evaluation.exit_outcomes import exit_signals

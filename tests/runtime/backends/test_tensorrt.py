@@ -15,7 +15,7 @@ from sdcompress.artifact.execution_target import plans_digest
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.certification.verify_certificate import verify_certificate
+from sdcompress.certification.recompute import verify_certificate
 from sdcompress.errors import ArtifactError, CertificateError, InputError, SetupError
 from sdcompress.options import EngineOptions
 from sdcompress.policies import restore, scores

@@ -13,7 +13,7 @@ import pytest
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import open_artifact
-from sdcompress.certification.verify_certificate import verify_certificate
+from sdcompress.certification.recompute import verify_certificate
 from sdcompress.errors import ArtifactError, CertificateError
 from sdcompress.storage import digest_of, sha256_of
 
