@@ -285,6 +285,28 @@ def test_a_class_that_loses_little_or_one_image_is_not(lost: int, rare: int, dro
         )
 
 
+def test_gains_make_the_same_loss_less_unlikely() -> None:
+    # 15 of 1,000 for 5 allowed are beyond chance if 15 are lost, and not if 60 are lost and 45 gained
+    labels = np.repeat([0, 1], 1000)
+    for lost, gained, named in ((15, 0, True), (60, 45, False)):
+        loss = np.zeros((2, 2000), np.float32)
+        loss[0, :lost] = 1
+        loss[1, lost : lost + gained] = 1
+        found = Evidence(np.ones((1, 2000), np.float32), loss)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warn_of_strata(found, labels, (0.5,), task=Classification(("a", "b")), max_drop=0.005)
+        assert bool(caught) == named
+
+
+def test_a_loss_from_a_reference_is_not_blamed_on_early_exit() -> None:
+    found, labels = unbalanced(0)
+    loss = np.ones_like(found.loss)
+    against = Evidence(found.scores, loss, reference_loss=np.zeros(len(labels), np.float32))
+    with pytest.warns(UserWarning, match=r"Compared with the reference, this network costs the class"):
+        warn_of_strata(against, labels, (NEVER,), task=Classification(("common", "rare")), max_drop=0.01)
+
+
 def test_the_worst_of_several_classes_is_named_with_their_number() -> None:
     labels = np.repeat([0, 1, 2], [100, 20, 10])
     loss = np.zeros((2, 130), np.float32)
