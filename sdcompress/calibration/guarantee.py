@@ -113,9 +113,8 @@ def tune_and_collect(
     split, fingerprint = split_of(manifest, samples)
     total = len(split.tuning) + (2 if reference else 1) * len(split.certify)
     tuning = tune(engine, Subset(samples, split.tuning), settings, subprogress(progress, 0, total))
-    if (
-        reference
-    ):  # path[0] is not tested. A copy is, because the last exit itself may lose against an external reference
+    if reference:
+        # path[0] is not tested. A copy is, because the last exit itself may lose against an external reference
         tuning = replace(tuning, path=(tuning.path[0], *tuning.path))
     certification_samples = Subset(samples, split.certify)
     evidence = collect(

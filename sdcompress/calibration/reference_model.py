@@ -8,7 +8,7 @@ from pathlib import Path
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.data.samples import Samples
 from sdcompress.errors import UsageError
-from sdcompress.evaluation.exit_outcomes import exit_signals
+from sdcompress.evaluation.exit_outcomes import last_decisions
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
@@ -41,7 +41,7 @@ class ReferenceModel:
         Raises:
             VerificationError: if an output is not finite.
         """
-        return exit_signals(self.engine, samples, labelled=labelled, progress=progress)[-1].decision
+        return last_decisions(self.engine, samples, labelled=labelled, progress=progress)
 
 
 def open_reference(reference: Artifact | Path | str, manifest: Manifest, *, threads: int = 1) -> ReferenceModel:

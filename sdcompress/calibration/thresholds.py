@@ -46,7 +46,7 @@ def choose_thresholds(
 
     Args:
         scores: float32 [E-1, N], of all exits but the last, N > 0, each in [0, 1].
-        loss: [E, N] in [0, 1], of each exit's decision; rounded to 9 decimals.
+        loss: [E, N] in [0, 1], of each exit's decision; rounded to multiples of 2**-30.
         stage_ms: [E], above 0: from one exit to the next.
         max_drop: mean loss that may be added, taken as the exact decimal number.
         shared: choose one threshold for all exits.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -139,8 +140,8 @@ def warn_of_strata(
 ) -> None:
     """Warn where a stratum loses more than the drop that is allowed over all samples, and more than chance explains.
 
-    A drop over all samples says little about a rare stratum. A stratum is named if so many losses would be too unlikely
-    (binomial, 5 % over all strata) if it lost what is allowed.
+    A drop over all samples says little about a rare stratum. A stratum is named if its losses less its gains would be
+    too unlikely (5 % over all strata) if it lost what is allowed.
 
     Args:
         evidence: of N samples.
@@ -153,17 +154,17 @@ def warn_of_strata(
         return
     exit_index, names = exit_index_of(evidence.scores, thresholds), task.strata_names
     counts = np.bincount(strata, minlength=len(names))
-    after, before = (
-        np.bincount(strata, weights=1 - loss.astype(np.float64), minlength=len(names))
-        for loss in (evidence.loss[exit_index, np.arange(len(exit_index))], evidence.reference)
+    loss = evidence.loss[exit_index, np.arange(len(exit_index))].astype(np.float64)
+    reference = evidence.reference.astype(np.float64)
+    after, before, gained = (
+        np.bincount(strata, weights=values, minlength=len(names))
+        for values in (1 - loss, 1 - reference, np.maximum(reference - loss, 0))
     )
     lost = before - after
-    chance = _CHANCE / len(names)
     affected = [
         k
-        for k, (losses, count) in enumerate(zip(lost, counts.tolist(), strict=True))
-        if losses >= max(_MIN_LOST, max_drop * count)
-        and 1 - binomial_p_value(math.ceil(losses - 1e-9) - 1, count, max_drop) < chance
+        for k, count in enumerate(counts.tolist())
+        if _is_beyond_chance(lost[k], gained[k], count, max_drop, _CHANCE / len(names))
     ]
     if not affected:
         return
@@ -171,9 +172,30 @@ def warn_of_strata(
     share = 100 / counts[worst]
     figures = f"{before[worst] * share:.1f} to {after[worst] * share:.1f} % on {counts[worst]} samples"
     others = f" {len(affected)} of {len(names)} do, this one most." if len(affected) > 1 else ""
+    cause = "Early exit" if evidence.reference_loss is None else "Compared with the reference, this network"
     warnings.warn(
-        f"Early exit costs the {task.stratum} '{names[worst]}' {lost[worst] * share:.1f} points of {task.metric}"
+        f"{cause} costs the {task.stratum} '{names[worst]}' {lost[worst] * share:.1f} points of {task.metric}"
         f" ({figures}), more than the {max_drop:.2%} that may be lost over all.{others} To keep the drop in every"
         f" {task.stratum}: --confidence 95% --group-by stratum.",
         stacklevel=2,
     )
+
+
+def _is_beyond_chance(lost: float, gained: float, count: int, max_drop: float, chance: float) -> bool:
+    """Whether chance does not explain what a stratum loses, if its mean loss is ``max_drop``.
+
+    Args:
+        lost: sum of the losses less the gains.
+        gained: sum of the gains, where an exit is better than the reference.
+        count: samples.
+        max_drop: the drop that is allowed.
+        chance: probability that counts as too small.
+    """
+    allowed = max_drop * count
+    if lost < max(_MIN_LOST, allowed):
+        return False
+    if 1 - binomial_p_value(math.ceil(lost - 1e-9) - 1, count, max_drop) >= chance:
+        return False
+    # gains spread the sum wider than a binomial one: of x in [-1, 1], E x^2 <= E |x| = E x + 2 E max(-x, 0)
+    deviation = math.sqrt(allowed * (1 - max_drop) + 2 * gained)
+    return lost - allowed >= NormalDist().inv_cdf(1 - chance) * deviation

@@ -22,6 +22,7 @@ __all__ = ["verify_certificate"]
 
 _RELATIVE = 1e-6  # sums of logarithms, in another order on another machine
 _ABSOLUTE = 1e-300
+_MEAN_RELATIVE = 1e-9  # means of graded losses, likewise
 
 
 def verify_certificate(artifact: Artifact) -> Certificate | None:
@@ -166,8 +167,10 @@ def _check_policy(policy: Policy, certificate: Certificate, evidence: Evidence) 
     expected["samples"] = certificate.certify_samples
     expected |= ExecutionTarget(certificate.backend, certificate.device, certificate.plans)._asdict()
     for name, value in expected.items():
-        if getattr(policy, name) != value:
-            _refuse(f"the policy's {name} is {getattr(policy, name)}", f"{value}, by the certificate and its evidence")
+        stated = getattr(policy, name)
+        both = isinstance(stated, float) and isinstance(value, float)
+        if not (math.isclose(stated, value, rel_tol=_MEAN_RELATIVE) if both else stated == value):
+            _refuse(f"the policy's {name} is {stated}", f"{value}, by the certificate and its evidence")
 
 
 def _refuse(problem: str, allowed: str) -> NoReturn:

@@ -42,6 +42,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     say(f"{folder}: {kind}, {manifest.task.name}, {len(manifest.outputs)} outputs, input {inputs}")
     say(f"digest {manifest.digest}")
     policy, rows = manifest.policy, []
+    calibrated = any("ece" in exit_.metrics for exit_ in manifest.exits)
     parity = {record.exit: record for record in manifest.parity}
     for k, exit_ in enumerate(manifest.exits):
         segments = manifest.segments[: exit_.segment + 1]
@@ -50,7 +51,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
             [
                 exit_.name,
                 percent(exit_.metrics.get(metric)),
-                percent(exit_.metrics.get("ece")),
+                *([percent(exit_.metrics.get("ece"))] if calibrated else []),
                 f"{sum(s.macs for s in segments) / 1e6:.2f} M",
                 f"{sum(s.parameters for s in segments) / 1e3:.1f} k",
                 f"{parity[exit_.name].max_abs_diff:.1e}",
@@ -59,8 +60,8 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
                 percent(policy.shares[k]) if policy else "-",
             ]
         )
-    columns = ["exit", f"val {metric}", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "share"]
-    table(columns, rows)
+    columns = ["exit", f"val {metric}", *(["ECE"] if calibrated else []), "MACs", "parameters", "parity"]
+    table([*columns, "temperature", "threshold", "share"], rows)
     if policy:
         say(
             f"policy: {policy.name}, chosen on {policy.samples} {policy.split} samples for a drop of at most "

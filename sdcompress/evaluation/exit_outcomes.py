@@ -24,8 +24,8 @@ __all__ = [
     "check_finite",
     "exit_losses",
     "exit_outputs",
-    "exit_signals",
     "exit_signals_and_losses",
+    "last_decisions",
 ]
 
 
@@ -79,22 +79,14 @@ def exit_outputs(
     return np.concatenate([check_finite(engine.exits(inputs)) for inputs, _ in parts], axis=1)[:, back]
 
 
-def exit_signals(
-    engine: Engine,
-    samples: Samples,
-    temperatures: Sequence[float] | None = None,
-    *,
-    batch: int = 256,
-    labelled: bool = True,
-    progress: Progress | None = None,
-) -> tuple[Signals, ...]:
-    """Return the signals of every exit for all samples, [N] each; outputs of one batch at a time are in memory.
+def last_decisions(
+    engine: Engine, samples: Samples, *, labelled: bool = True, progress: Progress | None = None
+) -> Array:
+    """Return the decisions of the last exit for all samples, [N, ...]; other decisions of one batch are in memory.
 
     Args:
         engine: runs the network.
         samples: N of them.
-        temperatures: one for each exit; None: those of the artifact.
-        batch: samples at a time.
         labelled: check that the targets fit the task; False: they are not used.
         progress: called with (samples done, all samples).
 
@@ -102,12 +94,9 @@ def exit_signals(
         DataError: if there are no samples, or they do not fit the network.
         VerificationError: if an output is not finite.
     """
-    parts, (samples, back) = [], sorted_by_length(samples, engine.modality)
-    for inputs, _ in batches(engine, samples, batch, progress, labelled=labelled):
-        signals = engine.signals(inputs, temperatures)
-        _check_sums(np.stack([sum(exit_.columns.values()) for exit_ in signals]))
-        parts.append(signals)
-    return tuple(Signals.joined(exit_).map(itemgetter(back)) for exit_ in zip(*parts, strict=True))
+    samples, back = sorted_by_length(samples, engine.modality)
+    parts = _signal_batches(engine, samples, None, progress, labelled=labelled)
+    return np.concatenate([signals[-1].decision for signals, _ in parts])[back]
 
 
 def exit_signals_and_losses(
@@ -132,17 +121,35 @@ def exit_signals_and_losses(
         progress: called with (samples done, all samples).
 
     Raises:
-        DataError, VerificationError: as ``exit_signals``.
+        DataError, VerificationError: as ``last_decisions``.
     """
+    samples, back = sorted_by_length(samples, engine.modality)
+    order = np.arange(len(samples))
+    order[back] = order.copy()
     parts, losses, done = [], [], 0
-    for inputs, targets in batches(engine, samples, 256, progress, labelled=not unlabelled):
-        signals = engine.signals(inputs, temperatures)
-        _check_sums(np.stack([sum(exit_.columns.values()) for exit_ in signals]))
-        others = signals[-1].decision if reference is None else reference[done : done + len(inputs)]
+    for signals, targets in _signal_batches(engine, samples, temperatures, progress, labelled=not unlabelled):
+        rows = order[done : done + len(targets)]
+        others = signals[-1].decision if reference is None else reference[rows]
         losses.append(exit_losses(engine.task, signals, others if unlabelled else targets))
         parts.append(Signals.condensed(signals))
-        done += len(inputs)
-    return tuple(map(Signals.joined, zip(*parts, strict=True))), np.concatenate(losses, axis=1)
+        done += len(targets)
+    joined = (Signals.joined(exit_).map(itemgetter(back)) for exit_ in zip(*parts, strict=True))
+    return tuple(joined), np.concatenate(losses, axis=1)[:, back]
+
+
+def _signal_batches(
+    engine: Engine,
+    samples: Samples,
+    temperatures: Sequence[float] | None,
+    progress: Progress | None,
+    *,
+    labelled: bool,
+) -> Iterator[tuple[tuple[Signals, ...], Array]]:
+    """Yield the signals of every exit and the targets, batch by batch, after a check that the signals are finite."""
+    for inputs, targets in batches(engine, samples, 256, progress, labelled=labelled):
+        signals = engine.signals(inputs, temperatures)
+        _check_sums(np.stack([sum(exit_.columns.values()) for exit_ in signals]))
+        yield signals, targets
 
 
 def exit_losses(task: Task, signals: Sequence[Signals], targets: Array) -> Float:

@@ -97,15 +97,28 @@ def predict(
 
 
 def _picture_names(listed: Sequence[str], folder: Path | None) -> list[Path | None]:
-    """Return a file for the picture of each prediction: the file's name, with a number where others have it too."""
+    """Return a file for the picture of each prediction: the file's name, with a number where others have it too.
+
+    Raises:
+        UsageError: if a picture would replace a file that is predicted.
+    """
     if folder is None:
         return [None] * len(listed)
     seen: Counter[str] = Counter()
-    names: list[Path | None] = []
+    names: dict[Path, None] = {}
     for stem in (Path(name).stem for name in listed):
-        seen[stem] += 1
-        names.append(folder / (stem + (f"-{seen[stem]}" if seen[stem] > 1 else "") + ".png"))
-    return names
+        file = None
+        while file is None or file in names:  # a file may have a name that another one got by its number
+            seen[stem] += 1
+            file = folder / (stem + (f"-{seen[stem]}" if seen[stem] > 1 else "") + ".png")
+        names[file] = None
+    if replaced := {Path(name).resolve() for name in listed} & {file.resolve() for file in names}:
+        raise UsageError(
+            f"The picture of a prediction would replace the file '{min(replaced)}', which is predicted.",
+            allowed="a folder that holds none of the files",
+            next_step="choose another folder for --pictures",
+        )
+    return list(names)
 
 
 def _predicted(engine: Engine, name: str, raw: Any, top: int, picture: Path | None) -> FilePrediction:

@@ -24,7 +24,7 @@ class Settled(ExitPolicy):
     least_exits: ClassVar[int] = 3
 
     def score(self, exit_index: int, signals: Sequence[Signals]) -> Float:
-        """Return 1 / (1 + c); NaN where a signal or the decision is not finite."""
+        """Return 1 / (1 + c): NaN where a signal is not finite, 0 where only the decision is infinite."""
         del exit_index
         current = signals[-1]
         if len(signals) == 1:

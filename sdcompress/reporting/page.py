@@ -9,7 +9,9 @@ from typing import Any
 from sdcompress.reporting import quantities as q
 from sdcompress.schema.report import Machine
 
-__all__ = ["Page", "Picture", "Plot", "Table", "machine_table"]
+__all__ = ["DECISIONS", "Page", "Picture", "Plot", "Table", "machine_table"]
+
+DECISIONS = "decisions.png"  # the file of a report's picture
 
 
 @dataclass(frozen=True)

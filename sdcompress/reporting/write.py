@@ -9,7 +9,7 @@ from typing import Any
 from sdcompress.artifact.output_path import check_outside
 from sdcompress.errors import OutputExistsError, requires_extra
 from sdcompress.printable import printable
-from sdcompress.reporting.page import Page
+from sdcompress.reporting.page import DECISIONS, Page
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.report import Report
 from sdcompress.storage import storage_errors, write_text
@@ -39,7 +39,8 @@ def check_ready(kind: type[Record], folder: str | Path, *, overwrite: bool = Fal
     check_outside(folder, adds=True)
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file.", allowed="a folder", next_step="choose another folder")
-    existing = [name for name in files(kind) if (folder / name).exists()]
+    written = (*files(kind), DECISIONS) if kind is Report else files(kind)
+    existing = [name for name in written if (folder / name).exists()]
     if existing and not overwrite:
         raise OutputExistsError(
             f"{folder} already holds {', '.join(existing)}.",

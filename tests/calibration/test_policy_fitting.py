@@ -103,6 +103,37 @@ def test_the_signals_are_those_that_the_engine_judges_by(tiny_artifact: Callable
         np.testing.assert_array_equal(found.decision, expected.decision)
 
 
+def test_batches_of_like_lengths_keep_the_order_of_the_samples() -> None:
+    class Lengths(Image):
+        varies = True
+
+        def lengths(self, examples: Any) -> Any:
+            return 100 - np.asarray(examples).reshape(-1).astype(np.int64)
+
+    class Ordered(Told):
+        modality = Lengths(Preprocess(channels=1, mean=(0.0,), std=(1.0,)), (1, 1, 1))
+        seen: tuple[int, ...] = ()
+
+        def exits(self, inputs: Inputs) -> np.ndarray:
+            self.seen += tuple(np.rint(np.asarray(inputs).reshape(-1) * 255).astype(int).tolist())
+            return super().exits(inputs)
+
+    labels = np.arange(30) % 3
+    final, early = np.eye(3)[labels] * 20, np.eye(3)[labels[::-1]] * np.arange(1, 31)[:, None]
+    logits = np.float32([early, final])
+    samples = ArraySamples(np.arange(30, dtype=np.uint8).reshape(-1, 1, 1, 1), labels)
+    engine = Ordered(logits)
+    for unlabelled, reference in ((False, None), (True, None), (True, labels[::-1])):
+        asked = {"unlabelled": unlabelled, "reference": reference}
+        found, loss = exit_signals_and_losses(engine, samples, (1.0, 1.0), **asked)  # type: ignore[arg-type]
+        expected, losses = exit_signals_and_losses(Told(logits), samples, (1.0, 1.0), **asked)  # type: ignore[arg-type]
+        assert loss.tolist() == losses.tolist()
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one.stacked(), other.stacked())
+            np.testing.assert_array_equal(one.decision, other.decision)
+    assert engine.seen[:30] == tuple(range(29, -1, -1))
+
+
 def test_a_policy_that_does_not_exist_or_does_not_fit_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="max_prob"):
         check_policy(Calibrate(policy="max_probe"), 4, TASK)

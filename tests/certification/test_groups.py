@@ -24,7 +24,7 @@ from sdcompress.certification.p_values import binomial_p_value
 from sdcompress.certification.recompute import verify_certificate
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import CertificateError, DataError
-from sdcompress.evaluation.exit_outcomes import exit_signals
+from sdcompress.evaluation.exit_outcomes import exit_signals_and_losses
 from sdcompress.policies import exit_index_of
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
@@ -285,6 +285,28 @@ def test_a_class_that_loses_little_or_one_image_is_not(lost: int, rare: int, dro
         )
 
 
+def test_gains_make_the_same_loss_less_unlikely() -> None:
+    # 15 of 1,000 for 5 allowed are beyond chance if 15 are lost, and not if 60 are lost and 45 gained
+    labels = np.repeat([0, 1], 1000)
+    for lost, gained, named in ((15, 0, True), (60, 45, False)):
+        loss = np.zeros((2, 2000), np.float32)
+        loss[0, :lost] = 1
+        loss[1, lost : lost + gained] = 1
+        found = Evidence(np.ones((1, 2000), np.float32), loss)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warn_of_strata(found, labels, (0.5,), task=Classification(("a", "b")), max_drop=0.005)
+        assert bool(caught) == named
+
+
+def test_a_loss_from_a_reference_is_not_blamed_on_early_exit() -> None:
+    found, labels = unbalanced(0)
+    loss = np.ones_like(found.loss)
+    against = Evidence(found.scores, loss, reference_loss=np.zeros(len(labels), np.float32))
+    with pytest.warns(UserWarning, match=r"Compared with the reference, this network costs the class"):
+        warn_of_strata(against, labels, (NEVER,), task=Classification(("common", "rare")), max_drop=0.01)
+
+
 def test_the_worst_of_several_classes_is_named_with_their_number() -> None:
     labels = np.repeat([0, 1, 2], [100, 20, 10])
     loss = np.zeros((2, 130), np.float32)
@@ -299,7 +321,7 @@ def test_every_calibration_with_labels_warns_of_a_class_that_pays(
     tiny_artifact: Build, tiny_network: Any, wish: dict[str, Any]
 ) -> None:
     samples, artifact = tiny_network.samples(3000), tiny_artifact()
-    found = exit_signals(open_engine(artifact, threads=1), samples)
+    found, _ = exit_signals_and_losses(open_engine(artifact, threads=1), samples)
     right = np.stack([exit_.decision == samples.targets for exit_ in found])
     certain = found[0]["max_prob"] > np.quantile(found[0]["max_prob"], 0.3)
     rare = np.flatnonzero((samples.targets == 2) & right[-1] & ~right[0] & certain)[:40]

@@ -136,6 +136,14 @@ def test_an_edit_is_found(certified_artifact: Path, change: Callable[[Fields], A
     refused(certified_artifact, *words)
 
 
+def test_a_mean_that_another_machine_rounds_otherwise_is_no_edit(certified_artifact: Path) -> None:
+    def round_otherwise(fields: Fields) -> None:
+        fields["policy"]["metric"] = float(np.nextafter(fields["policy"]["metric"], 0))
+
+    forge(certified_artifact, round_otherwise)
+    assert verify_certificate(open_artifact(certified_artifact))
+
+
 def test_a_certificate_that_was_taken_out_is_missed(certified_artifact: Path) -> None:
     forge(certified_artifact, lambda fields: fields.pop("certificate"))
     (certified_artifact / "certificate.npz").unlink()

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import sdcompress
-from sdcompress.errors import DataError
+from sdcompress.errors import DataError, UsageError
+from sdcompress.evaluation.predict import _picture_names
 from sdcompress.options import Options
 
 Write = Callable[..., Path]
@@ -82,3 +83,11 @@ def test_a_prediction_can_be_read_without_the_engine(tiny_artifact: Write, tiny_
     assert engine.forced(inputs, 0).exit_names == ("exit1",) * 50
     empty = engine(inputs[:0])
     assert (empty.labels, empty.exit_names, empty.top(), empty.probabilities.shape) == ((), (), (), (0, 3))
+
+
+def test_no_picture_replaces_another_one_or_a_file_that_is_predicted(tmp_path: Path) -> None:
+    listed = [str(tmp_path / name) for name in ("a.jpg", "deep/a.jpg", "a-2.jpg")]
+    out = tmp_path / "out"
+    assert _picture_names(listed, out) == [out / "a.png", out / "a-2.png", out / "a-2-2.png"]
+    with pytest.raises(UsageError, match=r"would replace the file '.*b\.png'"):
+        _picture_names([str(tmp_path / "b.png")], tmp_path / "out" / "..")

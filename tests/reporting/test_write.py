@@ -79,6 +79,13 @@ def test_the_json_is_the_report(report: Report, tmp_path: Path) -> None:
     assert Report.model_validate_json((tmp_path / "out" / "report.json").read_text(encoding="utf-8")) == report
 
 
+def test_a_picture_of_another_origin_is_not_replaced(report: Report, tmp_path: Path) -> None:
+    (tmp_path / "decisions.png").write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match=r"already holds decisions\.png"):
+        write(report, tmp_path)
+    assert (tmp_path / "decisions.png").read_bytes() == b"mine"
+
+
 def test_the_page_is_self_contained_and_small(report: Report) -> None:
     text = page(report)
     reader = Reader(text)

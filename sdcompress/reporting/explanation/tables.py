@@ -82,9 +82,9 @@ def _exits(record: Explanation) -> Table:
         " chance. "
     )
     note = (binary_note if record.binary_loss else "") + (
-        "AURC: mean loss over all coverages, lower is better. The score is that of the policy; the last exit has none,"
-        " so that its confidence is used."
+        "AURC: mean loss over all coverages, lower is better. The score is that of the policy; the last exit has none"
     )
+    note += "." if record.exits[-1].aurc is None else ", so that its confidence is used."
     metric = record.metric_name
     columns = ("exit", f"{metric} of all", "ECE", "AUROC", "AURC", "exit here", f"{metric} of those")
     return Table("Exits", columns, rows, note).without_empty_columns()

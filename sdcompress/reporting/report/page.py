@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdcompress.reporting import quantities as q
-from sdcompress.reporting.page import Page, Picture, machine_table
+from sdcompress.reporting.page import DECISIONS, Page, Picture, machine_table
 from sdcompress.reporting.report import tables
 from sdcompress.reporting.report.findings import cautions, findings, headline
 from sdcompress.reporting.report.plots import plots
@@ -53,7 +53,7 @@ def _pictures(report: Report) -> tuple[Picture, ...]:
     most = max(drawn, key=lambda evaluation: len(evaluation.exits))
     assert most.pictures is not None, "asked above"
     caption = f"Samples of the {most.split} split: the input, the target, and what each exit of '{most.name}' decides."
-    return (Picture("What the exits decide", most.pictures, "decisions.png", caption),)
+    return (Picture("What the exits decide", most.pictures, DECISIONS, caption),)
 
 
 def _measured(bench: BenchReport) -> str:

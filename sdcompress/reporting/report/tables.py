@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from sdcompress.reporting import quantities as q
@@ -170,11 +171,12 @@ def exits(report: Report) -> list[Table]:
             "MACs",
             "parameters",
         )
-        tables.append(Table(title, columns, tuple(_exit_rows(evaluation)), note).without_empty_columns())
+        tables.append(Table(title, columns, tuple(_exit_rows(evaluation, names)), note).without_empty_columns())
     return tables
 
 
-def _exit_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+def _exit_rows(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return a row for each exit, with the further metrics of these names."""
     rows: list[tuple[str, ...]] = []
     for index, exit_ in enumerate(evaluation.exits):
         policy = evaluation.policy if exit_.name != ENSEMBLE else None
@@ -183,7 +185,7 @@ def _exit_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
                 exit_.name,
                 q.score(exit_.metric, evaluation.samples, exit_.standard_error),
                 q.score(exit_.balanced_metric),
-                *(further(name, value) for name, value in exit_.further.items()),
+                *(further(name, exit_.further[name]) if name in exit_.further else q.NOTHING for name in names),
                 q.share(policy.shares[index]) if policy else q.NOTHING,
                 q.score(policy.metric_by_exit[index]) if policy else q.NOTHING,
                 q.short_count(exit_.macs),

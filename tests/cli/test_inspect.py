@@ -1,0 +1,25 @@
+"""What inspect shows of the exits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sdcompress.artifact.read import open_artifact
+from sdcompress.cli.inspect import show_manifest
+
+
+@pytest.mark.parametrize(("metrics", "shown"), [({"accuracy": 0.9, "ece": 0.02}, True), ({"closeness": 0.9}, False)])
+def test_a_calibration_error_is_shown_where_the_task_has_one(
+    tiny_artifact: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    metrics: dict[str, float],
+    *,
+    shown: bool,
+) -> None:
+    manifest = open_artifact(tiny_artifact()).manifest
+    exits = tuple(exit_.model_copy(update={"metrics": metrics}) for exit_ in manifest.exits)
+    show_manifest(manifest.model_copy(update={"exits": exits}), "folder")
+    assert ("ECE" in capsys.readouterr().out) == shown
