@@ -58,10 +58,9 @@ def masks(spec: recipe.Data) -> Source:
     if not root.is_dir():
         raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the data's folder")
     coding = _coding(root / _LIST)
-    plain = Image.of(_preprocess((1, 1)))
     pairs, excluded = {}, [root / name for name in spec.exclude]
     for split, folder in _splits(root).items():
-        images = images_in(folder / "images", plain)
+        images = images_in(folder / "images")
         pairs[split] = pairs_of(images, folder / "images", folder / "masks", excluded)
     return mask_source(
         root, pairs, coding, Image.of(_preprocess(_size_of_first(pairs["train"], excluded, root))), spec.exclude
