@@ -121,7 +121,7 @@ def class_names(labels: Sequence[Any], place: str) -> tuple[str, ...]:
     """
     texts = {str(label).strip() for label in labels}
     numbers = {number for text in texts if (number := _number(text)) is not None}
-    if len(numbers) < len(texts):  # names, of which some may look like numbers
+    if any(_number(text) is None for text in texts):  # names, of which some may look like numbers
         _check_names(texts, place)
         return tuple(sorted(texts))
     if broken := sorted(number for number in numbers if not number.is_integer() or number < 0):
@@ -145,14 +145,17 @@ def class_indices(labels: Sequence[Any], classes: Sequence[str], names: Sequence
     """Return the index of each label's class, int64 [N].
 
     Args:
-        labels: N of them, names of classes or their numbers.
+        labels: N of them, names of classes or, where no name is a number itself, their numbers.
         classes: K names.
         names: of the N rows, for messages.
 
     Raises:
         DataError: if a label is none of them.
     """
-    known = {str(number): number for number in range(len(classes))} | {name: k for k, name in enumerate(classes)}
+    known = {name.strip(): k for k, name in enumerate(classes)}
+    numbered = all(_number(name) is None for name in known)
+    if numbered:
+        known |= {str(k): k for k in range(len(classes))}
     indices = np.empty(len(labels), np.int64)
     for at, label in enumerate(labels):
         text = str(label).strip()
@@ -161,7 +164,8 @@ def class_indices(labels: Sequence[Any], classes: Sequence[str], names: Sequence
         if index is None:
             raise DataError(
                 f"The row {names[at]} has the label {str(label)[:50]!r}.",
-                allowed=f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}, or 0 to {len(classes) - 1}",
+                allowed=f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
+                + (f", or 0 to {len(classes) - 1}" if numbered else ""),
                 next_step="correct the label, or remove the row",
             )
         indices[at] = index

@@ -53,7 +53,7 @@ def huggingface(spec: recipe.Data) -> Source:
     root = Path(spec.dir)
     modality = photos()
     tables = _tables(root)
-    if not _image_columns(tables["train"].features) and has_texts(tables["train"].features):
+    if not _image_columns(tables["train"].features) and has_texts(tables["train"].features, spec.label):
         return dataset_texts(root, tables, spec)
     splits, named = {}, {}
     for split, table in tables.items():
