@@ -176,14 +176,15 @@ def rows_digest(splits: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> tuple[
     """SHA-256 over the raw examples of splits, and over the names of their rows.
 
     Args:
-        splits: names and raw examples (str, tuples of str, or mappings to str) of each.
+        splits: names and raw examples (str, tuples of str, or mappings to values) of each.
     """
     content, named = hashlib.sha256(), hashlib.sha256()
     for names, raw in splits:
         for name, one in zip(names, raw, strict=True):
             named.update(name.encode(errors="surrogatepass") + b"\n")
-            texts = one if isinstance(one, tuple) else one.values() if isinstance(one, Mapping) else (one,)
-            content.update(b"\0".join(text.encode(errors="surrogatepass") for text in texts) + b"\n")
+            values = one if isinstance(one, tuple) else one.values() if isinstance(one, Mapping) else (one,)
+            # files of JSON hold numbers and null too
+            content.update(b"\0".join(str(value).encode(errors="surrogatepass") for value in values) + b"\n")
         content.update(b"\0\0")
         named.update(b"\0\0")
     return content.hexdigest(), named.hexdigest()

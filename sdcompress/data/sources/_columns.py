@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def read_rows(file: Path, columns: Sequence[str], labels: Sequence[str], *, seve
     """
     columns = columns or [name for name in columns_of(file) if name not in labels]
     names, raw, given = list[str](), list[Any](), list[Any]()
-    for name, values in rows_of(file, (*columns, *labels)):
+    for name, values in rows_of(file, (*columns, *labels), nullable=columns):
         names.append(Path(name).name)
         raw.append(dict(zip(columns, values, strict=False)))
         given.append(values[len(columns) :] if several else values[-1])
@@ -48,7 +48,7 @@ def columns_source(
     *,
     targets: Sequence[str] = (),
     categories: Collection[str] | None = None,
-    missing: str = "refuse",
+    missing: Literal["refuse", "fill"] = "refuse",
 ) -> Source:
     """Return a source of rows, of classes or of numbers.
 
@@ -93,7 +93,9 @@ def columns_source(
     )
 
 
-def _modality(rows: Sequence[Mapping[str, Any]], categories: Collection[str] | None, missing: str) -> TableModality:
+def _modality(
+    rows: Sequence[Mapping[str, Any]], categories: Collection[str] | None, missing: Literal["refuse", "fill"]
+) -> TableModality:
     """Figures and categories of the columns, over all rows of the training split."""
     numbers, means, deviations = list[str](), list[float](), list[float]()
     named, values = list[str](), list[tuple[str, ...]]()
@@ -106,15 +108,10 @@ def _modality(rows: Sequence[Mapping[str, Any]], categories: Collection[str] | N
             continue
         numbers.append(column)
         means.append(float(parsed.mean()) if len(parsed) else 0.0)
-        deviations.append((float(parsed.std()) if len(parsed) else 0.0) or 1.0)  # 1 for a column that never changes
-    return TableModality(
-        tuple(numbers),
-        tuple(means),
-        tuple(deviations),
-        tuple(named),
-        tuple(values),
-        "fill" if missing == "fill" else "refuse",
-    )
+        # 1 for a column that never changes; the deviation of equal numbers may round to something tiny
+        changes = len(parsed) > 0 and parsed.min() < parsed.max()
+        deviations.append((float(parsed.std()) if changes else 0.0) or 1.0)
+    return TableModality(tuple(numbers), tuple(means), tuple(deviations), tuple(named), tuple(values), missing)
 
 
 def _parsed(values: Sequence[Any]) -> Array | None:
