@@ -101,10 +101,6 @@ class PreparedRows:
         """Return the raw examples at these positions."""
         return [self._rows.raw[int(index)] for index in indices]
 
-    def name(self, position: int) -> str:
-        """What ``data.exclude`` calls a row."""
-        return self._rows.names[position]
-
 
 def class_names(labels: Sequence[Any], place: str) -> tuple[str, ...]:
     """Return the names of classes that the labels of a training split stand for.

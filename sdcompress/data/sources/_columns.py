@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sdcompress.data.rows import RawRows, class_indices, class_names, rows_digest
+from sdcompress.data.rows import class_indices, class_names
 from sdcompress.data.source import Source
-from sdcompress.data.sources._tables import Table, excluded_rows
+from sdcompress.data.sources._splits import left_out
+from sdcompress.data.sources._tables import Table, rows_source, training_rows
 from sdcompress.errors import DataError
 from sdcompress.modalities._rows import columns_of, rows_of
 from sdcompress.modalities.table import Table as TableModality
@@ -64,31 +65,18 @@ def columns_source(
         RecipeError: if a row to leave out is not there.
         DataError: if there is no row, or a label cannot be used.
     """
-    train = tables["train"]
-    if not train.raw:
-        raise DataError(f"{place} holds no training row.", next_step="check the file")
-    gone = excluded_rows(tables, excluded, place)
+    train, gone = training_rows(tables, place), left_out(tables, excluded, place)
     kept = [row for at, row in enumerate(train.raw) if at not in gone.get("train", ())]
     classes = tuple(targets) or class_names(train.labels, f"{place} (training rows)")
-    splits = {
-        split: RawRows(
-            table.names,
-            table.raw,
-            _numbers(table, targets) if targets else class_indices(table.labels, classes, table.names),
-            gone.get(split, frozenset()),
-        )
-        for split, table in tables.items()
-    }
-    digest, names = rows_digest([(table.names, table.raw) for table in tables.values()])
-    return Source(
+    return rows_source(
+        tables,
+        {
+            split: _numbers(table, targets) if targets else class_indices(table.labels, classes, table.names)
+            for split, table in tables.items()
+        },
+        gone,
         outputs=classes,
         modality=_modality(kept or train.raw, categories, missing),
-        digest=digest,
-        names=names,
-        left_out=gone,
-        train=splits["train"],
-        val=splits.get("val"),
-        test=splits.get("test"),
         task="regression" if targets else "classification",
     )
 

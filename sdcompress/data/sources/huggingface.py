@@ -22,12 +22,8 @@ import numpy as np
 from sdcompress.data.files import FileSamples
 from sdcompress.data.source import Source
 from sdcompress.data.sources._huggingface_texts import dataset_texts, has_texts
-from sdcompress.data.sources._photos import (
-    check_every_class,
-    left_out,
-    photos,
-    published_splits,
-)
+from sdcompress.data.sources._photos import check_every_class, photos
+from sdcompress.data.sources._splits import left_out, published_splits
 from sdcompress.errors import DataError, RecipeError, requires_extra
 from sdcompress.modalities import Modality
 from sdcompress.schema import recipe

@@ -28,7 +28,7 @@ from sdcompress.data.samples import without_setting
 from sdcompress.data.source import Source
 from sdcompress.data.sources._listing import Skipped, folders_in
 from sdcompress.data.sources._masks import images_in, mask_source
-from sdcompress.data.sources._photos import has_splits, published_splits
+from sdcompress.data.sources._splits import has_splits, published_splits
 from sdcompress.errors import DataError, InputError, RecipeError
 from sdcompress.modalities._image_files import open_picture
 from sdcompress.modalities._preprocess_settings import Preprocess

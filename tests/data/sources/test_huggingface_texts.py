@@ -50,7 +50,7 @@ def test_labels_are_positions_of_classes_that_are_called_by_other_numbers(tmp_pa
     dataset = loaded(tmp_path, made)
     assert (dataset.outputs, dataset.test.targets.tolist()) == (("1", "2", "0"), [0, 1, 2, 0])
     unlabelled = datasets.Dataset.from_dict({"text": TEXTS, "label": [0, 1, 2, -1]}, features=stars)
-    with pytest.raises(DataError, match="/3 .*has the label -1"):
+    with pytest.raises(DataError, match=r"/3 .*has the label -1"):
         loaded(tmp_path / "unlabelled", unlabelled)
 
 

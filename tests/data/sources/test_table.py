@@ -56,7 +56,7 @@ def test_rows_of_json_hold_numbers_and_null(tmp_path: Path) -> None:
     dataset = data.load(spec, seed=0, modality=Modality(missing="fill"))
     assert (dataset.modality.mean, dataset.modality.values) == ((pytest.approx(2 / 3),), (("x", "y"),))
     (tmp_path / "train.jsonl").write_text(json.dumps({**rows[0], "label": None}))
-    with pytest.raises(DataError, match="Line 1 .*no value of 'label'"):
+    with pytest.raises(DataError, match=r"Line 1 .*no value of 'label'"):
         data.load(spec, seed=0)
 
 
