@@ -137,16 +137,19 @@ def class_names(labels: Sequence[Any], place: str) -> tuple[str, ...]:
     return tuple(str(number) for number in range(count))
 
 
-def class_indices(labels: Sequence[Any], classes: Sequence[str], names: Sequence[str]) -> Array:
+def class_indices(
+    labels: Sequence[Any], classes: Sequence[str], names: Sequence[str], left_out: Collection[int] = ()
+) -> Array:
     """Return the index of each label's class, int64 [N].
 
     Args:
         labels: N of them, names of classes or, where no name is a number itself, their numbers.
         classes: K names.
         names: of the N rows, for messages.
+        left_out: positions whose label may be anything; where it is no class the first one stands for it.
 
     Raises:
-        DataError: if a label is none of them.
+        DataError: if another label is none of them.
     """
     known = {name.strip(): k for k, name in enumerate(classes)}
     numbered = all(_number(name) is None for name in known)
@@ -157,14 +160,14 @@ def class_indices(labels: Sequence[Any], classes: Sequence[str], names: Sequence
         text = str(label).strip()
         number = None if text in known else _number(text)
         index = known.get(text if number is None or not number.is_integer() else str(int(number)))
-        if index is None:
+        if index is None and at not in left_out:
             raise DataError(
                 f"The row {names[at]} has the label {str(label)[:50]!r}.",
                 allowed=f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
                 + (f", or 0 to {len(classes) - 1}" if numbered else ""),
-                next_step="correct the label, or remove the row",
+                next_step="correct the label, or leave the row out (data.exclude)",
             )
-        indices[at] = index
+        indices[at] = index or 0
     return indices
 
 

@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sdcompress.data.rows import class_indices, class_names
 from sdcompress.data.source import Source
 from sdcompress.data.sources._splits import left_out
-from sdcompress.data.sources._tables import Table, rows_source, training_rows
+from sdcompress.data.sources._tables import Table, check_training_rows, row_classes, rows_source
 from sdcompress.errors import DataError
 from sdcompress.modalities._rows import columns_of, rows_of
 from sdcompress.modalities.table import Table as TableModality
@@ -65,17 +64,19 @@ def columns_source(
         RecipeError: if a row to leave out is not there.
         DataError: if there is no row, or a label cannot be used.
     """
-    train, gone = training_rows(tables, place), left_out(tables, excluded, place)
+    check_training_rows(tables, place)
+    train, gone = tables["train"], left_out(tables, excluded, place)
     kept = [row for at, row in enumerate(train.raw) if at not in gone.get("train", ())]
-    classes = tuple(targets) or class_names(train.labels, f"{place} (training rows)")
+    if targets:
+        outputs = tuple(targets)
+        given = {split: _numbers(table, targets, gone.get(split, ())) for split, table in tables.items()}
+    else:
+        outputs, given = row_classes(tables, place, gone)
     return rows_source(
         tables,
-        {
-            split: _numbers(table, targets) if targets else class_indices(table.labels, classes, table.names)
-            for split, table in tables.items()
-        },
+        given,
         gone,
-        outputs=classes,
+        outputs=outputs,
         modality=_modality(kept or train.raw, categories, missing),
         task="regression" if targets else "classification",
     )
@@ -112,8 +113,8 @@ def _parsed(values: Sequence[Any]) -> Array | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
-def _numbers(table: Table, targets: Sequence[str]) -> Array:
-    """Targets float32 [N, D] of labels that are tuples of D."""
+def _numbers(table: Table, targets: Sequence[str], without: Collection[int]) -> Array:
+    """Targets float32 [N, D] of labels that are tuples of D; 0 where a row that is left out has no number."""
     result = np.empty((len(table.labels), len(targets)), np.float32)
     for at, given in enumerate(table.labels):
         for column, (name, value) in enumerate(zip(targets, given, strict=True)):
@@ -121,11 +122,11 @@ def _numbers(table: Table, targets: Sequence[str]) -> Array:
                 number = float(value)
             except (TypeError, ValueError):
                 number = math.nan
-            if not math.isfinite(number):
+            if not math.isfinite(number) and at not in without:
                 raise DataError(
                     f"The row {table.names[at]} has {str(value)[:50]!r} as its '{name}'.",
                     allowed="a finite number",
-                    next_step="correct it, or remove the row",
+                    next_step="correct it, or leave the row out (data.exclude)",
                 )
-            result[at, column] = number
+            result[at, column] = number if math.isfinite(number) else 0
     return result

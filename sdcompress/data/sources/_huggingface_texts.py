@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from sdcompress.data.sources._tables import Table, texts_source
 from sdcompress.errors import DataError, nearest
 from sdcompress.schema import recipe
 
-__all__ = ["dataset_texts", "has_texts"]
+__all__ = ["common_classes", "dataset_texts", "has_texts"]
 
 _NAMES = ("text", "sentence")
 
@@ -35,14 +35,28 @@ def dataset_texts(root: Path, tables: Mapping[str, Any], spec: recipe.Data) -> S
     """
     columns = spec.columns or _only(root, tables["train"].features, spec.label)
     read = {split: _table(root, split, table, columns, spec.label) for split, table in tables.items()}
-    named = {tuple(getattr(table.features[spec.label], "names", None) or ()) for table in tables.values()}
+    classes = common_classes(root, [table.features[spec.label] for table in tables.values()])
+    return texts_source(read, columns, root, spec.exclude, classes=classes or None)
+
+
+def common_classes(root: Path, features: Iterable[Any]) -> tuple[str, ...]:
+    """Return the names of the classes of label columns; empty: they are no ClassLabels.
+
+    Args:
+        root: of the dataset, for messages.
+        features: of the label column of each split.
+
+    Raises:
+        DataError: if splits have different classes.
+    """
+    named = {tuple(getattr(feature, "names", None) or ()) for feature in features}
     if len(named) > 1:
         raise DataError(
             f"The splits of {root} have different classes.",
             allowed="the same class names in the same order in every split",
             next_step="cast the label columns to one ClassLabel, and save the dataset again",
         )
-    return texts_source(read, columns, root, spec.exclude, classes=named.pop() or None)
+    return named.pop()
 
 
 def _text_columns(features: Mapping[str, Any], label: str) -> list[str]:

@@ -17,7 +17,7 @@ from sdcompress.modalities._rows import SUFFIXES, rows_of
 from sdcompress.schema import recipe
 from sdcompress.tasks import Array
 
-__all__ = ["Table", "read_table", "rows_source", "table_files", "texts_source", "training_rows"]
+__all__ = ["Table", "check_training_rows", "read_table", "row_classes", "rows_source", "table_files", "texts_source"]
 
 _TABLES = SUFFIXES - {".txt"}  # which has no labels
 
@@ -118,26 +118,51 @@ def texts_source(
             allowed="one column of texts, or two for pairs",
             next_step="--set 'data.columns=[text]'",
         )
-    train = training_rows(tables, place)
-    classes = tuple(classes or class_names(train.labels, f"{place} (training rows)"))
+    check_training_rows(tables, place)
+    gone = left_out(tables, excluded, place)
+    classes, targets = row_classes(tables, place, gone, classes)
     return rows_source(
         tables,
-        {split: class_indices(table.labels, classes, table.names) for split, table in tables.items()},
-        left_out(tables, excluded, place),
+        targets,
+        gone,
         outputs=classes,
         modality=recipe.Modality(name="text", columns=list(columns)),
     )
 
 
-def training_rows(tables: Mapping[str, Table], place: Path) -> Table:
-    """Return the training split.
+def check_training_rows(tables: Mapping[str, Table], place: Path) -> None:
+    """Refuse a training split without a row.
 
     Raises:
-        DataError: if it has no row.
+        DataError: if it is one.
     """
     if not len(tables["train"]):
         raise DataError(f"{place} holds no training row.", next_step="check the file")
-    return tables["train"]
+
+
+def row_classes(
+    tables: Mapping[str, Table],
+    place: Path,
+    gone: Mapping[str, Collection[int]],
+    classes: Sequence[str] | None = None,
+) -> tuple[tuple[str, ...], dict[str, Array]]:
+    """Return the names of the classes, and the targets of each split, int64 [N].
+
+    Args:
+        tables: by split.
+        place: of the data, for messages.
+        gone: positions of rows to leave out, by split: their labels are not looked at.
+        classes: names of the classes; default: of the training labels.
+
+    Raises:
+        DataError: if a label cannot be used.
+    """
+    train, without = tables["train"], gone.get("train", ())
+    labels = [label for at, label in enumerate(train.labels) if at not in without]
+    names = tuple(classes or class_names(labels, f"{place} (training rows)"))
+    return names, {
+        split: class_indices(table.labels, names, table.names, gone.get(split, ())) for split, table in tables.items()
+    }
 
 
 def rows_source(

@@ -89,8 +89,12 @@ def test_numbers_are_targets_of_a_regression_with_the_figures_of_the_training_ro
 @pytest.mark.parametrize("value", ["", "nan", "old"])
 def test_a_target_that_is_no_number_is_refused_with_its_row(tmp_path: Path, value: str) -> None:
     csv(tmp_path, "train", ["1,x,7,1", f"1,x,7,{value}"])
+    spec = Data(name="table_numbers", dir=str(tmp_path), validation=0)
     with pytest.raises(DataError, match=f"train.csv:3 has '{value}' as its 'label'"):
-        data.load(Data(name="table_numbers", dir=str(tmp_path)), seed=0, task=Task(name="regression"))
+        data.load(spec, seed=0, task=Task(name="regression"))
+    csv(tmp_path, "train", [f"1,x,7,{n}" for n in range(1, 10)] + [f"1,x,7,{value}"])
+    left = data.load(spec.model_copy(update={"exclude": ("train.csv:11",)}), seed=0, task=Task(name="regression"))
+    assert {*left.train.targets.ravel(), *left.test.targets.ravel()} <= set(range(1, 10))
 
 
 def test_targets_that_are_all_the_same_are_refused(tmp_path: Path) -> None:

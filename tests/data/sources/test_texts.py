@@ -114,6 +114,13 @@ def test_a_row_can_be_left_out(folder: Path) -> None:
         loaded(folder, exclude=("train.tsv:99",))
 
 
+def test_the_label_of_a_row_that_is_left_out_is_no_class(folder: Path) -> None:
+    write(folder / "train.tsv", [*ROWS, ("bad", "bda")])
+    write(folder / "test.tsv", [*ROWS, ("bad", "3")])
+    dataset = loaded(folder, exclude=("train.tsv:7", "test.tsv:7"))
+    assert (dataset.outputs, len(dataset.train), len(dataset.test)) == (("0", "1"), 6, 5)
+
+
 def test_the_content_decides_the_fingerprint(folder: Path) -> None:
     before = loaded(folder).fingerprint
     assert loaded(folder).fingerprint == before
