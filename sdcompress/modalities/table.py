@@ -94,7 +94,7 @@ class Table(Modality):
         """What to do with missing values; the columns are the data set's."""
         return ("missing",)
 
-    @property
+    @cached_property  # every call asks for them
     def tensors(self) -> tuple[Tensor, ...]:
         """``numbers`` and ``categories``, as far as there are such columns."""
         numbers = Tensor(name="numbers", dtype="float32", shape=("batch", len(self.numbers)))

@@ -150,7 +150,7 @@ class Text(Modality):
         own = {name: getattr(self, name) for name in _Settings.model_fields}
         return self.build({**own, "tokenizer": str(self.path(self.tokenizer)), **parameters}) if parameters else self
 
-    @property
+    @cached_property  # every call asks for them
     def tensors(self) -> tuple[Tensor, ...]:
         """``input_ids``, ``attention_mask`` and perhaps ``token_type_ids``: int64 [batch, sequence]."""
         return tuple(Tensor(name=name, dtype="int64", shape=("batch", "sequence")) for name in self._names)

@@ -101,7 +101,7 @@ def _coding(path: Path) -> MaskCoding:
         raise DataError(
             f"The list of classes {path} cannot be read: {error}.", allowed=_FORMS, next_step=f"write {path}"
         ) from error
-    leading = [next((at for at, word in enumerate(line) if not word.isdigit()), len(line)) for line in lines]
+    leading = [next((at for at, word in enumerate(line) if not word.isdecimal()), len(line)) for line in lines]
     if len({*leading}) != 1 or leading[0] not in {0, 1, 3} or any(len(line) <= leading[0] for line in lines):
         raise _unusable(path, "its lines are of several forms, or of none")
     codes = [tuple(map(int, line[: leading[0]])) or (at,) for at, line in enumerate(lines)]
