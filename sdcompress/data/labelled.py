@@ -44,7 +44,11 @@ def _rows(file: Path, task: Task, modality: Modality, label: str) -> Samples:
     if not rows:
         raise DataError(f"{file} holds no row.", next_step="name a table with rows")
     names, raw, labels = zip(*rows, strict=True)
-    return RawRows(names, raw, class_indices(labels, task.outputs, names)).prepared_by(modality)
+    try:
+        return RawRows(names, raw, class_indices(labels, task.outputs, names)).prepared_by(modality)
+    except DataError as error:
+        # such a table has no recipe that could leave one out
+        raise DataError(error.problem, allowed=error.allowed, next_step="correct or remove the row") from error
 
 
 def _folders(folder: Path, task: Task, modality: Modality) -> Samples:

@@ -101,10 +101,6 @@ class PreparedRows:
         """Return the raw examples at these positions."""
         return [self._rows.raw[int(index)] for index in indices]
 
-    def name(self, position: int) -> str:
-        """What ``data.exclude`` calls a row."""
-        return self._rows.names[position]
-
 
 def class_names(labels: Sequence[Any], place: str) -> tuple[str, ...]:
     """Return the names of classes that the labels of a training split stand for.
@@ -121,7 +117,7 @@ def class_names(labels: Sequence[Any], place: str) -> tuple[str, ...]:
     """
     texts = {str(label).strip() for label in labels}
     numbers = {number for text in texts if (number := _number(text)) is not None}
-    if len(numbers) < len(texts):  # names, of which some may look like numbers
+    if any(_number(text) is None for text in texts):  # names, of which some may look like numbers
         _check_names(texts, place)
         return tuple(sorted(texts))
     if broken := sorted(number for number in numbers if not number.is_integer() or number < 0):
@@ -141,30 +137,37 @@ def class_names(labels: Sequence[Any], place: str) -> tuple[str, ...]:
     return tuple(str(number) for number in range(count))
 
 
-def class_indices(labels: Sequence[Any], classes: Sequence[str], names: Sequence[str]) -> Array:
+def class_indices(
+    labels: Sequence[Any], classes: Sequence[str], names: Sequence[str], left_out: Collection[int] = ()
+) -> Array:
     """Return the index of each label's class, int64 [N].
 
     Args:
-        labels: N of them, names of classes or their numbers.
+        labels: N of them, names of classes or, where no name is a number itself, their numbers.
         classes: K names.
         names: of the N rows, for messages.
+        left_out: positions whose label may be anything; where it is no class the first one stands for it.
 
     Raises:
-        DataError: if a label is none of them.
+        DataError: if another label is none of them.
     """
-    known = {str(number): number for number in range(len(classes))} | {name: k for k, name in enumerate(classes)}
+    known = {name.strip(): k for k, name in enumerate(classes)}
+    numbered = all(_number(name) is None for name in known)
+    if numbered:
+        known |= {str(k): k for k in range(len(classes))}
     indices = np.empty(len(labels), np.int64)
     for at, label in enumerate(labels):
         text = str(label).strip()
         number = None if text in known else _number(text)
         index = known.get(text if number is None or not number.is_integer() else str(int(number)))
-        if index is None:
+        if index is None and at not in left_out:
             raise DataError(
                 f"The row {names[at]} has the label {str(label)[:50]!r}.",
-                allowed=f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}, or 0 to {len(classes) - 1}",
-                next_step="correct the label, or remove the row",
+                allowed=f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
+                + (f", or 0 to {len(classes) - 1}" if numbered else ""),
+                next_step="correct the label, or leave the row out (data.exclude)",
             )
-        indices[at] = index
+        indices[at] = index or 0
     return indices
 
 
@@ -172,14 +175,15 @@ def rows_digest(splits: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> tuple[
     """SHA-256 over the raw examples of splits, and over the names of their rows.
 
     Args:
-        splits: names and raw examples (str, tuples of str, or mappings to str) of each.
+        splits: names and raw examples (str, tuples of str, or mappings to values) of each.
     """
     content, named = hashlib.sha256(), hashlib.sha256()
     for names, raw in splits:
         for name, one in zip(names, raw, strict=True):
             named.update(name.encode(errors="surrogatepass") + b"\n")
-            texts = one if isinstance(one, tuple) else one.values() if isinstance(one, Mapping) else (one,)
-            content.update(b"\0".join(text.encode(errors="surrogatepass") for text in texts) + b"\n")
+            values = one if isinstance(one, tuple) else one.values() if isinstance(one, Mapping) else (one,)
+            # files of JSON hold numbers and null too
+            content.update(b"\0".join(str(value).encode(errors="surrogatepass") for value in values) + b"\n")
         content.update(b"\0\0")
         named.update(b"\0\0")
     return content.hexdigest(), named.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from sdcompress.errors import DataError, nearest
 __all__ = ["SUFFIXES", "columns_of", "rows_of"]
 
 SUFFIXES = frozenset({".csv", ".jsonl", ".tsv", ".txt"})
+_DIALECTS: dict[str, dict[str, Any]] = {".csv": {}, ".tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE}}
 _Row = tuple[int, Mapping[str, Any]]  # line number, from 1
 
 
-def rows_of(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+def rows_of(
+    file: Path, columns: Sequence[str], *, nullable: Collection[str] = ()
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Yield the rows of a file: a name for messages, such as 'reviews.csv:3', and the values of some columns.
 
     A .csv file is quoted as RFC 4180 says, a .tsv file has tabs and no quotes; both begin with names of columns.
@@ -25,9 +28,10 @@ def rows_of(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple[Any
     Args:
         file: UTF-8, with or without a byte order mark.
         columns: which values, in this order.
+        nullable: columns in which a .jsonl file may have null, which is None.
 
     Raises:
-        DataError: if the file cannot be read, lacks a column, or a row lacks a value.
+        DataError: if the file cannot be read, lacks a column or has it twice, or a row lacks a value.
     """
     kind = file.suffix.lower()
     if kind not in SUFFIXES:
@@ -39,7 +43,7 @@ def rows_of(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple[Any
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             for number, row in _READERS[kind](file, lines, columns):
-                yield f"{file}:{number}", tuple(_value(file, number, row, column) for column in columns)
+                yield f"{file}:{number}", tuple(_value(file, number, row, column, nullable) for column in columns)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{file} cannot be read: {error}.", allowed="a table in UTF-8", next_step="save it again in UTF-8"
@@ -58,7 +62,7 @@ def columns_of(file: Path) -> tuple[str, ...]:
                 first = json.loads(next(lines, ""))
                 names = tuple(map(str, first)) if isinstance(first, dict) else ()
             else:
-                names = tuple(next(csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), ()))
+                names = tuple(next(csv.reader(lines, strict=True, **_DIALECTS[file.suffix.lower()]), ()))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{file} cannot be read: {error}.", allowed="a table in UTF-8", next_step="save it again in UTF-8"
@@ -72,21 +76,14 @@ def columns_of(file: Path) -> tuple[str, ...]:
     return names
 
 
-def _delimited(file: Path, lines: Iterable[str], columns: Sequence[str], **dialect: Any) -> Iterator[_Row]:
-    reader = csv.DictReader(lines, strict=True, **dialect)
+def _delimited(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Row]:
+    reader = csv.DictReader(lines, strict=True, **_DIALECTS[file.suffix.lower()])
     _check_columns(file, reader.fieldnames or (), columns)
     for row in reader:
         if None in row:  # more values than columns
             raise _ragged(file, reader.line_num, f"{len(row) - 1 + len(row[None])} values")
-        yield reader.line_num, row
-
-
-def _csv(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Row]:
-    return _delimited(file, lines, columns)
-
-
-def _tsv(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Row]:
-    return _delimited(file, lines, columns, delimiter="\t", quoting=csv.QUOTE_NONE)
+        # a short line lacks its last values, which are not null
+        yield reader.line_num, {name: value for name, value in row.items() if value is not None}
 
 
 def _jsonl(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Row]:
@@ -113,7 +110,7 @@ def _txt(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[_
         yield number, {columns[0]: line.rstrip("\r\n")}
 
 
-_READERS = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".txt": _txt}
+_READERS = {".csv": _delimited, ".tsv": _delimited, ".jsonl": _jsonl, ".txt": _txt}
 
 
 def _check_columns(file: Path, there: Iterable[str], wanted: Sequence[str]) -> None:
@@ -125,11 +122,17 @@ def _check_columns(file: Path, there: Iterable[str], wanted: Sequence[str]) -> N
             allowed=f"its columns: {', '.join(map(str, there)) or 'none'}",
             next_step="name the columns in the recipe (data.columns, data.label), or in the first line of the file",
         )
+    if repeated := [column for column in wanted if there.count(column) > 1]:
+        raise DataError(
+            f"{file} has two columns '{repeated[0]}'.",
+            allowed="columns of different names",
+            next_step="rename one of them in the first line of the file",
+        )
 
 
-def _value(file: Path, number: int, row: Mapping[str, Any], column: str) -> Any:
+def _value(file: Path, number: int, row: Mapping[str, Any], column: str, nullable: Collection[str]) -> Any:
     value = row.get(column)
-    if value is None:
+    if value is None and not (column in nullable and column in row):
         raise _ragged(file, number, f"no value of '{column}'")
     return value
 

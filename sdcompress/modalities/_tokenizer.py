@@ -57,7 +57,7 @@ def first_unreadable(tokenizer: Tokenizer, raw: Sequence[Any]) -> tuple[int, str
 def _tokenizing_problem(tokenizer: Tokenizer, raw: Any) -> str:
     try:
         tokenizer.encode_batch_fast([raw])
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - tokenizers raises plain ones
         return str(error)
     return ""
 

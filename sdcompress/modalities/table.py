@@ -94,7 +94,7 @@ class Table(Modality):
         """What to do with missing values; the columns are the data set's."""
         return ("missing",)
 
-    @property
+    @cached_property  # every call asks for them
     def tensors(self) -> tuple[Tensor, ...]:
         """``numbers`` and ``categories``, as far as there are such columns."""
         numbers = Tensor(name="numbers", dtype="float32", shape=("batch", len(self.numbers)))
@@ -146,12 +146,12 @@ class Table(Modality):
         if file.suffix.lower() not in SUFFIXES:
             yield str(file), file
             return
-        for name, values in rows_of(file, self.columns):
+        for name, values in rows_of(file, self.columns, nullable=self.columns):
             yield name, dict(zip(self.columns, values, strict=True))
 
     def labelled_rows(self, file: Path, label: str) -> Iterable[tuple[str, Any, Any]]:
         """The rows of a table with their labels; see ``Modality``."""
-        for name, (*values, given) in rows_of(file, (*self.columns, label)):
+        for name, (*values, given) in rows_of(file, (*self.columns, label), nullable=self.columns):
             yield name, dict(zip(self.columns, values, strict=True)), given
 
     def collate(self, examples: Any) -> Inputs:
@@ -238,11 +238,11 @@ class Table(Modality):
         )
 
     def _index(self, at: int, value: Any) -> float:
+        if self.is_missing(value):  # first: a category may be called 'None'
+            return self._filled(self.categories[at], self._ends[at] + _MISSING)
         index = self._known[at].get(str(value).strip())
         if index is not None:
             return float(self._ends[at] + index)
-        if self.is_missing(value):
-            return self._filled(self.categories[at], self._ends[at] + _MISSING)
         warnings.warn(  # the same text for all values of a column, so that Python shows it once
             f"The column '{self.categories[at]}' holds a category that no training row has: it counts as unknown.",
             stacklevel=2,

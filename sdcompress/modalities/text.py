@@ -112,9 +112,6 @@ class Text(Modality):
         entry = FileEntry(file=FILE, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
         loaded = read_tokenizer(content, file)
         vocabulary = 1 + max(loaded.get_vocab(with_added_tokens=True).values(), default=-1)
-        modality = cls(entry, vocabulary, padding_id(loaded), max_length, token_types, tuple(columns)).located(
-            file.parent
-        )
         special = loaded.num_special_tokens_to_add(len(columns) == 2)
         if vocabulary == 0 or max_length <= special:
             raise DataError(
@@ -123,6 +120,7 @@ class Text(Modality):
                 allowed="a vocabulary, and room for tokens of the text",
                 next_step="raise max_length, or name another tokenizer",
             )
+        modality = cls(entry, vocabulary, padding_id(loaded), max_length, token_types, tuple(columns))
         return modality.located(file.parent)
 
     @classmethod
@@ -152,7 +150,7 @@ class Text(Modality):
         own = {name: getattr(self, name) for name in _Settings.model_fields}
         return self.build({**own, "tokenizer": str(self.path(self.tokenizer)), **parameters}) if parameters else self
 
-    @property
+    @cached_property  # every call asks for them
     def tensors(self) -> tuple[Tensor, ...]:
         """``input_ids``, ``attention_mask`` and perhaps ``token_type_ids``: int64 [batch, sequence]."""
         return tuple(Tensor(name=name, dtype="int64", shape=("batch", "sequence")) for name in self._names)

@@ -26,7 +26,7 @@ def indexed_png(mask: npt.NDArray[np.uint8]) -> bytes:
     """A mask, uint8 [H, W], as a PNG file whose pixels are the values, with ``colours`` as its palette."""
     from PIL import Image
 
-    image = Image.fromarray(mask, "L")
+    image = Image.fromarray(mask)
     image.putpalette(colours().tobytes())
     file = io.BytesIO()
     image.save(file, "PNG")

@@ -113,7 +113,9 @@ class Regression(Task):
     def fitted(self, targets: Array) -> Self:
         """With mean and deviation of the training targets, and with ``bound`` and ``step`` of these; see ``Task``."""
         mean, std = targets.mean(axis=0, dtype=np.float64), targets.std(axis=0, dtype=np.float64)
-        constant = [name for name, spread in zip(self.outputs, std, strict=True) if spread <= 0]
+        # not by their deviation, which rounds to something tiny
+        same = targets.min(axis=0) == targets.max(axis=0)
+        constant = [name for name, equal in zip(self.outputs, same, strict=True) if equal]
         if constant and self.std is None:
             raise DataError(
                 f"The training targets '{constant[0]}' are all the same number.",

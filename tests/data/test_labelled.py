@@ -12,6 +12,7 @@ from sdcompress.data.labelled import labelled_examples
 from sdcompress.errors import DataError
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
+from sdcompress.modalities.table import Table
 from sdcompress.tasks.classification import Classification
 
 TASK = Classification(("cat", "dog", "owl"))
@@ -43,6 +44,18 @@ def test_what_holds_no_image_is_refused(tmp_path: Path) -> None:
     for path, why in ((tmp_path, "no class folder with a file"), (tmp_path / "none", "not a folder")):
         with pytest.raises(DataError, match=why):
             labelled_examples(path, TASK, MODALITY, "label")
+
+
+def test_a_row_of_a_table_that_cannot_be_used_is_not_to_be_left_out_by_a_recipe(tmp_path: Path) -> None:
+    file, rows = tmp_path / "rows.csv", Table(("age",), (40.0,), (10.0,))
+    file.write_text("age,label\n50,owl\n30,1\n")
+    samples = labelled_examples(file, TASK, rows, "label")
+    assert (samples.targets.tolist(), samples.examples(np.arange(2)).tolist()) == ([2, 1], [[50], [30]])
+    for row in ("old,cat", "50,cow"):
+        file.write_text(f"age,label\n{row}\n")
+        with pytest.raises(DataError, match=r"rows\.csv:2") as found:
+            labelled_examples(file, TASK, rows, "label")
+        assert found.value.next_step == "correct or remove the row"
 
 
 def test_files_beside_the_class_folders_are_said_to_be_passed_over(folder: Path) -> None:

@@ -46,6 +46,9 @@ def test_a_missing_category_has_an_index_of_its_own() -> None:
     assert FILLED.prepare([{**ROW, "job": ""}]).arrays["categories"].tolist() == [[3, 5]]
     with pytest.raises(InputError, match="'job' has no value"):
         ROWS.prepare([{**ROW, "job": None}])
+    called_so = Table(categories=("a",), values=(("None", "nan"),), missing="fill")
+    rows = [{"a": None}, {"a": float("nan")}, {"a": "None"}]
+    assert called_so.prepare(rows).arrays["categories"].tolist() == [[1], [1], [2]]
 
 
 @pytest.mark.parametrize(

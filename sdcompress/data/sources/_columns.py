@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from sdcompress.data.rows import RawRows, class_indices, class_names, rows_digest
 from sdcompress.data.source import Source
-from sdcompress.data.sources._tables import Table, excluded_rows
+from sdcompress.data.sources._splits import left_out
+from sdcompress.data.sources._tables import Table, check_training_rows, row_classes, rows_source
 from sdcompress.errors import DataError
 from sdcompress.modalities._rows import columns_of, rows_of
 from sdcompress.modalities.table import Table as TableModality
@@ -34,7 +34,7 @@ def read_rows(file: Path, columns: Sequence[str], labels: Sequence[str], *, seve
     """
     columns = columns or [name for name in columns_of(file) if name not in labels]
     names, raw, given = list[str](), list[Any](), list[Any]()
-    for name, values in rows_of(file, (*columns, *labels)):
+    for name, values in rows_of(file, (*columns, *labels), nullable=columns):
         names.append(Path(name).name)
         raw.append(dict(zip(columns, values, strict=False)))
         given.append(values[len(columns) :] if several else values[-1])
@@ -48,7 +48,7 @@ def columns_source(
     *,
     targets: Sequence[str] = (),
     categories: Collection[str] | None = None,
-    missing: str = "refuse",
+    missing: Literal["refuse", "fill"] = "refuse",
 ) -> Source:
     """Return a source of rows, of classes or of numbers.
 
@@ -64,36 +64,27 @@ def columns_source(
         RecipeError: if a row to leave out is not there.
         DataError: if there is no row, or a label cannot be used.
     """
-    train = tables["train"]
-    if not train.raw:
-        raise DataError(f"{place} holds no training row.", next_step="check the file")
-    gone = excluded_rows(tables, excluded, place)
+    check_training_rows(tables, place)
+    train, gone = tables["train"], left_out(tables, excluded, place)
     kept = [row for at, row in enumerate(train.raw) if at not in gone.get("train", ())]
-    classes = tuple(targets) or class_names(train.labels, f"{place} (training rows)")
-    splits = {
-        split: RawRows(
-            table.names,
-            table.raw,
-            _numbers(table, targets) if targets else class_indices(table.labels, classes, table.names),
-            gone.get(split, frozenset()),
-        )
-        for split, table in tables.items()
-    }
-    digest, names = rows_digest([(table.names, table.raw) for table in tables.values()])
-    return Source(
-        outputs=classes,
+    if targets:
+        outputs = tuple(targets)
+        given = {split: _numbers(table, targets, gone.get(split, ())) for split, table in tables.items()}
+    else:
+        outputs, given = row_classes(tables, place, gone)
+    return rows_source(
+        tables,
+        given,
+        gone,
+        outputs=outputs,
         modality=_modality(kept or train.raw, categories, missing),
-        digest=digest,
-        names=names,
-        left_out=gone,
-        train=splits["train"],
-        val=splits.get("val"),
-        test=splits.get("test"),
         task="regression" if targets else "classification",
     )
 
 
-def _modality(rows: Sequence[Mapping[str, Any]], categories: Collection[str] | None, missing: str) -> TableModality:
+def _modality(
+    rows: Sequence[Mapping[str, Any]], categories: Collection[str] | None, missing: Literal["refuse", "fill"]
+) -> TableModality:
     """Figures and categories of the columns, over all rows of the training split."""
     numbers, means, deviations = list[str](), list[float](), list[float]()
     named, values = list[str](), list[tuple[str, ...]]()
@@ -106,15 +97,10 @@ def _modality(rows: Sequence[Mapping[str, Any]], categories: Collection[str] | N
             continue
         numbers.append(column)
         means.append(float(parsed.mean()) if len(parsed) else 0.0)
-        deviations.append((float(parsed.std()) if len(parsed) else 0.0) or 1.0)  # 1 for a column that never changes
-    return TableModality(
-        tuple(numbers),
-        tuple(means),
-        tuple(deviations),
-        tuple(named),
-        tuple(values),
-        "fill" if missing == "fill" else "refuse",
-    )
+        # 1 for a column that never changes; the deviation of equal numbers may round to something tiny
+        changes = len(parsed) > 0 and parsed.min() < parsed.max()
+        deviations.append((float(parsed.std()) if changes else 0.0) or 1.0)
+    return TableModality(tuple(numbers), tuple(means), tuple(deviations), tuple(named), tuple(values), missing)
 
 
 def _parsed(values: Sequence[Any]) -> Array | None:
@@ -127,8 +113,8 @@ def _parsed(values: Sequence[Any]) -> Array | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
-def _numbers(table: Table, targets: Sequence[str]) -> Array:
-    """Targets float32 [N, D] of labels that are tuples of D."""
+def _numbers(table: Table, targets: Sequence[str], without: Collection[int]) -> Array:
+    """Targets float32 [N, D] of labels that are tuples of D; 0 where a row that is left out has no number."""
     result = np.empty((len(table.labels), len(targets)), np.float32)
     for at, given in enumerate(table.labels):
         for column, (name, value) in enumerate(zip(targets, given, strict=True)):
@@ -136,11 +122,11 @@ def _numbers(table: Table, targets: Sequence[str]) -> Array:
                 number = float(value)
             except (TypeError, ValueError):
                 number = math.nan
-            if not math.isfinite(number):
+            if not math.isfinite(number) and at not in without:
                 raise DataError(
                     f"The row {table.names[at]} has {str(value)[:50]!r} as its '{name}'.",
                     allowed="a finite number",
-                    next_step="correct it, or remove the row",
+                    next_step="correct it, or leave the row out (data.exclude)",
                 )
-            result[at, column] = number
+            result[at, column] = number if math.isfinite(number) else 0
     return result

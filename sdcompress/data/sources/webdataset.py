@@ -30,13 +30,8 @@ from sdcompress.data.files import FileSamples
 from sdcompress.data.source import Source
 from sdcompress.data.sources import _tar
 from sdcompress.data.sources._listing import Skipped, entries_of, folders_in
-from sdcompress.data.sources._photos import (
-    check_every_class,
-    has_splits,
-    left_out,
-    photos,
-    published_splits,
-)
+from sdcompress.data.sources._photos import check_every_class, photos
+from sdcompress.data.sources._splits import has_splits, left_out, published_splits
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.modalities import Modality
 from sdcompress.schema import recipe

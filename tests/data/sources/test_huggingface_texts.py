@@ -38,10 +38,20 @@ def loaded(root: Path, made, **settings) -> Dataset:
 
 @pytest.mark.parametrize("label", [CLASSES, datasets.Value("string")])
 def test_the_only_column_of_texts_and_its_labels(tmp_path: Path, label) -> None:
-    dataset = loaded(tmp_path, table(label, **({"review": TEXTS} if label is CLASSES else {"text": TEXTS})))
+    dataset = loaded(tmp_path, table(label, review=TEXTS))
     assert (dataset.outputs, len(dataset.val)) == (("neg", "pos"), 4)
     assert dataset.train.targets.tolist() == [0, 1, 0, 1]
     assert originals(dataset.train, np.array([2])) == ["dull plot"]
+
+
+def test_labels_are_positions_of_classes_that_are_called_by_other_numbers(tmp_path: Path) -> None:
+    stars = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["1", "2", "0"])})
+    made = datasets.Dataset.from_dict({"text": TEXTS, "label": [0, 1, 2, 0]}, features=stars)
+    dataset = loaded(tmp_path, made)
+    assert (dataset.outputs, dataset.test.targets.tolist()) == (("1", "2", "0"), [0, 1, 2, 0])
+    unlabelled = datasets.Dataset.from_dict({"text": TEXTS, "label": [0, 1, 2, -1]}, features=stars)
+    with pytest.raises(DataError, match=r"/3 .*has the label -1"):
+        loaded(tmp_path / "unlabelled", unlabelled)
 
 
 def test_pairs_by_the_names_of_their_columns(tmp_path: Path) -> None:

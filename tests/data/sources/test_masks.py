@@ -117,6 +117,7 @@ def _write(text: str) -> Damage:
         (lambda root: (root / "classes.txt").unlink(), "classes.txt cannot be read"),
         (_write("0 sky\nroad\n"), "several forms"),
         (_write("1 2 sky\n3 4 road\n"), "several forms"),
+        (_write("\u00b2 sky\n1 road\n"), "several forms"),
         (_write("0 sky\n0 road\n"), "twice"),
         (_write("sky\nvoid\n"), "names 1 classes"),
         (_write("0 sky\n300 road\n"), "above 255"),

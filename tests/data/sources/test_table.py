@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 from pathlib import Path
 
@@ -46,6 +47,33 @@ def test_missing_values_are_refused_with_the_row_or_filled(tmp_path: Path) -> No
     assert [tensor.name for tensor in chosen.modality.tensors] == ["categories"]
 
 
+def test_rows_of_json_hold_numbers_and_null(tmp_path: Path) -> None:
+    rows = [{"age": age, "city": city, "label": age or 0} for age, city in [(0, "x"), (1, None), (None, "y"), (1, "x")]]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows * 5)))
+    spec = Data(name="table", dir=str(tmp_path))
+    with pytest.raises(DataError, match=r"train.jsonl:2 cannot be used: The column 'city' has no value"):
+        data.load(spec, seed=0)
+    dataset = data.load(spec, seed=0, modality=Modality(missing="fill"))
+    assert (dataset.modality.mean, dataset.modality.values) == ((pytest.approx(2 / 3),), (("x", "y"),))
+    (tmp_path / "train.jsonl").write_text(json.dumps({**rows[0], "label": None}))
+    with pytest.raises(DataError, match=r"Line 1 .*no value of 'label'"):
+        data.load(spec, seed=0)
+
+
+def test_a_column_that_never_changes_has_the_deviation_1(tmp_path: Path) -> None:
+    csv(tmp_path, "train", [f"0.1,x,7.7,{n % 2}" for n in range(1000)])  # the deviation of these rounds to 1e-17
+    assert data.load(Data(name="table", dir=str(tmp_path)), seed=0).modality.std == (1.0, 1.0)
+
+
+def test_names_of_columns_are_read_as_rows_are(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text('"age"\tlabel\n' + "1\tno\n2\tyes\n" * 10)
+    assert data.load(Data(name="table", dir=str(tmp_path)), seed=0).modality.numbers == ('"age"',)
+    csv(tmp_path, "train", ["1,x,7,no"] * 3, "age,city,age,label")
+    (tmp_path / "train.tsv").unlink()
+    with pytest.raises(DataError, match="two columns 'age'"):
+        data.load(Data(name="table", dir=str(tmp_path)), seed=0)
+
+
 def test_numbers_are_targets_of_a_regression_with_the_figures_of_the_training_rows(tmp_path: Path) -> None:
     csv(tmp_path, "train", [f"{n},x,{2 * n},{10 * n}" for n in range(10)])
     csv(tmp_path, "test", ["5,x,7,1"])
@@ -61,12 +89,16 @@ def test_numbers_are_targets_of_a_regression_with_the_figures_of_the_training_ro
 @pytest.mark.parametrize("value", ["", "nan", "old"])
 def test_a_target_that_is_no_number_is_refused_with_its_row(tmp_path: Path, value: str) -> None:
     csv(tmp_path, "train", ["1,x,7,1", f"1,x,7,{value}"])
+    spec = Data(name="table_numbers", dir=str(tmp_path), validation=0)
     with pytest.raises(DataError, match=f"train.csv:3 has '{value}' as its 'label'"):
-        data.load(Data(name="table_numbers", dir=str(tmp_path)), seed=0, task=Task(name="regression"))
+        data.load(spec, seed=0, task=Task(name="regression"))
+    csv(tmp_path, "train", [f"1,x,7,{n}" for n in range(1, 10)] + [f"1,x,7,{value}"])
+    left = data.load(spec.model_copy(update={"exclude": ("train.csv:11",)}), seed=0, task=Task(name="regression"))
+    assert {*left.train.targets.ravel(), *left.test.targets.ravel()} <= set(range(1, 10))
 
 
 def test_targets_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
-    csv(tmp_path, "train", ["1,x,7,1"] * 20)
+    csv(tmp_path, "train", [f"{n},x,7,7.7" for n in range(1000)])
     with pytest.raises(DataError, match="'label' are all the same number"):
         data.load(Data(name="table_numbers", dir=str(tmp_path)), seed=0, task=Task(name="regression"))
 

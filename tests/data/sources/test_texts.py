@@ -60,6 +60,29 @@ def test_names_of_classes_are_sorted_and_used_by_every_split(folder: Path) -> No
     assert dataset.test.targets.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("labels", "outputs", "targets"),
+    [
+        (["0", "1", "1.0"], ("0", "1"), [0, 1, 1]),
+        (["one", "two", "one"], ("one", "two"), [0, 1, 0]),
+        (["2 stars", "1", "0"], ("0", "1", "2 stars"), [2, 1, 0]),
+    ],
+)
+def test_labels_are_numbers_or_names(folder: Path, labels, outputs, targets) -> None:
+    for split in ("train", "dev", "test"):
+        write(folder / f"{split}.tsv", [("good", label) for label in labels])
+    dataset = loaded(folder)
+    assert (dataset.outputs, dataset.test.targets.tolist()) == (outputs, targets)
+
+
+def test_a_number_is_no_position_among_classes_that_are_called_by_numbers(folder: Path) -> None:
+    write(folder / "train.tsv", [("good", "1"), ("bad", "many")])
+    write(folder / "test.tsv", [("good", "0")])
+    write(folder / "dev.tsv", [("good", "1")])
+    with pytest.raises(DataError, match=r"test\.tsv:2 has the label '0'"):
+        loaded(folder)
+
+
 def test_pairs_and_other_columns(folder: Path) -> None:
     for split in ("train", "test"):
         rows = [{"question": text, "answer": "a film", "gold": int(label)} for text, label in ROWS]
@@ -89,6 +112,13 @@ def test_a_row_can_be_left_out(folder: Path) -> None:
     assert originals(dataset.train, np.arange(len(dataset.train))).count("bad") == 2  # it takes the place
     with pytest.raises(RecipeError, match=r"train\.tsv:99"):
         loaded(folder, exclude=("train.tsv:99",))
+
+
+def test_the_label_of_a_row_that_is_left_out_is_no_class(folder: Path) -> None:
+    write(folder / "train.tsv", [*ROWS, ("bad", "bda")])
+    write(folder / "test.tsv", [*ROWS, ("bad", "3")])
+    dataset = loaded(folder, exclude=("train.tsv:7", "test.tsv:7"))
+    assert (dataset.outputs, len(dataset.train), len(dataset.test)) == (("0", "1"), 6, 5)
 
 
 def test_the_content_decides_the_fingerprint(folder: Path) -> None:
