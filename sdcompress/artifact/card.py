@@ -17,7 +17,7 @@ __all__ = ["EXTERNAL", "card_of", "guarantee"]
 _LAYOUTS = {
     "single": "One plain ONNX graph with one exit.",
     "cascade": "A chain of ONNX graphs. Samples with a high score leave after each graph; the others go on.",
-    "all": "One ONNX graph with the logits of every exit.",
+    "all": "One ONNX graph with the outputs of every exit.",
 }
 
 _ENSEMBLE = " An exit's outputs are those of the geometric mean of the exits up to it (geometric ensemble)."
@@ -29,10 +29,10 @@ _GROUPS = {
     "exit": "like them that leave at any one exit, and to all of them",
 }
 
-# how images of the user relate to the training images
+# how samples of the user relate to the training samples
 EXTERNAL = {
-    "disjoint": "none of them is a training image",
-    "not compared": "not compared with the training images, which were not available",
+    "disjoint": "none of them is a training sample",
+    "not compared": "not compared with the training samples, which were not available",
 }
 
 _TEXT = """# {name} ({layout})
@@ -200,9 +200,9 @@ def _times(one_graph: OneGraph) -> str:
         for time in one_graph.times
         if time.ms is not None
     )
-    batch = "a batch of one image, no other size" if one_graph.kind == "if" else "a batch of any size"
+    batch = "a batch of one sample, no other size" if one_graph.kind == "if" else "a batch of any size"
     return (
         f"`{one_graph.file}` runs all segments and the policy in one graph, for {batch}. On {one_graph.samples} "
-        f"real images its exits and predictions were those of the segments ({one_graph.near_threshold} undecided). A "
-        f"certificate is about the segments. One image on one thread of {one_graph.machine}: {timings}.\n\n"
+        f"real samples its exits and predictions were those of the segments ({one_graph.near_threshold} undecided). A "
+        f"certificate is about the segments. One sample on one thread of {one_graph.machine}: {timings}.\n\n"
     )

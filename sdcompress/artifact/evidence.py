@@ -51,7 +51,7 @@ class Evidence:
 
     @property
     def reference(self) -> npt.NDArray[np.float32]:
-        """Return loss of the reference, float32 [N]: of the other network if there is one, else of the last exit."""
+        """Return the loss of the reference, float32 [N]: of the other network if any, else of the last exit."""
         return self.loss[-1] if self.reference_loss is None else self.reference_loss
 
     def save(self, path: Path) -> None:

@@ -92,8 +92,9 @@ def show_use(manifest: Manifest, out: Path, *, engines: bool = False) -> None:
     show_manifest(manifest, str(out))
     say("", "run it:", "")
     if manifest.one_graph:
+        feed = ", ".join(f'"{tensor.name}": {tensor.name}' for tensor in manifest.one_graph.inputs)
         say(f'  session = onnxruntime.InferenceSession("{out / manifest.one_graph.file}")')
-        say("  outputs, decision, exit_index = session.run(None, {session.get_inputs()[0].name: x})", "", "or", "")
+        say(f"  outputs, decision, exit_index = session.run(None, {{{feed}}})", "", "or", "")
     backend = ', backend="tensorrt", device="cuda"' if engines else ""
     say("  import sdcompress", f'  engine = sdcompress.open("{out}"{backend})')
     say("  prediction = engine(engine.preprocess([raw_example]))  # such as a text, or an image file")

@@ -95,7 +95,7 @@ def _show_one_graph(one_graph: OneGraph) -> None:
     say(
         f"{one_graph.file}: same exits and decisions as the segments on {one_graph.samples} samples in batches of "
         f"{', '.join(map(str, one_graph.batches))} ({one_graph.near_threshold} undecided), "
-        f"logits within {one_graph.max_abs_diff:.1e}"
+        f"outputs within {one_graph.max_abs_diff:.1e}"
     )
 
 

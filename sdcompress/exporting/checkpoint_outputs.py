@@ -1,4 +1,4 @@
-"""Run the checkpoint on real images, for the parity gate, the golden samples and its metrics."""
+"""Run the checkpoint on real samples, for the parity gate, the golden samples and its metrics."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def gate_samples(dataset: Dataset, requested: int, exits: int) -> int:
 
 
 def held_out(dataset: Dataset) -> int:
-    """Return the number of held-out images that an export can be compared on.
+    """Return the number of held-out samples that an export can be compared on.
 
     Raises:
         DataError: if there is none.
@@ -110,8 +110,8 @@ def held_out(dataset: Dataset) -> int:
     count = len(dataset.val) + len(dataset.test)
     if count == 0:
         raise DataError(
-            f"'{dataset.name}' holds out no image: its validation and test splits are empty.",
-            allowed="at least one image: an export is compared with the checkpoint on images that were not trained on",
+            f"'{dataset.name}' holds out no sample: its validation and test splits are empty.",
+            allowed="at least one: an export is compared with the checkpoint on samples that were not trained on",
             next_step="raise data.validation in the recipe before the training",
         )
     return count

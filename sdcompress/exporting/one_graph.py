@@ -166,8 +166,8 @@ def _check_parity(opened: Artifact, graph: bytes, inputs: Inputs, kind: Kind, ou
         folder = save_failed(out, {ONE_GRAPH_FILE: graph}, findings)
         raise ParityError(
             f"The one graph of '{opened.path}' does not predict what its segments predict. {problem}.",
-            allowed="the same exit and class for every image, unless its score is within a rounding of "
-            f"{SIGNALS_ATOL:g} of a threshold, and logits within the tolerance of the export",
+            allowed="the same exit and decision for every sample, unless its score is within a rounding of "
+            f"{SIGNALS_ATOL:g} of a threshold, and outputs within the tolerance of the export",
             next_step=f"see {folder / 'parity.json'}; use the cascade instead, and report it",
         )
     return comparison

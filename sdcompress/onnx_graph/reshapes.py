@@ -54,7 +54,7 @@ def _shape(before: Axes | None, after: Axes | None) -> tuple[int, ...] | None:
         before: of the input, an axis that varies by its name.
         after: of the output.
     """
-    if before is None or after is None or 0 in (*before, *after) or "" in (*before, *after):
+    if before is None or after is None or 0 in (*before, *after):  # 0: unknown, see Dataflow.axes
         return None
     shape = [
         axis if isinstance(axis, int) else 0 if before[position : position + 1] == [axis] else -1

@@ -18,7 +18,7 @@ from sdcompress.onnx_graph.partition import serialize
 from sdcompress.onnx_graph.tensor_values import first_not_finite
 from sdcompress.progress import Progress
 from sdcompress.quantizing.calibration_data import BATCH
-from sdcompress.quantizing.float16_range import clip_fills
+from sdcompress.quantizing.float16_range import LARGEST, clip_fills
 from sdcompress.quantizing.float_cast import low_precision_tensors
 from sdcompress.quantizing.ranges import abs_max_name, with_abs_max
 from sdcompress.schema.manifest import Manifest
@@ -64,9 +64,6 @@ def check_finite(
                 next_step=f"see {folder}; keep float32, or give the network a larger epsilon where it divides, such as "
                 "1e-3, and train again",
             )
-
-
-_LARGEST = float(np.finfo(np.float16).max)
 
 
 def check_overflow(
@@ -115,11 +112,11 @@ def check_overflow(
         if progress is not None:
             progress(int(rows[-1]) + 1, len(samples))
     worst = max(largest, key=lambda name: largest[name])
-    if largest[worst] > _LARGEST:
+    if largest[worst] > LARGEST:
         raise VerificationError(
             f"'{worst}' reaches {largest[worst]:.3g} on {len(samples)} validation samples: in float16 that is "
             "infinite, although a processor that computes it in float32 does not show it.",
-            allowed=f"at most {_LARGEST:.0f} in every tensor",
+            allowed=f"at most {LARGEST:.0f} in every tensor",
             next_step="--precision int8, unless it was refused too: then keep float32, or train again with "
             "normalisation before that tensor",
         )

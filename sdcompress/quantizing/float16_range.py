@@ -9,19 +9,19 @@ from onnx import numpy_helper
 from sdcompress.onnx_graph.edit import copy_model, drop_unused_initializers
 from sdcompress.quantizing.precisions._base import PRODUCTS
 
-__all__ = ["clip_fills", "vanishing_paths"]
+__all__ = ["LARGEST", "clip_fills", "vanishing_paths"]
 
-_LARGEST = float(np.finfo(np.float16).max)
+LARGEST = float(np.finfo(np.float16).max)
 
 # Operator -> the inputs that may be fills, and their limit. A sum needs room for the other summand.
 _FILL_INPUTS = {
-    "Where": ((1, 2), _LARGEST),
-    "Pad": ((2,), _LARGEST),
-    "Clip": ((1, 2), _LARGEST),
-    "Max": (None, _LARGEST),
-    "Min": (None, _LARGEST),
-    "Add": (None, _LARGEST / 2),
-    "Sub": ((1,), _LARGEST / 2),
+    "Where": ((1, 2), LARGEST),
+    "Pad": ((2,), LARGEST),
+    "Clip": ((1, 2), LARGEST),
+    "Max": (None, LARGEST),
+    "Min": (None, LARGEST),
+    "Add": (None, LARGEST / 2),
+    "Sub": ((1,), LARGEST / 2),
 }
 
 
@@ -41,13 +41,13 @@ def clip_fills(model: onnx.ModelProto) -> onnx.ModelProto:
             continue
         positions, largest = _FILL_INPUTS[node.op_type]
         if node.op_type == "Where" and added & set(node.output):
-            largest = _LARGEST / 2
+            largest = LARGEST / 2
         for position in range(len(node.input)) if positions is None else positions:
             name = node.input[position] if position < len(node.input) else ""
             if name not in stored or stored[name].data_type != onnx.TensorProto.FLOAT:
                 continue
             value = numpy_helper.to_array(stored[name])
-            if (np.isfinite(value) & (np.abs(value) > _LARGEST)).any():
+            if (np.isfinite(value) & (np.abs(value) > LARGEST)).any():
                 node.input[position] = f"{name}/within-{largest:.0f}"
                 within = np.where(np.isfinite(value), value.clip(-largest, largest), value)
                 copies[node.input[position]] = within.astype(np.float32)

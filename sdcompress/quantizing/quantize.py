@@ -188,7 +188,7 @@ def _models(
 def _check_samples(samples: int | None, calibration: CalibrationData, precision: str) -> None:
     if samples is not None and not calibration.used:
         raise UsageError(
-            f"{samples} training images are asked for, and {precision} takes no ranges from images.",
+            f"{samples} training samples are asked for, and {precision} takes no ranges from samples.",
             allowed="--calibration-samples with a precision that needs it, as int8, uint8 and fp8 do",
             next_step="leave --calibration-samples out",
         )
@@ -201,7 +201,7 @@ def _products(models: Mapping[str, onnx.ModelProto], precision: str, opened: Art
         raise UsageError(
             f"Nothing in '{opened.path}' can be computed in {precision}: all of its {high} convolutions and products "
             "stay wider.",
-            allowed="a graph with convolutions or products with stored weights that do not make the logits themselves; "
+            allowed="a graph with convolutions or products of stored weights that do not make the outputs themselves; "
             "for fp8 of 32 channels or more, in steps of 16",
             next_step="run it as it is, or choose another precision: sdcompress list precisions",
         )
@@ -233,7 +233,7 @@ def _check_optimised(exits: Sequence[OptimisedExit], *, out: Path, graphs: Mappi
     folder = save_failed(out, graphs, exits)
     raise VerificationError(
         f"In {precision} onnxruntime computes something else than the graphs say, on {exits[0].samples} validation "
-        f"images. {'; '.join(problems)}.",
+        f"samples. {'; '.join(problems)}.",
         allowed="with its optimisations at most 1.5 times as far from float32 as without them",
         next_step=f"see {folder / 'parity.json'}; take --precision fp16, or another version of onnxruntime: one of its "
         "kernels is wrong for an operator of this network",
@@ -265,11 +265,11 @@ def _check_quality(
     folder = save_failed(out, graphs, losses)
     changes = "; ".join(f"{loss.exit}: {_change_text(q)}" for q, loss in zip(qualities, losses, strict=True))
     raise VerificationError(
-        f"In {precision} an exit loses too much on {qualities[0].samples} validation images. {changes}.",
-        allowed=f"finite logits, and at most {max_drop:.2%} of accuracy lost at every exit",
+        f"In {precision} an exit loses too much on {qualities[0].samples} validation samples. {changes}.",
+        allowed=f"finite outputs, and at most {max_drop:.2%} of the metric lost at every exit",
         next_step=f"see {folder / 'parity.json'}; "
         f"{'try --precision fp16, or more --calibration-samples; ' if ranged else ''}"
-        "keep float32, or allow it with --max-drop. Each try overfits these images a little more, and a certificate "
+        "keep float32, or allow it with --max-drop. Each try overfits these samples a little more, and a certificate "
         "needs them",
     )
 
@@ -290,11 +290,11 @@ def _exit_loss(quality: ExitQuality, max_drop: float) -> ExitLoss:
 
 def _change_text(quality: ExitQuality) -> str:
     change = quality.change
-    broken = "" if quality.finite else ", logits are not finite"
+    broken = "" if quality.finite else ", outputs are not finite"
     lost = quality.added_loss / quality.samples
     return (
         f"{change.metric_before:.2%} before, {change.metric_after:.2%} after ({lost:+.2%} lost, "
-        f"{change.decision_changes} answers differ{broken})"
+        f"{change.decision_changes} decisions differ{broken})"
     )
 
 

@@ -60,7 +60,7 @@ class CascadeEngine:
 
     def __init__(self, manifest: Manifest, executor: Executor, modality: Modality) -> None:
         self.manifest, self._executor = manifest, executor
-        self._task, self._modality = task_of(manifest), modality
+        self._task, self._modality, self._varies = task_of(manifest), modality, modality.varies
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         policy = self.manifest.policy
@@ -153,7 +153,8 @@ class CascadeEngine:
         return self._executor.move_ms(exit_index)
 
     def _predicted(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
-        batch, last, size = ActiveRows(len(inputs)), len(self._ends) - 1, sample_size(self.manifest.inputs, inputs)
+        batch, last = ActiveRows(len(inputs)), len(self._ends) - 1
+        size = sample_size(self.manifest.inputs, inputs) if self._varies else 1
         with self._executor.start(inputs) as forward:
             for exit_index in range(last):
                 forward.stage(exit_index)

@@ -71,8 +71,8 @@ class PathTime(Frozen):
         None, description="of the same samples, in the same graph, if none leaves"
     )
     no_exits_ms: PositiveFloat | None = Field(None, description="of the same samples, in the network without exits")
-    wins_vs_full_depth: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which ms was less than to_end_ms")
-    wins_vs_no_exits: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which ms was less than whole_ms")
+    wins_vs_full_depth: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which ms < full_depth_ms")
+    wins_vs_no_exits: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which ms < no_exits_ms")
 
 
 class OneGraph(Segment):

@@ -233,10 +233,10 @@ class Train(Frozen):
     label_smoothing: Fraction = 0.0
     class_weights: Literal["none", "balanced"] | Annotated[tuple[Weight, ...], Field(min_length=2)] = Field(
         "none",
-        description="of the labels' cross-entropy: balanced (images / (classes x images of the class)), or a list",
+        description="of the labels' cross-entropy: balanced (samples / (classes x samples of the class)), or a list",
     )
     sampling: Literal["shuffled", "balanced"] = Field(
-        "shuffled", description="balanced: every class as often in an epoch, whatever the number of its images"
+        "shuffled", description="balanced: every class as often in an epoch, whatever the number of its samples"
     )
     ema_decay: BelowOne = Field(
         0.0, description="of the moving average of the weights, which is evaluated and exported, 0 = off"

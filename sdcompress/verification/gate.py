@@ -179,7 +179,7 @@ def check_signals(sessions: SegmentSessions, inputs: Inputs, signals: dict[str, 
     for outputs, names in signals.items():
         expected = task.signals(tensors[outputs])
         largest = float(np.abs(tensors[names.values] - expected.stacked()).max())
-        differing = int((task.loss(tensors[names.decision], expected.decision) > 0).sum())
+        differing = int(task.flips(tensors[names.decision], expected.decision).sum())
         if not largest <= SIGNALS_ATOL or differing:
             raise ParityError(
                 f"The signals of '{outputs}' in the graph are off by {largest:.2g}, and {differing} of {len(inputs)} "

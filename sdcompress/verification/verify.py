@@ -153,7 +153,7 @@ def _check_signals(opened: Artifact, engine: Engine, inputs: Inputs, outputs: Fl
             _largest(column - reference)
             for column, reference in zip(actual.columns.values(), expected.columns.values(), strict=True)
         )
-        differing = int((task.loss(actual.decision, expected.decision) > 0).sum())
+        differing = int(task.flips(actual.decision, expected.decision).sum())
         if largest > SIGNALS_ATOL or differing:
             raise ParityError(
                 f"The signals of the exit '{exit_.name}' of '{opened.path}' are not those of its outputs on this "

@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_allowed_is_exit_code_4(
     monkeypatch.setattr(quantize, "precision_of", lambda _: forgetful)
     done = cli("quantize", made.cascade, "--precision", "fp16", "--out", tmp_path / "out")
     assert done.code == 4, done.err
-    assert "an exit loses too much on 288 validation images" in done.err
+    assert "an exit loses too much on 288 validation samples" in done.err
     assert "at most 1.00%" in done.err
     assert (tmp_path / "out.failed" / "parity.json").exists()
     assert not (tmp_path / "out").exists()

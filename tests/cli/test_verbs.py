@@ -12,9 +12,10 @@ import pytest
 import sdcompress
 from sdcompress import registry
 from sdcompress.artifact.read import open_artifact
+from sdcompress.cli.export import show_use
 from sdcompress.methods import ROOM as METHODS
 from sdcompress.schema.explain import Explanation
-from sdcompress.schema.manifest import Manifest
+from sdcompress.schema.manifest import Manifest, Tensor
 from sdcompress.schema.report import BenchReport, Evaluation, Report, SampleSizePlan, VerifyReport
 from sdcompress.verbs.list_entries import ROOMS
 
@@ -236,10 +237,21 @@ def test_export_one_graph_of_a_cascade_and_inspect_it(cli, one_graph_once, tmp_p
     done = cli("export", one_graph_once("cascade"), "--layout", "graph", "--out", tmp_path / "graph")
     assert done.code == 0, done.err
     assert f'onnxruntime.InferenceSession("{tmp_path / "graph" / "model.onnx"}")' in done.out
+    assert 'session.run(None, {"input": input})' in done.out
     shown = cli("inspect", tmp_path / "graph").out
     assert "model.onnx (graph): one sample, one thread" in shown
     assert "same exits and decisions as the segments on 16 samples in batches of 1, 2, 7, 32 (0 undecided)" in shown
     assert "model.onnx: same exits and decisions" in cli("verify", tmp_path / "graph").out
+
+
+def test_the_lines_that_run_one_graph_feed_all_inputs(one_graph_once, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = open_artifact(one_graph_once("graph")).manifest
+    names = ("input_ids", "attention_mask")
+    inputs = tuple(Tensor(name=name, dtype="int64", shape=("batch", "sequence")) for name in names)
+    one_graph = manifest.one_graph.model_copy(update={"inputs": inputs})
+    show_use(manifest.model_copy(update={"one_graph": one_graph}), Path("texts"))
+    feed = '{"input_ids": input_ids, "attention_mask": attention_mask}'
+    assert f"session.run(None, {feed})" in capsys.readouterr().out
 
 
 def test_export_one_graph_of_a_checkpoint_says_what_to_type(cli, made, tmp_path: Path) -> None:

@@ -66,6 +66,6 @@ def test_without_validation_there_are_no_scores() -> None:
 def test_all_held_out_images_are_taken_where_there_are_fewer_and_never_training_images() -> None:
     truth = reference(Brightness(), dataset(samples(0, 4), samples(100, 5)), samples=256, advance=lambda _: None)
     assert truth.examples[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 100, 101, 102, 103, 104]
-    with pytest.raises(DataError, match="holds out no image") as caught:
+    with pytest.raises(DataError, match="holds out no sample") as caught:
         reference(Brightness(), dataset(samples(0, 0), samples(0, 0)), samples=256, advance=lambda _: None)
     assert "data.validation" in caught.value.next_step

@@ -112,6 +112,34 @@ def test_the_shape_of_a_tensor_that_is_not_there_is_taken_from_one_that_is() -> 
     np.testing.assert_array_equal(outputs, np.stack([expected, -expected]))
 
 
+def test_an_input_of_the_network_that_a_later_segment_reads_is_an_input_of_it() -> None:
+    """exit1 = x summed over tokens; final = x * mask, of which both the values and the number of tokens are used."""
+    axes = ["batch", "tokens"]
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "one"], ["exit1_outputs"]),
+        helper.make_node("Shape", ["mask"], ["count"], start=1, end=2),
+        helper.make_node("Cast", ["count"], ["tokens"], to=FLOAT),
+        helper.make_node("Mul", ["x", "mask"], ["seen"]),
+        helper.make_node("ReduceSum", ["seen", "one"], ["sum"]),
+        helper.make_node("Div", ["sum", "tokens"], ["final_outputs"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "masked",
+        [helper.make_tensor_value_info(name, FLOAT, axes) for name in ("x", "mask")],
+        [helper.make_tensor_value_info(name, FLOAT, ["batch", 1]) for name in ("exit1_outputs", "final_outputs")],
+        [numpy_helper.from_array(np.array([1]), "one")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    first, second = cut_segments(model, ["exit1_outputs", "final_outputs"])
+    assert [port.name for port in tensor_specs(first.graph.input)] == ["x"]
+    assert {port.name: list(port.shape) for port in tensor_specs(second.graph.input)} == {"x": axes, "mask": axes}
+    inputs = Inputs({"x": np.array([[1, 2, 3], [4, 5, 6]], np.float32), "mask": np.eye(2, 3, dtype=np.float32)})
+    graphs = [serialize(model) for model in (first, second)]
+    outputs = SegmentSessions(graphs, outputs=["exit1_outputs", "final_outputs"], threads=1)(inputs)
+    np.testing.assert_allclose(outputs[..., 0], [[6, 15], [1 / 3, 5 / 3]], rtol=1e-6)
+
+
 def test_a_border_whose_rows_are_not_images_is_refused_with_a_way_out() -> None:
     with pytest.raises(UsageError, match="'early' between two segments") as caught:
         cut_segments(by_hand(late_axes=["4*batch", 1]), ["exit1_outputs", "final_outputs"])

@@ -298,7 +298,7 @@ def test_bf16_is_written_where_it_runs_and_refused_where_not(
         ({"max_drop": float("nan")}, UsageError, "max_drop is nan"),
         ({"samples": 63}, UsageError, "at least 64"),
         ({"samples": 301}, DataError, "There are 300 training samples"),
-        ({"samples": 64, "precision": "fp16"}, UsageError, "fp16 takes no ranges from images"),
+        ({"samples": 64, "precision": "fp16"}, UsageError, "fp16 takes no ranges from samples"),
         ({"precision": "fp8"}, UsageError, "can be computed in fp8: all of its 7 "),
         ({"samples": 64, "precision": "fp8"}, UsageError, "can be computed in fp8"),
     ],

@@ -130,6 +130,6 @@ def _port(tensor: Tensor, types: Mapping[str, npt.DTypeLike]) -> TensorSpec:
         raise ArtifactError(
             f"The tensor '{tensor.name}' has the shape {list(tensor.shape)}.",
             allowed="only the batch may be dynamic",
-            next_step="export the artifact again with images of one size",
+            next_step="export it again at one image size, or run it with onnxruntime",
         )
     return TensorSpec(np.dtype(types.get(tensor.name, tensor.dtype)), tuple(int(size) for size in row))

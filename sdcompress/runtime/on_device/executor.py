@@ -95,6 +95,13 @@ class DeviceExecutor:
                     allowed=f"{tensor.dtype} of shape [B, {', '.join(map(str, tensor.shape[1:]))}]",
                     next_step="convert it there, or give a numpy array from engine.preprocess",
                 )
+        rows = {name: len(array) for name, array in on_device.items()}
+        if len(set(rows.values())) > 1:  # a copy would read behind the end of the shorter one
+            raise InputError(
+                f"The inputs on the device have different numbers of rows: {rows}.",
+                allowed="one batch size for all inputs",
+                next_step="make them of the same samples",
+            )
         return Inputs(on_device)
 
     def start(self, inputs: Inputs) -> DeviceForwardPass:

@@ -126,7 +126,7 @@ def tensor_specs(manifest: Manifest, programs: Sequence[Program]) -> dict[str, T
                 raise ArtifactError(
                     f"'{name}' of engine {at} has the shape {['batch', *spec.row]}.",
                     allowed="only the batch may be dynamic",
-                    next_step="export the artifact again with images of one size",
+                    next_step="export it again at one image size, or run it with onnxruntime",
                 )
         specs |= program.outputs
     return specs

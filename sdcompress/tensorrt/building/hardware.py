@@ -122,7 +122,7 @@ def tensor_shape(tensor: Tensor, batch: int) -> tuple[int, ...]:
         raise UsageError(
             f"The tensor '{tensor.name}' has the shape {list(tensor.shape)}: more than its batch varies.",
             allowed="graphs in which only the first axis varies",
-            next_step="export the artifact again with a fixed image size",
+            next_step="export it again at one image size, or run it with onnxruntime",
         )
     first = tensor.shape[:1]
     fixed = [size for size in tensor.shape[1:] if isinstance(size, int)]

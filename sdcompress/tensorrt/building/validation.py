@@ -102,7 +102,7 @@ def validate(
         raise VerificationError(
             f"On {len(samples)} validation samples the engines are worse than the graphs they were built from: "
             f"{'; '.join(filter(None, problems))}.",
-            allowed=f"finite logits, and at most {max_drop:.2%} of accuracy lost at every exit and by the policy",
+            allowed=f"finite outputs, and at most {max_drop:.2%} of the metric lost at every exit and by the policy",
             next_step=f"{alternative_build(manifest, tf32=tf32)}; or allow it with --max-drop",
         )
     return Validation(
@@ -113,7 +113,7 @@ def validate(
 def _problem(quality: ExitQuality, max_drop: float) -> str:
     change = quality.change
     if not quality.finite:
-        return f"{change.name}: logits of the engines or of the graphs are not finite"
+        return f"{change.name}: outputs of the engines or of the graphs are not finite"
     if not quality.loses_more_than(max_drop):
         return ""
     return f"{change.name}: {change.metric_before:.2%} before, {change.metric_after:.2%} after"

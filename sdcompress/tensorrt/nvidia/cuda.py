@@ -127,7 +127,7 @@ class Cuda:
         return array
 
     def close(self) -> None:
-        """Return free all memory, graphs and events; may be called twice."""
+        """Free all memory, graphs and events; may be called twice."""
         if self._closed:
             return
         self._closed = True

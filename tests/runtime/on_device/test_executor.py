@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from sdcompress.runtime.on_device.buckets import buckets
 from sdcompress.runtime.on_device.device import DeviceArray, TensorSpec
 from sdcompress.runtime.on_device.executor import DeviceExecutor
 from sdcompress.schema.engines import BatchProfile
-from sdcompress.schema.manifest import Segment, StageTimes
+from sdcompress.schema.manifest import Segment, StageTimes, Tensor
 
 Write = Callable[..., Path]
 LEVELS = st.sampled_from([0.0, 0.34, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0, 2.0])
@@ -248,6 +249,17 @@ def test_an_array_on_the_device_is_taken_as_it_is(tiny_artifact: Write) -> None:
         host.network(DeviceArray(0, inputs.shape, np.dtype("float64"), None))
     with pytest.raises(InputError, match="a list, not an array"):
         host.network([1.0])
+
+
+def test_arrays_on_the_device_of_different_numbers_of_rows_are_refused(tiny_artifact: Write) -> None:
+    executor = OnHost(open_artifact(tiny_artifact()), [4]).executor
+    tensors = tuple(Tensor(name=name, dtype="float32", shape=("batch", 2)) for name in ("a", "b"))
+    executor._modality = SimpleNamespace(tensors=tensors)
+    rows = {name: np.zeros((count, 2), np.float32) for name, count in (("a", 3), ("b", 2))}
+    on_device = {name: DeviceArray(a.ctypes.data, a.shape, a.dtype, a) for name, a in rows.items()}
+    with pytest.raises(InputError, match=r"different numbers of rows: {'a': 3, 'b': 2}"):
+        executor.checked(on_device)
+    assert len(executor.checked({"a": on_device["a"][:2], "b": on_device["b"]})) == 2
 
 
 def test_warming_up_runs_every_stage_twice_in_every_bucket(tiny_artifact: Write) -> None:

@@ -93,7 +93,7 @@ def test_logits_that_are_not_finite_are_refused_whatever_may_be_lost(
 ) -> None:
     network = open_cascade(tiny_artifact())
     reference = Reference(network, tiny_network.samples(50))
-    with pytest.raises(VerificationError, match="final: logits of the engines or of the graphs are not finite"):
+    with pytest.raises(VerificationError, match="final: outputs of the engines or of the graphs are not finite"):
         validate(reference, Shifted(network, 2, np.nan), network.manifest, max_drop=0.9, tf32=False)
 
 
