@@ -130,13 +130,13 @@ def compute_features(source: Source, note: Callable[[str], None] | None = None) 
             _say_without("the backbone computes further after its output layer")
             return None
         shapes = tuple(tuple(values.shape[1:]) for values in direct)
-        size = bytes_of(plans, shapes)
-        if (why := room_for(size, spec.feature_cache_gb * 1e9, cache_folder())) is not None:
+        size, folder = bytes_of(plans, shapes), cache_folder() / key_of(net, _facts(source, plans))
+        # what is there needs no further room, and must not be removed to make some
+        if not (known := folder.is_dir()) and (why := room_for(size, spec.feature_cache_gb * 1e9, folder.parent)):
             _say_without(why)
             return None
-        folder = cache_folder() / key_of(net, _facts(source, plans))
         if note:
-            _announce(note, plans, size, known=folder.is_dir())
+            _announce(note, plans, size, known=known)
         layout = torch.channels_last if spec.channels_last else torch.contiguous_format
         features = {split: replace(cache, layout=layout) for split, cache in fill(plans, shapes, folder).items()}
         _compare(source, run, features["train"])
