@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +171,38 @@ def test_the_oldest_features_make_room_and_no_more_than_needed(tmp_path: Path, m
     assert {path.name for path in tmp_path.iterdir()} == {"newer", "newest"}
     assert "train.feature_cache_gb is" in (room_for(3000, 2000, tmp_path) or "")
     assert {path.name for path in tmp_path.iterdir()} == {"newer", "newest"}
+
+
+OWN = """from torch import nn
+
+
+class Negated(nn.Module):
+    def forward(self, images):
+        return {0}images
+
+
+def net(*, classes, channels):
+    body = [nn.Conv2d(channels, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(Negated(), *body, nn.Flatten(), nn.Linear(8, classes))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*tensors are taken from", "ignore:exits.count")
+def test_other_code_of_the_user_gives_other_features(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_cache, "IN_MEMORY", 0)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = [*PLAIN, "model.name=own_frozen:net", f"model.weights={tmp_path / 'w.pt'}", "exits.count=1"]
+    for at, sign in enumerate(("", "-")):
+        (tmp_path / "own_frozen.py").write_text(OWN.format(sign))
+        monkeypatch.delitem(sys.modules, "own_frozen", raising=False)
+        importlib.invalidate_caches()
+        net = importlib.import_module("own_frozen").net(classes=10, channels=1)
+        if not at:
+            torch.save(net.state_dict(), tmp_path / "w.pt")
+        train(small(*settings), tmp_path / f"run{at}")
+    assert len([*cache_folder().iterdir()]) == 2
 
 
 def test_what_a_process_is_filling_stays_and_what_a_killed_one_left_goes(
