@@ -255,9 +255,11 @@ class _Scale(torch.autograd.Function):
 
 def _is_fixed(head: nn.Module) -> bool:
     """Return whether a head is a classifier on a vector that nothing learnt makes of the map."""
-    if not isinstance(head, Head) or type(head).forward is not Head.forward:
+    if not isinstance(head, Head) or type(head).forward is not Head.forward or head.dense:
         return False
-    return not [*head.body.parameters(), *head.body.buffers()]
+    # dropout has no tensors, and gives another vector in each step
+    drops = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in head.body.modules())  # noqa: SLF001
+    return not drops and not [*head.body.parameters(), *head.body.buffers()]
 
 
 def _keep_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -18,11 +18,11 @@ from torch import Tensor
 from sdcompress.data.samples import Samples
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.objectives.batch import Minibatch
-from sdcompress.storage import digest_of, staged_folder
+from sdcompress.storage import clear_leftovers, digest_of, staged_folder
 from sdcompress.training.batches import Positions
 from sdcompress.training.sharding import full_value
 
-__all__ = ["FeatureCache", "Features", "Plan", "cache_folder", "fill", "key_of", "room_for"]
+__all__ = ["FeatureCache", "Plan", "bytes_of", "cache_folder", "fill", "key_of", "room_for"]
 
 Features = tuple[npt.NDArray[np.float32], ...]
 Run = Callable[[Positions], tuple[Tensor, ...]]
@@ -101,7 +101,7 @@ def cache_folder() -> Path:
 
 
 def room_for(size: int, limit: float, folder: Path) -> str | None:
-    """Return why features of that size cannot be kept; None: they can. Older ones are removed to make room.
+    """Return why new features of that size cannot be kept; None: they can. Older ones are removed to make room.
 
     Args:
         size: bytes.
@@ -113,13 +113,14 @@ def room_for(size: int, limit: float, folder: Path) -> str | None:
     if size <= IN_MEMORY:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    kept = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in kept}
-    for path in kept:
-        if sum(sizes.values()) + size <= limit:
+    for path in folder.glob(".*"):  # of killed processes; what another one is filling stays
+        clear_leftovers(folder / path.name[1:].partition(".")[0])
+    kept = {path: _last_use_and_bytes(path) for path in folder.glob("[!.]*") if path.is_dir()}
+    for path in sorted(kept, key=lambda path: kept[path][0]):
+        if sum(taken for _, taken in kept.values()) + size <= limit:
             break
-        shutil.rmtree(path)
-        del sizes[path]
+        shutil.rmtree(path, ignore_errors=True)  # another process may do the same
+        del kept[path]
     free = shutil.disk_usage(folder).free
     return None if size < free else f"they take {size / 1e9:.2f} GB, and {folder} has {free / 1e9:.2f} GB free"
 
@@ -140,21 +141,32 @@ def fill(plans: Mapping[str, Plan], shapes: tuple[tuple[int, ...], ...], folder:
             split: _computed(plan, tuple(np.empty((plan.samples, *shape), np.float32) for shape in shapes))
             for split, plan in plans.items()
         }
-    with staged_folder(folder) as staging:
-        for split, plan in plans.items():
-            _computed(
-                plan,
-                tuple(
-                    np.lib.format.open_memmap(_file(staging, split, at), "w+", np.float32, (plan.samples, *shape))
-                    for at, shape in enumerate(shapes)
-                ),
-            )
+    try:
+        with staged_folder(folder) as staging:
+            for split, plan in plans.items():
+                _computed(
+                    plan,
+                    tuple(
+                        np.lib.format.open_memmap(_file(staging, split, at), "w+", np.float32, (plan.samples, *shape))
+                        for at, shape in enumerate(shapes)
+                    ),
+                )
+    except OSError:
+        if not folder.is_dir():  # otherwise another process was faster, with the same features
+            raise
     return _opened(plans, len(shapes), folder)
 
 
 def bytes_of(plans: Mapping[str, Plan], shapes: tuple[tuple[int, ...], ...]) -> int:
     """Return the bytes of what heads see of all samples."""
     return sum(plan.samples for plan in plans.values()) * sum(4 * int(np.prod(shape)) for shape in shapes)
+
+
+def _last_use_and_bytes(folder: Path) -> tuple[float, int]:
+    try:
+        return folder.stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir())
+    except FileNotFoundError:  # another process has just removed it
+        return 0.0, 0
 
 
 def _computed(plan: Plan, features: Features) -> FeatureCache:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Generator, Tensor
 
+from sdcompress import registry
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
 from sdcompress.methods._base import Method, Needs
+from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.objectives.batch import Minibatch
 from sdcompress.schema.recipe import Recipe
+from sdcompress.storage import digest_of, sha256_of
 from sdcompress.training.batches import Batches, MicroBatch, Positions
 from sdcompress.training.feature_cache import (
     FeatureCache,
@@ -29,7 +31,9 @@ from sdcompress.training.feature_cache import (
     room_for,
 )
 from sdcompress.training.prepare_batch import BatchPreparer
+from sdcompress.training.save import package_versions
 from sdcompress.training.validation_scores import rows_of_a_pass
+from sdcompress.user_code import check_module
 
 __all__ = ["CachedInputs", "Source", "check_frozen", "compute_features"]
 
@@ -130,13 +134,13 @@ def compute_features(source: Source, note: Callable[[str], None] | None = None) 
             _say_without("the backbone computes further after its output layer")
             return None
         shapes = tuple(tuple(values.shape[1:]) for values in direct)
-        size = bytes_of(plans, shapes)
-        if (why := room_for(size, spec.feature_cache_gb * 1e9, cache_folder())) is not None:
+        size, folder = bytes_of(plans, shapes), cache_folder() / key_of(net, _facts(source, plans))
+        # what is there needs no further room, and must not be removed to make some
+        if not (known := folder.is_dir()) and (why := room_for(size, spec.feature_cache_gb * 1e9, folder.parent)):
             _say_without(why)
             return None
-        folder = cache_folder() / key_of(net, _facts(source, plans))
         if note:
-            _announce(note, plans, size, known=folder.is_dir())
+            _announce(note, plans, size, known=known)
         layout = torch.channels_last if spec.channels_last else torch.contiguous_format
         features = {split: replace(cache, layout=layout) for split, cache in fill(plans, shapes, folder).items()}
         _compare(source, run, features["train"])
@@ -215,17 +219,27 @@ def _ends_in_output_layer(source: Source, positions: Positions, features: tuple[
 
 
 def _facts(source: Source, plans: dict[str, Plan]) -> dict[str, object]:
-    recipe = source.recipe
+    recipe, heads = source.recipe, source.recipe.exits.model_dump(include={"head", "width_cap", "pool"})
     return {
         "model": recipe.model.untrained.model_dump(mode="json"),
+        "code": _users_code(recipe.model.name),
+        "vectors": heads if any(source.net.pooled_taps) else {},
         "data": source.dataset.fingerprint,
         "rows": {split: plan.rows for split, plan in plans.items()},
         "precision": recipe.train.precision,
         "channels_last": recipe.train.channels_last,
         "device": source.fabric.device.type,
         "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("sdcompress", "torch")},
+        "versions": package_versions(),
     }
+
+
+def _users_code(name: str) -> str | None:
+    """Return the SHA-256 of the user's files that a backbone is built by; None where a family builds it."""
+    if name.partition(":")[0] in registry.names(BACKBONES):
+        return None
+    top = check_module(name)
+    return digest_of([sha256_of(file) for file in (sorted(top.rglob("*.py")) if top.is_dir() else [top])])
 
 
 def _announce(note: Callable[[str], None], plans: dict[str, Plan], size: int, *, known: bool) -> None:

@@ -20,7 +20,7 @@ from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of, staged_folder, write_text
 from sdcompress.training.sharding import distribute_like, full_value, load
 
-__all__ = ["Resumable", "restore", "save"]
+__all__ = ["Resumable", "package_versions", "restore", "save"]
 
 # what torch's optimisers keep of each parameter
 _LEARNT = {torch.optim.SGD: {"momentum_buffer"}, torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
@@ -78,7 +78,7 @@ def save(out: Path, resumable: Resumable, modality: Modality, *, write: bool = T
             "training": _entry(staging / "training.safetensors"),
             "optimizer": numbers,
             "scaler": resumable.scaler,
-            "versions": _versions(),
+            "versions": package_versions(),
             **facts,
         }
         draft = TrainingState.model_construct(**fields)
@@ -203,7 +203,8 @@ def _entry(path: Path) -> FileEntry:
     return FileEntry(file=path.name, sha256=sha256_of(path), bytes=path.stat().st_size)
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Return the version of each installed package that decides what a network computes, by its name."""
     installed = {package.name: package.version for package in distributions()}
-    packages = ("sdcompress", "torch", "torchvision", "timm", "lightning-fabric", "numpy")
+    packages = ("sdcompress", "torch", "torchvision", "timm", "transformers", "lightning-fabric", "numpy")
     return {package: installed[package] for package in packages if package in installed}

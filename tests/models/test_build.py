@@ -10,6 +10,7 @@ from torch import nn
 from sdcompress import registry
 from sdcompress.errors import RecipeError, UnknownNameError, UsageError
 from sdcompress.models import backbones, heads
+from sdcompress.models.backbones.torchvision_segmentation import torchvision_segmentation
 from sdcompress.models.build import build
 from sdcompress.schema import recipe
 from sdcompress.schema.graphs import Tensor
@@ -275,3 +276,5 @@ def test_backbones_without_maps_and_vector_heads_are_refused_for_pixels():
         build(Model(name="timm_fcn:resnet18"), Exits(), outputs=(4, 32, 32), inputs=inputs)
     with pytest.raises(UnknownNameError, match="lraspp"):
         build(Model(name="torchvision_segmentation:lrasp"), Exits(head="dense"), outputs=(4, 32, 32), inputs=inputs)
+    with pytest.raises(RecipeError, match="takes images of 3 channels, and these have 1"):
+        torchvision_segmentation("lraspp_mobilenet_v3_large", classes=4, image=(1, 32, 32), pretrained=False)

@@ -10,6 +10,7 @@ from torch import nn
 
 from sdcompress.models.backbones.cifar import cifar
 from sdcompress.models.build import build
+from sdcompress.models.heads._base import Head, pooled_vector
 from sdcompress.models.heads.linear import Linear
 from sdcompress.models.multiexit import MultiExit, Tap
 from sdcompress.schema import recipe
@@ -53,6 +54,25 @@ def test_the_final_exit_is_the_backbone(net, images):
     assert torch.equal(outputs.logits[-1], net.backbone.fc(outputs.features[-1]))
     assert torch.equal(outputs.features[-1], outputs.maps[-1].mean((2, 3)))
     assert torch.equal(outputs.maps[0], net.backbone[:4](images))
+
+
+class Dropping(Head):
+    def __init__(self) -> None:
+        super().__init__(nn.Sequential(*pooled_vector(), nn.Dropout(0.5)), 16, (5,))
+
+
+class Pixels(Head):
+    dense = True
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity(), 16, (5, 16, 16))
+
+
+def test_vectors_are_kept_of_heads_that_make_the_same_one_in_every_step(net):
+    plain = Linear((16, 16, 16), (5,), width=16, final_shape=(64, 4, 4), pool="mean")
+    tap = Tap("layer1", (16, 16, 16))
+    made = MultiExit(net.backbone, output_layer="fc", taps=[tap] * 3, heads=[plain, Dropping(), Pixels()])
+    assert made.pooled_taps == (True, False, False)
 
 
 def test_an_exit_sends_gradient_through_its_head_to_the_backbone_before_its_tap_only(net, images):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +15,11 @@ import torch
 from sdcompress.errors import RecipeError
 from sdcompress.models.backbones.cifar import cifar
 from sdcompress.schema.recipe import Recipe
+from sdcompress.storage import staged_folder
 from sdcompress.training import feature_cache
+from sdcompress.training.batches import Positions
 from sdcompress.training.check_recipe import check_recipe
-from sdcompress.training.feature_cache import Plan, cache_folder, room_for
+from sdcompress.training.feature_cache import Plan, cache_folder, fill, room_for
 from sdcompress.training.run import train
 
 Small = Callable[..., Recipe]
@@ -80,6 +84,8 @@ def test_what_lies_on_disk_is_used_again_by_another_method(
     monkeypatch.setattr(feature_cache, "IN_MEMORY", 0)
     assert trained(small(*settings), tmp_path / "b")[0] == in_memory
     (folder,) = cache_folder().iterdir()
+    taken = sum(file.stat().st_size for file in folder.iterdir())
+    settings.append(f"train.feature_cache_gb={1.5 * taken / 1e9}")  # room for them once
     monkeypatch.setattr(feature_cache, "_computed", lambda *_: pytest.fail("it is known"))
     train(small(*settings, "method=deep_supervision"), tmp_path / "c")
     assert [*cache_folder().iterdir()] == [folder]
@@ -165,6 +171,64 @@ def test_the_oldest_features_make_room_and_no_more_than_needed(tmp_path: Path, m
     assert {path.name for path in tmp_path.iterdir()} == {"newer", "newest"}
     assert "train.feature_cache_gb is" in (room_for(3000, 2000, tmp_path) or "")
     assert {path.name for path in tmp_path.iterdir()} == {"newer", "newest"}
+
+
+OWN = """from torch import nn
+
+
+class Negated(nn.Module):
+    def forward(self, images):
+        return {0}images
+
+
+def net(*, classes, channels):
+    body = [nn.Conv2d(channels, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(Negated(), *body, nn.Flatten(), nn.Linear(8, classes))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*tensors are taken from", "ignore:exits.count")
+def test_other_code_of_the_user_gives_other_features(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_cache, "IN_MEMORY", 0)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = [*PLAIN, "model.name=own_frozen:net", f"model.weights={tmp_path / 'w.pt'}", "exits.count=1"]
+    for at, sign in enumerate(("", "-")):
+        (tmp_path / "own_frozen.py").write_text(OWN.format(sign))
+        monkeypatch.delitem(sys.modules, "own_frozen", raising=False)
+        importlib.invalidate_caches()
+        net = importlib.import_module("own_frozen").net(classes=10, channels=1)
+        if not at:
+            torch.save(net.state_dict(), tmp_path / "w.pt")
+        train(small(*settings), tmp_path / f"run{at}")
+    assert len([*cache_folder().iterdir()]) == 2
+
+
+def test_what_a_process_is_filling_stays_and_what_a_killed_one_left_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_cache, "IN_MEMORY", 0)
+    (tmp_path / ".left.0123abcd.tmp").mkdir()
+    with staged_folder(tmp_path / "filling"):
+        assert room_for(1, 2000, tmp_path) is None
+        (filling,) = tmp_path.iterdir()
+        assert filling.name.startswith(".filling.")
+
+
+def test_two_that_fill_at_once_end_with_the_same_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_cache, "IN_MEMORY", 0)
+    folder = tmp_path / "key"
+
+    def run(positions: Positions) -> tuple[torch.Tensor]:
+        values = (torch.from_numpy(positions).float()[:, None],)
+        if not folder.exists():  # the other one, while this one computes
+            fill({"train": Plan(3, 3, padded=False, run=lambda _: values)}, ((1,),), folder)
+        return values
+
+    features = fill({"train": Plan(3, 3, padded=False, run=run)}, ((1,),), folder)
+    assert features["train"].features[0].tolist() == [[0], [1], [2]]
+    assert [*tmp_path.iterdir()] == [folder]
 
 
 def test_nothing_is_said_of_the_bits_where_they_agree(small: Small, old: Path, tmp_path: Path) -> None:

@@ -45,12 +45,7 @@ def resnet(
             blocks.append(_Residual(path, inputs, outputs, stride))
             inputs = outputs
         layers[f"layer{i}"] = nn.Sequential(*blocks)
-    layers["pool"] = nn.AdaptiveAvgPool2d(1)
-    layers["flatten"] = nn.Flatten()
-    if dropout:
-        layers["dropout"] = nn.Dropout(dropout)
-    layers["fc"] = nn.Linear(inputs, classes)
-    return nn.Sequential(layers)
+    return _classifying(layers, inputs, classes, dropout)
 
 
 class _Residual(nn.Module):
@@ -117,12 +112,7 @@ def vgg(depths: Sequence[int], *, classes: int, channels: int, dropout: float = 
             stage += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
             inputs = width
         layers[f"stage{i}"] = nn.Sequential(*stage, nn.MaxPool2d(2))
-    layers["pool"] = nn.AdaptiveAvgPool2d(1)
-    layers["flatten"] = nn.Flatten()
-    if dropout:
-        layers["dropout"] = nn.Dropout(dropout)
-    layers["fc"] = nn.Linear(inputs, classes)
-    return nn.Sequential(layers)
+    return _classifying(layers, inputs, classes, dropout)
 
 
 def wide_resnet(depth: int, widen: int, *, classes: int, channels: int, dropout: float = 0.0) -> nn.Sequential:
@@ -145,9 +135,18 @@ def wide_resnet(depth: int, widen: int, *, classes: int, channels: int, dropout:
         layers[f"block{i}"] = nn.Sequential(*blocks)
     layers["bn"] = nn.BatchNorm2d(inputs)
     layers["relu"] = nn.ReLU()
+    return _classifying(layers, inputs, classes)
+
+
+def _classifying(
+    layers: OrderedDict[str, nn.Module], channels: int, classes: int, dropout: float = 0.0
+) -> nn.Sequential:
+    """Return the network that ends in global average pooling and a linear layer."""
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
-    layers["fc"] = nn.Linear(inputs, classes)
+    if dropout:
+        layers["dropout"] = nn.Dropout(dropout)
+    layers["fc"] = nn.Linear(channels, classes)
     return nn.Sequential(layers)
 
 

@@ -27,6 +27,7 @@ _CONFIG = "config.json"
 _SAFE = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _NATIVE = "native"
+_ATTENTION = (None, "eager", "sdpa")  # of torch alone; any other is a package, or a kernel that would be downloaded
 _UNRECORDED = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures", "auto_map")
 
 
@@ -188,6 +189,12 @@ def _config(name: str, folder: Path | None, given: Mapping[str, Any]) -> Any:
             f"'hf:{name}' is of the family '{config.model_type}', which is no encoder of texts.",
             allowed="encoders such as bert, distilbert, roberta, electra, deberta-v2, modernbert, mpnet",
             next_step="name an encoder in model.name",
+        )
+    if (attention := config._attn_implementation) not in _ATTENTION:  # noqa: SLF001 - likewise
+        raise RecipeError(
+            f"The configuration of 'hf:{name}' asks for the attention '{attention}', which is code of others.",
+            allowed="eager or sdpa, which torch has",
+            next_step=f"remove attn_implementation from {folder / _CONFIG if folder else 'model.options.config'}",
         )
     return config
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from sdcompress.errors import RecipeError, SetupError, UnknownNameError
+from sdcompress.errors import RecipeError, SetupError
+from sdcompress.models.backbones._torchvision import check_call
 
 __all__ = ["torchvision"]
 
@@ -32,16 +32,7 @@ def torchvision(name: str, *, classes: int, image: tuple[int, int, int], pretrai
         RecipeError: if images are grey, or there are no published weights.
         SetupError: if the weights cannot be downloaded.
     """
-    known = models.list_models(module=models)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=8, cutoff=0.0)
-        raise UnknownNameError("models of torchvision (the nearest of them)", name, near)
-    if image[0] != 3:
-        raise RecipeError(
-            f"'torchvision:{name}' takes images of 3 channels, and these have {image[0]}.",
-            allowed="colour images",
-            next_step="choose a timm: backbone, which takes grey images too",
-        )
+    check_call("torchvision", name, models, image, "timm")
     published = getattr(models.get_model_weights(name), "DEFAULT", None)
     network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **_quiet(name), **options)
     if published is not None:

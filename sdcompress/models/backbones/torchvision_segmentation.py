@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torchvision import models
 
-from sdcompress.errors import RecipeError, SetupError, UnknownNameError, requires_extra
+from sdcompress.errors import SetupError
+from sdcompress.models.backbones._torchvision import check_call
 
 __all__ = ["torchvision_segmentation"]
 
@@ -32,17 +34,7 @@ def torchvision_segmentation(
         RecipeError: if the images are grey.
         SetupError: if the weights cannot be downloaded.
     """
-    with requires_extra("vision"):
-        from torchvision import models
-    known = models.list_models(module=models.segmentation)
-    if name not in known:
-        raise UnknownNameError("segmentation networks of torchvision", name, known)
-    if image[0] != 3:
-        raise RecipeError(
-            f"The images have {image[0]} channel(s), and '{name}' of torchvision takes 3.",
-            allowed="colour images",
-            next_step="choose another backbone in model.name, such as timm_fcn:resnet18",
-        )
+    check_call("torchvision_segmentation", name, models.segmentation, image, "timm_fcn")
     weights = {"weights": None, "weights_backbone": "DEFAULT" if pretrained else None}
     try:
         network = models.get_model(name, num_classes=classes, **{**weights, **options})

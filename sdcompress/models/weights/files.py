@@ -27,6 +27,7 @@ _INDEX = ".index.json"
 _MAX_JSON_BYTES = 2**26
 _MAX_DEPTH = 3  # of dictionaries in a file
 _FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle wants to import
+_PICKLED = (b"PK", b"\x80")  # how the archives and the older files of torch.save begin
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,9 @@ def _unpickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        with path.open("rb") as file:
+            if not file.read(2).startswith(_PICKLED):
+                raise ValueError("it is something else, such as a page or a pointer of Git LFS in its place") from error
         named = _FORBIDDEN.search(str(error))
         raise WeightsError(
             f"{path} holds Python objects beside tensors"

@@ -75,7 +75,7 @@ def describe(loaded: LoadedWeights) -> str:
         for prefix, whose in zip(loaded.stripped, ("its names", "the network's names"), strict=True)
         if prefix
     )
-    how = {"order": "by order and shape", "checkpoint": "by name"}.get(loaded.match, "by name")
+    how = "by order and shape" if loaded.match == "order" else "by name"
     return (
         f"{loaded.taken} tensors are taken from {loaded.file}{where} {how}{f', {prefixes}' if prefixes else ''}; "
         f"trained anew: {_listed(modules)}; left over in the file: {_listed(loaded.left)}"

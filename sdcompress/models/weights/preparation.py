@@ -29,12 +29,15 @@ def preparation_beside(source: Path) -> Mapping[str, Any]:
     if isinstance(of_timm, dict):
         return of_timm
     fields = read_json(folder / "preprocessor_config.json")
-    named = {"mean": fields.get("image_mean"), "std": fields.get("image_std"), "crop_pct": _share(fields)}
-    return {
-        **{key: value for key, value in named.items() if value is not None},
-        **({"interpolation": _FILTERS[number]} if (number := fields.get("resample")) in _FILTERS else {}),
-        **({"crop_mode": "squash"} if _squashes(fields) else {}),
+    number = fields.get("resample")
+    named = {
+        "mean": fields.get("image_mean"),
+        "std": fields.get("image_std"),
+        "crop_pct": _share(fields),
+        "interpolation": _FILTERS.get(number) if isinstance(number, int) else None,
+        "crop_mode": "squash" if _squashes(fields) else None,
     }
+    return {key: value for key, value in named.items() if value is not None}
 
 
 def _share(fields: Mapping[str, Any]) -> float | None:

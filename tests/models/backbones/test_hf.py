@@ -144,6 +144,8 @@ def test_configurations_that_are_no_encoder_of_texts_are_refused(tmp_path: Path)
     assert "no encoder of texts" in refused(RecipeError, "t5").problem
     assert "takes no input_ids" in refused(RecipeError, "vit").problem
     refused(UnknownNameError, "x", config={"model_type": "brt"})
+    fetching = saved_config(tmp_path / "fetching", attn_implementation="kernels-community/flash-attn2")
+    assert "which is code of others" in refused(RecipeError, fetching).problem
     assert "cannot read" in refused(RecipeError, "bert", config={"hidden_size": 25, "num_attention_heads": 2}).problem
 
 

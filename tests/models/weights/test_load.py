@@ -126,7 +126,7 @@ class _Code:
         (lambda path: path.write_bytes(pickle.dumps({"a": _Code()})), "would run code"),
         (lambda path: torch.save({"a": torch.zeros(1), "args": _Code()}, path), "would run code"),
         (lambda path: torch.save(torch.nn.Linear(1, 1), path), "would run code"),
-        (lambda path: path.write_bytes(b"no weights"), "is no whole file of weights|would run code"),
+        (lambda path: path.write_bytes(b"version https://git-lfs"), "is no whole file of weights: .*Git LFS"),
         (lambda path: path.write_bytes(b""), "is no whole file of weights"),
         (lambda path: torch.save([torch.zeros(1)], path), "holds no tensors by name"),
     ],
@@ -191,6 +191,8 @@ def test_the_preparation_stands_beside_the_weights(tmp_path: Path) -> None:
     )
     expected = {"mean": [0.5] * 3, "std": [0.2] * 3, "crop_pct": 224 / 256, "interpolation": "bicubic"}
     assert preparation_beside(tmp_path) == expected
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "resample": [3]}))
+    assert preparation_beside(tmp_path) == {"mean": [0.5] * 3}
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": [0.1] * 3, "crop_pct": 0.9}}))
     assert preparation_beside(tmp_path) == {"mean": [0.1] * 3, "crop_pct": 0.9}
     (tmp_path / "config.json").write_text("[]")
