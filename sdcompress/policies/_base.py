@@ -14,9 +14,10 @@ from sdcompress.tasks._signals import Float, Signals
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["SIGNALS_ATOL", "ExitPolicy", "Float", "Gate", "Signals"]
+__all__ = ["SIGNALS_ATOL", "SIGNALS_RTOL", "ExitPolicy", "Float", "Gate", "Signals"]
 
 SIGNALS_ATOL = 1e-5  # two runtimes may differ by this in a probability or in nats: float32, summed in another order
+SIGNALS_RTOL = 1e-6  # and by this share of the largest signal, where one is a sum over many labels or positions
 
 # from the signals of the exits so far to the rows that exit, bool [B]
 Gate = Callable[[Sequence[Signals]], npt.NDArray[np.bool_]]

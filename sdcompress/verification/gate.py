@@ -15,7 +15,6 @@ import numpy as np
 from sdcompress.errors import ParityError
 from sdcompress.modalities import Inputs, Modality
 from sdcompress.onnx_graph.tensor_values import first_not_finite
-from sdcompress.policies._base import SIGNALS_ATOL
 from sdcompress.schema.manifest import ExitSignals, ParityRecord
 from sdcompress.schema.recipe import Export
 from sdcompress.storage import storage_errors
@@ -180,10 +179,11 @@ def check_signals(sessions: SegmentSessions, inputs: Inputs, signals: dict[str, 
         expected = task.signals(tensors[outputs])
         largest = float(np.abs(tensors[names.values] - expected.stacked()).max())
         differing = int(task.flips(tensors[names.decision], expected.decision).sum())
-        if not largest <= SIGNALS_ATOL or differing:
+        allowed = parity.signals_tolerance(expected.stacked())
+        if not largest <= allowed or differing:
             raise ParityError(
                 f"The signals of '{outputs}' in the graph are off by {largest:.2g}, and {differing} of {len(inputs)} "
                 "decisions differ.",
-                allowed=f"a difference of {SIGNALS_ATOL:g}, and no other decision",
+                allowed=f"a difference of {allowed:g}, and no other decision",
                 next_step="try another version of onnxruntime; if that does not help, report it with the graph",
             )

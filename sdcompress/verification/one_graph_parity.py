@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from sdcompress.modalities import Inputs
 from sdcompress.policies import gates, restore
-from sdcompress.policies._base import SIGNALS_ATOL, Signals
+from sdcompress.policies._base import Signals
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.graphs import DECISION, EXIT_INDEX, OUTPUTS
-from sdcompress.verification.parity import SMALL_BATCHES, SMALL_SAMPLES, Finding
+from sdcompress.verification.parity import SMALL_BATCHES, SMALL_SAMPLES, Finding, signals_tolerance
 from sdcompress.verification.sessions import SegmentSessions
 
 __all__ = ["OneGraphParity", "compare_one_graph", "graph_batches", "one_graph_session"]
@@ -108,7 +108,8 @@ class _Tally:
     def _undecided(self, sample: Inputs, exit_: int) -> bool:
         """Whether signals that are a rounding off would change the decision at this exit."""
         signals, gate = self._engine.signals(sample)[: exit_ + 1], self._gates[exit_]
-        steps = product((np.float32(SIGNALS_ATOL), np.float32(-SIGNALS_ATOL)), repeat=len(signals[0].columns))
+        shift = np.float32(max(signals_tolerance(each.stacked()) for each in signals))
+        steps = product((shift, -shift), repeat=len(signals[0].columns))
         return len({bool(gate([_shifted(exit_, shifts) for exit_ in signals])[0]) for shifts in steps}) > 1
 
     def findings(self, batches: Sequence[int]) -> tuple[Finding, ...]:

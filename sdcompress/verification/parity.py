@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from sdcompress.policies._base import SIGNALS_ATOL, SIGNALS_RTOL
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.schema.manifest import ParityRecord
 from sdcompress.schema.recipe import Export
@@ -30,6 +31,7 @@ __all__ = [
     "count_flips",
     "describe_failures",
     "records",
+    "signals_tolerance",
     "weaker",
     "write_findings",
 ]
@@ -101,6 +103,16 @@ def compare_outputs(
 def allowance(reference: np.ndarray, settings: Export) -> float:
     """Return the tolerance of an output: atol + rtol * the largest absolute output of the exit."""
     return settings.atol + settings.rtol * float(np.abs(reference).max())
+
+
+def signals_tolerance(expected: np.ndarray) -> float:
+    """Return the largest difference of signals that roundings explain: relative where they are large sums of nats.
+
+    Args:
+        expected: float32 [B, S].
+    """
+    largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
+    return max(SIGNALS_ATOL, SIGNALS_RTOL * largest)
 
 
 def count_flips(task: Task, runs: Sequence[np.ndarray], reference: np.ndarray, *, allowed: float = -1.0) -> int:

@@ -15,7 +15,7 @@ from sdcompress.certification.groups import group_name, loss_name
 from sdcompress.certification.recompute import verify_certificate
 from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.modalities import Inputs
-from sdcompress.policies._base import SIGNALS_ATOL, Float
+from sdcompress.policies._base import Float
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
@@ -154,11 +154,12 @@ def _check_signals(opened: Artifact, engine: Engine, inputs: Inputs, outputs: Fl
             for column, reference in zip(actual.columns.values(), expected.columns.values(), strict=True)
         )
         differing = int(task.flips(actual.decision, expected.decision).sum())
-        if largest > SIGNALS_ATOL or differing:
+        allowed = parity.signals_tolerance(expected.stacked())
+        if largest > allowed or differing:
             raise ParityError(
                 f"The signals of the exit '{exit_.name}' of '{opened.path}' are not those of its outputs on this "
                 f"machine: off by {largest:.2g}, {differing} decisions differ.",
-                allowed=f"a difference of {SIGNALS_ATOL:g}, and no other decision",
+                allowed=f"a difference of {allowed:g}, and no other decision",
                 next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
             )
 
