@@ -62,8 +62,9 @@ Exported {created} from weights `{weights:.12}`, recipe `{recipe:.12}`, data `{d
 
 _PROGRAM = """## Run it without sdcompress
 
-Save it as `predict.py` in this folder; `python predict.py {argument}` then prints what the network decides of it. It
-needs onnxruntime and what it imports. `inputs_of` is the whole preparation of the inputs.
+Save it as `predict.py` beside this folder: sdcompress refuses an artifact that holds other files. In this folder
+`python ../predict.py {argument}` then prints what the network decides of it. It needs onnxruntime and what it imports.
+`inputs_of` is the whole preparation of the inputs.
 
 ```python{code}```
 
