@@ -12,7 +12,7 @@ from sdcompress.printable import printable
 from sdcompress.reporting.page import DECISIONS, Page
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.report import Report
-from sdcompress.storage import storage_errors, write_text
+from sdcompress.storage import write_bytes, write_text
 
 __all__ = ["check_ready", "files", "write"]
 
@@ -76,9 +76,7 @@ def write(record: Record, folder: str | Path, *, overwrite: bool = False) -> Pat
     in_json, in_markdown, in_html = files(type(record))
     drawn = html(page)
     for picture in page.pictures:
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / picture.file).write_bytes(b64decode(picture.png))
+        write_bytes(folder / picture.file, b64decode(picture.png))
     write_text(folder / in_html, drawn)
     write_text(folder / in_markdown, markdown(page))
     write_text(folder / in_json, record.model_dump_json(indent=1) + "\n")

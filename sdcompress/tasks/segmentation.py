@@ -208,12 +208,11 @@ class Segmentation(Task):
 
     def ensemble(self, outputs: Array) -> Float:
         """Logarithms of the exits' mean probabilities."""
-        total = np.zeros(outputs.shape[1:], np.float32)
-        for each in outputs:
-            total += np.exp(_log_softmax(each))
-        total /= np.float32(len(outputs))
-        with np.errstate(divide="ignore"):
-            return np.log(total, out=total)
+        total = _log_softmax(outputs[0])
+        for each in outputs[1:]:
+            np.logaddexp(total, _log_softmax(each), out=total)
+        total -= np.float32(np.log(len(outputs)))
+        return total
 
     def signals(self, outputs: Float, temperature: float = 1.0) -> Signals:
         """See the class; the logits decide, not the probabilities, which may round to equal ones."""

@@ -145,6 +145,13 @@ def test_the_ensemble_is_of_mean_probabilities() -> None:
     np.testing.assert_allclose(np.exp(WIDE.ensemble(logits)), p, rtol=1e-5)
 
 
+def test_the_ensemble_keeps_probabilities_that_underflow() -> None:
+    logits = np.stack([200 * outputs(seed=seed) for seed in range(3)])
+    expected = torch.from_numpy(logits).double().log_softmax(2).logsumexp(0) - np.log(3)
+    assert expected.min() < -120  # exp of it is no float32
+    np.testing.assert_allclose(WIDE.ensemble(logits), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
