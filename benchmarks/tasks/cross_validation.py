@@ -93,7 +93,7 @@ def split(data: Path, out: Path, folds: int) -> None:
 
 
 def run_fold(folder: Path, name: str, settings: list[str], *, first: bool) -> Fold:
-    """Train, export and run one fold; what is finished is not done again. The first fold is exported to be timed."""
+    """Train, export and run one fold; of the first, truncated networks too. What is finished is not done again."""
     begin = time.process_time()
     settings = [*settings, f"data.dir={folder / 'data'}"]
     trained = sdcompress.train(
