@@ -75,7 +75,7 @@ def export_all_exits(
 
 
 def axis_sizes(modality: Modality) -> dict[str, int]:
-    """Return sizes of the named axes of the inputs for one sample, those at which costs of networks in torch are counted."""
+    """Return sizes of the named axes for one sample: those at which costs in torch are counted too."""
     axes = {axis for tensor in modality.tensors for axis in tensor.shape if isinstance(axis, str)}
     return dict.fromkeys(axes, VARYING_AXIS_SIZE) | {BATCH: 1}
 
