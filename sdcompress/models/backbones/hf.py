@@ -312,7 +312,7 @@ def _check_inputs(name: str, network: nn.Module, inputs: Sequence[graphs.Tensor]
             f"'hf:{name}' cannot be called with the data's inputs {', '.join(names)}: "
             f"{f'it takes no {unknown[0]}' if unknown else 'there are no input_ids'}.",
             allowed=", ".join(tensors) or "the inputs of a text encoder",
-            next_step="choose data of texts, without token_type_ids where the encoder takes none"
+            next_step="choose data of texts; set modality.token_types only where the encoder takes token_type_ids"
             if tensors
             else "name an encoder of texts in model.name",
         )
