@@ -1,8 +1,10 @@
 """Texts become padded token ids, the same by every way; what cannot be used is refused."""
 
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,6 +212,16 @@ def test_the_cards_code_gives_the_same_inputs(folder, settings, monkeypatch):
     assert given.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(given[name], array)
+
+
+def test_the_code_of_the_page_gives_the_same_inputs(text, folder, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "text.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(import numpy as np\nfrom tokenizers.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(code.replace("a fine film", "a good film"), names)
+    for name, array in text.prepare(["a good film"]).arrays.items():
+        np.testing.assert_array_equal(names["inputs"][name], array)
 
 
 def test_preparation_imports_neither_torch_nor_transformers(folder):
