@@ -184,7 +184,10 @@ class Text(Modality):
             raise InputError(
                 problem, allowed=f"{_UNITS[self._pairs]} with more than white space", next_step="leave it out"
             )
-        (encoding,) = self.encode([raw])
+        try:
+            (encoding,) = self.encode([raw])
+        except InputError as error:
+            raise error.__cause__ or error from None  # without the position in a batch
         self._warn_if_cut([encoding])
         example: Tokens = self.blank(1)[0]
         example[0, : len(encoding.ids)] = encoding.ids

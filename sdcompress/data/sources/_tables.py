@@ -158,8 +158,9 @@ def row_classes(
         DataError: if a label cannot be used.
     """
     train, without = tables["train"], gone.get("train", ())
-    labels = [label for at, label in enumerate(train.labels) if at not in without]
-    names = tuple(classes or class_names(labels, f"{place} (training rows)"))
+    kept = [at for at in range(len(train)) if at not in without]
+    labels, rows = [train.labels[at] for at in kept], [train.names[at] for at in kept]
+    names = tuple(classes or class_names(labels, rows, f"{place} (training rows)"))
     return names, {
         split: class_indices(table.labels, names, table.names, gone.get(split, ())) for split, table in tables.items()
     }
