@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sdcompress.policies._base import ExitPolicy, Float, Signals
+from sdcompress.policies._base import AGREEMENT, ExitPolicy, Float, Signals
 
 __all__ = ["Patience"]
 
@@ -19,6 +19,7 @@ class Patience(ExitPolicy):
     few exits r has few values, and no sample can exit at the first ones: hence the least number of exits.
     """
 
+    needs: ClassVar[tuple[str, ...]] = (AGREEMENT,)
     history: ClassVar[bool] = True
     shared: ClassVar[bool] = True
     least_exits: ClassVar[int] = 8
