@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sdcompress.policies._base import ExitPolicy, Float, Signals
+from sdcompress.policies._base import AGREEMENT, ExitPolicy, Float, Signals
 
 __all__ = ["Patience"]
 
@@ -20,6 +20,7 @@ class Patience(ExitPolicy):
     could agree: of two exits no sample would leave early, hence the least number of exits.
     """
 
+    needs: ClassVar[tuple[str, ...]] = (AGREEMENT,)
     history: ClassVar[bool] = True
     shared: ClassVar[bool] = True
     least_exits: ClassVar[int] = 3

@@ -21,6 +21,7 @@ from sdcompress.modalities.image import Image
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Calibrate
 from sdcompress.tasks.classification import Classification
+from sdcompress.tasks.segmentation import Segmentation
 
 STAGE_MS = (1.0, 9.0)
 
@@ -143,6 +144,9 @@ def test_a_policy_that_does_not_exist_or_does_not_fit_is_refused() -> None:
     check_policy(Calibrate(policy="patience"), 3, TASK)
     with pytest.raises(UsageError, match="one threshold for all exits"):
         check_policy(Calibrate(policy="pcee", confidence=0.95, group_by="exit"), 4, TASK)
+
+    with pytest.raises(UsageError, match="'patience' judges by agreement of exits, which this task does not give"):
+        check_policy(Calibrate(policy="patience"), 8, Segmentation(("a", "b")))
 
     class Plain(Classification):
         signal_names = ("entropy",)

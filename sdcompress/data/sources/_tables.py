@@ -127,6 +127,7 @@ def texts_source(
         gone,
         outputs=classes,
         modality=recipe.Modality(name="text", columns=list(columns)),
+        columns=columns,
     )
 
 
@@ -173,6 +174,7 @@ def rows_source(
     *,
     outputs: Sequence[str],
     modality: Modality | recipe.Modality,
+    columns: Sequence[str],
     task: str = "classification",
 ) -> Source:
     """Return a source of rows.
@@ -183,6 +185,7 @@ def rows_source(
         gone: positions of rows to leave out, by split.
         outputs: as those of ``Source``.
         modality: likewise.
+        columns: likewise.
         task: likewise.
     """
     splits = {
@@ -199,5 +202,6 @@ def rows_source(
         train=splits["train"],
         val=splits.get("val"),
         test=splits.get("test"),
+        columns=tuple(columns),
         task=task,
     )
