@@ -72,7 +72,7 @@ def theirs(model: str, steps: int, on_step: Callable[..., None]) -> None:
         "weight": 1.0,
     }
     box = get_training_box(
-        cifar(model, classes=CLASSES, image=(3, 32, 32), pretrained=False),
+        cifar(model, outputs=(CLASSES,), inputs=MODALITY.tensors, pretrained=False),
         {"train": pictures},
         {
             "num_epochs": 1,

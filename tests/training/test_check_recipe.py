@@ -93,11 +93,11 @@ class Net(nn.Module):
     def forward(self, images):
         return self.classify(images.mean((2, 3)))
 
-def stochastic_depth(classes, channels):
-    return Net(classes, channels, StochasticDepth(0.1, "row"))
+def stochastic_depth(outputs, inputs):
+    return Net(outputs[0], inputs[0].shape[1], StochasticDepth(0.1, "row"))
 
-def attention(classes, channels):
-    return Net(classes, channels, nn.MultiheadAttention(4, 2, dropout=0.1))
+def attention(outputs, inputs):
+    return Net(outputs[0], inputs[0].shape[1], nn.MultiheadAttention(4, 2, dropout=0.1))
 """
 
 
@@ -206,11 +206,11 @@ from torch import nn
 
 class Branches(nn.Module):
     # two wide branches side by side, so that it can be cut only at the narrow stem
-    def __init__(self, classes, channels, width=16):
+    def __init__(self, outputs, inputs, width=16):
         super().__init__()
-        self.stem = nn.Conv2d(channels, 4, 3, padding=1)
+        self.stem = nn.Conv2d(inputs[0].shape[1], 4, 3, padding=1)
         self.left, self.right = (nn.Conv2d(4, width, 3, padding=1) for _ in range(2))
-        self.fc = nn.Linear(width, classes)
+        self.fc = nn.Linear(width, outputs[0])
 
     def forward(self, x):
         x = self.stem(x)

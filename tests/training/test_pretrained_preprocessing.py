@@ -23,8 +23,8 @@ HALF = (0.5, 0.5, 0.5)
 NET = """
 from sdcompress.models.backbones.cifar import cifar
 
-def net(classes, channels, pretrained=False, config=None):
-    made = cifar("resnet8", classes=classes, image=(channels, 16, 16), pretrained=False)
+def net(outputs, inputs, pretrained=False, config=None):
+    made = cifar("resnet8", outputs=outputs, inputs=inputs, pretrained=False)
     made.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic", "crop_pct": 0.8}
     made.pretrained_cfg |= config or {}
     return made
