@@ -24,7 +24,7 @@ class ExitCost:
     """Of the network that ends at one exit; heads of other exits are not counted.
 
     Attributes:
-        macs: multiply-accumulates for one sample.
+        macs: multiply-accumulates for one sample, of 16 positions along an axis that varies, such as tokens.
         parameters: trainable numbers that the exit's outputs depend on.
     """
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from sdcompress.errors import RecipeError
 from sdcompress.schema import graphs
 
-__all__ = ["example_inputs", "image_shape", "map_size", "mask_position"]
+__all__ = ["VARYING_AXIS_SIZE", "example_inputs", "image_shape", "map_size", "mask_position"]
 
-_LENGTH = 16  # of a varying axis besides the batch
+VARYING_AXIS_SIZE = 16  # of an axis that varies, besides the batch, in dummy inputs and where MACs are counted
 _MASK = "attention_mask"  # as Hugging Face names it
 
 
@@ -28,7 +28,7 @@ def example_inputs(
     """
     examples = []
     for tensor in tensors:
-        shape = [size if isinstance(size, int) else _LENGTH for size in tensor.shape[1:]]
+        shape = [size if isinstance(size, int) else VARYING_AXIS_SIZE for size in tensor.shape[1:]]
         dtype: torch.dtype = getattr(torch, tensor.dtype)
         examples.append(torch.full((batch, *shape), 0 if dtype.is_floating_point else 1, dtype=dtype, device=device))
     return tuple(examples)

@@ -185,7 +185,8 @@ class Negated(nn.Module):
 
 
 def net(*, outputs, inputs):
-    body = [nn.Conv2d(inputs[0].shape[1], 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    channels = inputs[0].shape[1]
+    body = [nn.Conv2d(channels, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
     return nn.Sequential(Negated(), *body, nn.Flatten(), nn.Linear(8, outputs[0]))
 """
 

@@ -49,7 +49,8 @@ def cifar(
 
     Raises:
         UnknownNameError: if there is no such network.
-        RecipeError: if the input is no image, pretrained is set, dropout is no share, or a wide network's depth is not 6 n + 4.
+        RecipeError: if the input is no image, pretrained is set, dropout is no share, or a wide network's depth is not
+            6 n + 4.
     """
     if pretrained:
         raise RecipeError(
