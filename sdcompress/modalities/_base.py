@@ -162,7 +162,7 @@ class Modality(ABC):
             )
         return self._folder / entry.file
 
-    def with_own_files(self, section: recipe.Modality) -> recipe.Modality:
+    def with_own_files(self, section: recipe.ModalitySection) -> recipe.ModalitySection:
         """Return a recipe's section that names files of this content: its own, or the copies that came along.
 
         A stored recipe names files of the machine that it was trained on.

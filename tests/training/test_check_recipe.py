@@ -121,7 +121,7 @@ def test_dropout_and_stochastic_depth_are_found(
     monkeypatch.syspath_prepend(tmp_path)
     model = recipe.Model(name=name, options=options)
     net = build(model, recipe.Exits(), outputs=(3,), inputs=pictures(3, 32, 32), heads=False)
-    asked = recipe.Recipe(model=model, method=recipe.Method(name="r_drop"))
+    asked = recipe.Recipe(model=model, method=recipe.MethodSection(name="r_drop"))
     if drops:
         check_network(Needs(dropout=True), net, asked)
         return
@@ -143,7 +143,7 @@ def test_a_method_that_needs_classes_is_refused_for_another_task(small: Small, m
         check_recipe(other)
     assert "byot" in caught.value.allowed
     assert "ps_kd" not in caught.value.allowed
-    check_recipe(other.model_copy(update={"method": recipe.Method(name="byot")}))
+    check_recipe(other.model_copy(update={"method": recipe.MethodSection(name="byot")}))
 
 
 def test_a_pyramid_over_tokens_is_refused(small: Small, tmp_path: Path) -> None:
