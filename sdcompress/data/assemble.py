@@ -77,8 +77,8 @@ def assemble(
     source: Source,
     *,
     seed: int,
-    task: recipe.Task | None = None,
-    modality: recipe.Modality | None = None,
+    task: recipe.TaskSection | None = None,
+    modality: recipe.ModalitySection | None = None,
 ) -> Dataset:
     """Split a source as the recipe says; the rules stand at ``sdcompress.data.load``.
 
@@ -88,8 +88,8 @@ def assemble(
         DataError: if the task cannot have the targets, or the modality the examples.
     """
     _check_columns(spec, source)
-    task = _check_task(spec, source, task or recipe.Task())
-    prepared_by = modalities.build(modality or recipe.Modality(), source.modality)
+    task = _check_task(spec, source, task or recipe.TaskSection())
+    prepared_by = modalities.build(modality or recipe.ModalitySection(), source.modality)
     derived = tasks.task_class(task.name).parameters_for(prepared_by.tensors)
     means = tasks.build(task.name, source.outputs, {**derived, **task.parameters})
     source = _prepared(source, prepared_by)
@@ -135,7 +135,7 @@ def _check_columns(spec: recipe.Data, source: Source) -> None:
         )
 
 
-def _check_task(spec: recipe.Data, source: Source, task: recipe.Task) -> recipe.Task:
+def _check_task(spec: recipe.Data, source: Source, task: recipe.TaskSection) -> recipe.TaskSection:
     if task.name != source.task:
         raise RecipeError(
             f"The recipe's task is '{task.name}', and the targets of the data set '{spec.name}' are those of "

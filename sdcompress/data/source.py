@@ -39,7 +39,7 @@ class Source:
     """
 
     outputs: tuple[str, ...]
-    modality: Modality | recipe.Modality
+    modality: Modality | recipe.ModalitySection
     train: Samples
     digest: str
     val: Samples | None = None
@@ -60,7 +60,7 @@ def array_source(
 ) -> Source:
     """Return a source of examples that lie in memory in the form that the network takes.
 
-    Images of another size are brought to it by ``sdcompress.data.images.image_source``.
+    Images of another size are brought to it by ``sdcompress.data.image_arrays.image_source``.
 
     Args:
         outputs: names of what a network's outputs stand for.

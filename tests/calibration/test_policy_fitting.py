@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from signals import TASK, signals_of
 
+from sdcompress.calibration import policy_fitting
 from sdcompress.calibration.calibrate import check_policy
 from sdcompress.calibration.policy_fitting import fit_policy, fit_temperature
-from sdcompress.data.samples import ArraySamples
+from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.evaluation.exit_outcomes import exit_signals_and_losses
+from sdcompress.evaluation.exit_outcomes import exit_outputs, exit_signals_and_losses
 from sdcompress.modalities import Inputs
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
@@ -79,6 +80,19 @@ def test_one_that_only_lowers_the_nll_is_not() -> None:
     )
     fitted, _, _ = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
     assert fitted.temperatures == (1.0, 1.0)
+
+
+def test_temperatures_of_large_outputs_are_fitted_on_fewer_samples_which_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, samples = told([TWO_WAY] * 4 + [THREE_WAY] * 96, [1] * 4 + [0] * 96)
+    monkeypatch.setattr(policy_fitting, "_TEMPERATURE_VALUES", 30)  # of 3 logits each
+    with pytest.warns(UserWarning, match="compared on 10 of 100 samples, because the outputs of each have 3 values"):
+        fitted, _, loss = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
+    tenth = Subset(samples, np.arange(0, 100, 11))
+    outputs = exit_outputs(engine, tenth)  # type: ignore[arg-type]
+    assert fitted.temperatures[0] in {1.0, fit_temperature(engine.task, outputs[0], tenth.targets)}
+    assert loss.shape == (2, 100)
 
 
 @pytest.mark.parametrize("settings", [{"fit_temperature": False}, {"unlabelled": True, "confidence": 0.95}])

@@ -126,7 +126,7 @@ def texts_source(
         targets,
         gone,
         outputs=classes,
-        modality=recipe.Modality(name="text", columns=list(columns)),
+        modality=recipe.ModalitySection(name="text", columns=list(columns)),
         columns=columns,
     )
 
@@ -173,7 +173,7 @@ def rows_source(
     gone: Mapping[str, frozenset[int]],
     *,
     outputs: Sequence[str],
-    modality: Modality | recipe.Modality,
+    modality: Modality | recipe.ModalitySection,
     columns: Sequence[str],
     task: str = "classification",
 ) -> Source:
