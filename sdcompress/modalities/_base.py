@@ -267,6 +267,18 @@ class Modality(ABC):
             next_step="name the folder",
         )
 
+    def raw_from_bytes(self, content: bytes, *, most_bytes: int) -> Any:  # noqa: ARG002 - for those that decode
+        """One raw example of the bytes that a client sent, which never name a file; here the bytes are one.
+
+        Args:
+            content: as in a file, or a text in UTF-8.
+            most_bytes: that the example may take once it is decoded.
+
+        Raises:
+            InputError: if it takes more, or is no raw example of this modality.
+        """
+        return content
+
     def decode(self, raw: Any) -> Any:
         """One raw example as a program that calls the network has it in memory, from which preparation is timed.
 
@@ -313,6 +325,15 @@ class Modality(ABC):
             examples: B of them.
         """
         return np.zeros(len(examples), np.int64)
+
+    def padded(self, inputs: Inputs, length: int) -> Inputs:  # noqa: ARG002 - for those that vary
+        """The inputs padded to a length along the axes that vary, so that batches can be joined; here as they are.
+
+        Args:
+            inputs: at most so long.
+            length: along every named axis beside the batch.
+        """
+        return inputs
 
     def check(self, inputs: Any) -> Inputs:
         """The inputs of a call, C-contiguous.
