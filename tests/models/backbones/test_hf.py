@@ -94,10 +94,17 @@ def test_a_fine_tuned_classifier_is_the_last_exit(tmp_path: Path) -> None:
     assert built(tmp_path, EXITS, pretrained=True, head="tanh_mlp").output_layer == "head.classifier"
 
 
-def test_a_classifier_of_other_classes_starts_anew(tmp_path: Path) -> None:
+def test_a_classifier_of_other_classes_starts_from_random_values_and_a_warning_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     saved(transformers.BertForSequenceClassification(bert(num_labels=5)), tmp_path)
     exits = Exits(modules=("network.bert.encoder.layer.0",), head="linear")
-    assert built(tmp_path, exits, pretrained=True)(*TOKENS).logits[1].shape == (2, 2)
+    capfd.readouterr()  # the progress bar of saving
+    with pytest.warns(UserWarning, match=r"lack classifier.weight, classifier.bias in this size"):
+        net = built(tmp_path, exits, pretrained=True)
+    assert net(*TOKENS).logits[1].shape == (2, 2)
+    assert capfd.readouterr() == ("", "")  # of transformers itself
+    assert transformers.utils.logging.is_progress_bar_enabled()
 
 
 def test_half_precision_weights_are_trained_in_float32(tmp_path: Path) -> None:
