@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from sdcompress.modalities import Inputs
-from sdcompress.schema.manifest import Policy, Tensor
+from sdcompress.schema.manifest import Policy, StageTimes, Tensor
 
 __all__ = ["CostModel", "sample_size"]
 
@@ -34,12 +34,15 @@ class CostModel:
     Args:
         policy: holds the times; without a policy, or without times in it, every time is 0.
         computed: number of allocated rows -> number of computed rows; engines of fixed shapes round up.
+        times: measured elsewhere, in the place of the policy's.
     """
 
-    def __init__(self, policy: Policy | None, computed: Callable[[int], int] = int) -> None:
+    def __init__(
+        self, policy: Policy | None, computed: Callable[[int], int] = int, times: StageTimes | None = None
+    ) -> None:
         self._computed = computed
         self._ms = policy.stage_ms if policy else ()
-        self._times = policy.stage_times if policy else None
+        self._times = times or (policy.stage_times if policy else None)
         rows, sizes = (self._times.rows, self._times.sizes) if self._times else ((), ())
         self._usual_size = sizes[-1] if sizes else None  # at which moving a row was measured
         self._work = [count * size for count, size in zip(rows, sizes or (1.0,) * len(rows), strict=True)]

@@ -126,7 +126,8 @@ def texts_source(
         targets,
         gone,
         outputs=classes,
-        modality=recipe.Modality(name="text", columns=list(columns)),
+        modality=recipe.ModalitySection(name="text", columns=list(columns)),
+        columns=columns,
     )
 
 
@@ -172,7 +173,8 @@ def rows_source(
     gone: Mapping[str, frozenset[int]],
     *,
     outputs: Sequence[str],
-    modality: Modality | recipe.Modality,
+    modality: Modality | recipe.ModalitySection,
+    columns: Sequence[str],
     task: str = "classification",
 ) -> Source:
     """Return a source of rows.
@@ -183,6 +185,7 @@ def rows_source(
         gone: positions of rows to leave out, by split.
         outputs: as those of ``Source``.
         modality: likewise.
+        columns: likewise.
         task: likewise.
     """
     splits = {
@@ -199,5 +202,6 @@ def rows_source(
         train=splits["train"],
         val=splits.get("val"),
         test=splits.get("test"),
+        columns=tuple(columns),
         task=task,
     )

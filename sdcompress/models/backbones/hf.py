@@ -36,7 +36,7 @@ _UNRECORDED = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", 
 def hf(
     name: str,
     *,
-    classes: int,
+    outputs: tuple[int, ...],
     inputs: Sequence[graphs.Tensor],
     pretrained: bool,
     config: Mapping[str, Any] | None = None,
@@ -47,7 +47,7 @@ def hf(
 
     Args:
         name: a folder with config.json, a name of the hub whose files are in its cache, or a family of transformers.
-        classes: K.
+        outputs: (K,).
         inputs: int64 [batch, sequence] each: ``input_ids``, ``attention_mask``, and others that the encoder takes.
         pretrained: load the weights beside config.json; else they are random.
         config: values in the place of those of config.json. With ``model_type`` it is complete, and no file is read
@@ -67,7 +67,7 @@ def hf(
     folder = None if config and "model_type" in config and not pretrained else _folder(name, pretrained=pretrained)
     complete = _config(name, folder, config or {})
     chosen = head or (_NATIVE if _is_classifier(complete) else "tanh_mlp")
-    complete.num_labels = classes
+    complete.num_labels = outputs[0]
     network = _network(name, complete, folder if pretrained else None, native=chosen == _NATIVE)
     _check_inputs(name, network, inputs)
     names, mask = [tensor.name for tensor in inputs], mask_position(inputs)
@@ -76,7 +76,7 @@ def hf(
         return _Native(network, names, options)
     width = complete.hidden_size
     kind = registry.load(HEADS, chosen, extra="train")
-    classifier = kind((1, width), (classes,), width=width, final_shape=(1, width), pool=pool)
+    classifier = kind((1, width), outputs[:1], width=width, final_shape=(1, width), pool=pool)
     return _Pooled(network, classifier, names, mask, options)
 
 

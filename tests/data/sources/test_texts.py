@@ -34,7 +34,7 @@ def write(file: Path, rows, columns=("text", "label")) -> None:
 def loaded(folder: Path, *, name="texts", modality=(), **data):
     settings = {"name": "text", "tokenizer": str(folder.parent / "encoder"), "max_length": 16, **dict(modality)}
     spec = recipe.Data(name=name, dir=str(folder), **data)
-    return load(spec, seed=0, modality=recipe.Modality(**settings))
+    return load(spec, seed=0, modality=recipe.ModalitySection(**settings))
 
 
 def test_tables_by_split(folder: Path) -> None:
@@ -229,6 +229,6 @@ def test_sst2_as_glue_has_it(folder: Path) -> None:
 def test_the_real_sst2(sst2_folder: Path, tmp_path: Path) -> None:
     tokenizer_in(tmp_path)
     spec = recipe.Data(name="sst2", dir=str(sst2_folder))
-    dataset = load(spec, seed=0, modality=recipe.Modality(name="text", tokenizer=str(tmp_path)))
+    dataset = load(spec, seed=0, modality=recipe.ModalitySection(name="text", tokenizer=str(tmp_path)))
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (67349, 872, 1821)
     assert dataset.test.targets.mean() == pytest.approx(909 / 1821)
