@@ -37,9 +37,9 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     from sdcompress.tasks import task_of
 
     inputs = ", ".join(f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}]" for tensor in manifest.inputs)
-    metric = task_of(manifest).metric
+    metric, count = task_of(manifest).metric, len(manifest.outputs)
     kind = ", ".join([manifest.layout, *(each for each in manifest.precisions if each != "fp32")])
-    say(f"{folder}: {kind}, {manifest.task.name}, {len(manifest.outputs)} outputs, input {inputs}")
+    say(f"{folder}: {kind}, {manifest.task.name}, {count} output{'s' * (count > 1)}, input {inputs}")
     say(f"digest {manifest.digest}")
     policy, rows = manifest.policy, []
     calibrated = any("ece" in exit_.metrics for exit_ in manifest.exits)
