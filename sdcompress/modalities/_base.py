@@ -101,6 +101,8 @@ class Modality(ABC):
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)  # of fields, wherever they are from
     suffixes: ClassVar[frozenset[str]] = frozenset()
     """Endings of files, in lower case with the dot, that are raw examples or hold some; none: it has no files."""
+    mask: ClassVar[str | None] = None
+    """Name of the input that says where padding is, see ``Inputs``; None: inputs are never padded."""
     _folder: ClassVar[Path | None] = None  # where its files lie; set for each of them by located
     augmentation: ClassVar[type[AugmentationSettings]] = AugmentationSettings
 
@@ -317,7 +319,7 @@ class Modality(ABC):
                 allowed="one batch size for all inputs",
                 next_step="make them with engine.preprocess",
             )
-        return Inputs(arrays)
+        return Inputs(arrays, self.mask)
 
     def ordered(self, inputs: Inputs) -> tuple[Array, ...]:
         """The arrays in the order of ``tensors``, in which networks take them."""
