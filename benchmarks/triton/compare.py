@@ -29,6 +29,7 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.machine import machine
 from sdcompress.modalities import Inputs
 from sdcompress.options import Options
+from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.package import Package
 
 PORT = 18640
@@ -113,7 +114,7 @@ def compared(client: triton.InferenceServerClient, name: str, path: Path, record
     manifest = artifact.manifest
     result: dict[str, Any] = {
         "model": name,
-        "form": "sequence" if "sequence_batching" in config else config["backend"],
+        "form": form_of(config, manifest),
         "modality": manifest.modality.name,
         "task": manifest.task.name,
         "policy": record.guarantee and manifest.policy.name,
@@ -135,6 +136,12 @@ def compared(client: triton.InferenceServerClient, name: str, path: Path, record
         client.unload_model(model)
     print(json.dumps(result), flush=True)
     return result
+
+
+def form_of(config: dict[str, Any], manifest: Manifest) -> str:
+    if config["backend"] == "python":
+        return "sequence" if "sequence_batching" in config else "bls"
+    return manifest.one_graph.kind if manifest.one_graph else manifest.layout
 
 
 def request(part: Inputs) -> list[triton.InferInput]:
