@@ -92,15 +92,17 @@ def split(data: Path, out: Path, folds: int) -> None:
                 link.symlink_to(file)
 
 
-def run_fold(folder: Path, name: str, settings: list[str], *, checked: bool) -> Fold:
-    """Train, export and run one fold; what is finished is not done again."""
+def run_fold(folder: Path, name: str, settings: list[str], *, first: bool) -> Fold:
+    """Train, export and run one fold; of the first, truncated networks too. What is finished is not done again."""
     begin = time.process_time()
     settings = [*settings, f"data.dir={folder / 'data'}"]
-    trained = sdcompress.train(name, folder / "run", settings=settings, on_start=print, on_epoch=print, checked=checked)
+    trained = sdcompress.train(
+        name, folder / "run", settings=settings, on_start=print, on_epoch=print, checked=not first
+    )
     seconds = time.process_time() - begin
     if not (folder / "cascade").exists():
         exits = trained.network().exit_names
-        singles = [ExportSpec(folder / exit_, "single", exit_) for exit_ in exits]
+        singles = [ExportSpec(folder / exit_, "single", exit_) for exit_ in exits] if first else []
         export_all(trained.path, [ExportSpec(folder / "cascade", "cascade"), *singles], options=Options(threads=1))
     kept = folder / "outputs.npz"
     model = open_trained_model(folder / "cascade", Options(threads=1))
@@ -237,8 +239,7 @@ def main() -> None:
     record = Record(Path(__file__).resolve().parent, chosen.name)
     split(chosen.data, chosen.out, chosen.folds)
     folds = [
-        run_fold(chosen.out / f"fold{fold}", chosen.recipe, chosen.set, checked=fold > 0)
-        for fold in range(chosen.folds)
+        run_fold(chosen.out / f"fold{fold}", chosen.recipe, chosen.set, first=fold == 0) for fold in range(chosen.folds)
     ]
     times = tuple(float(ms) for ms in np.mean([fold.stage_ms for fold in folds], axis=0))
     calibration, thresholds = calibrated(folds, times)

@@ -36,9 +36,9 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     from sdcompress.tasks import task_of
 
     inputs = ", ".join(f"{each.name} {each.dtype} [{', '.join(map(str, each.shape))}]" for each in manifest.inputs)
-    metric = task_of(manifest).metric
+    metric, count = task_of(manifest).metric, len(manifest.outputs)
     kind = ", ".join([manifest.layout, *(each for each in manifest.precisions if each != "fp32")])
-    say(f"{folder}: {kind}, {manifest.task.name}, {len(manifest.outputs)} outputs, inputs {inputs}")
+    say(f"{folder}: {kind}, {manifest.task.name}, {count} output{'s' * (count > 1)}, inputs {inputs}")
     say(f"digest {manifest.digest}")
     policy, rows = manifest.policy, []
     calibrated = any("ece" in exit_.metrics for exit_ in manifest.exits)

@@ -103,6 +103,8 @@ class Modality(ABC):
     """Endings of files, in lower case with the dot, that are raw examples or hold some; none: it has no files."""
     from_weights: ClassVar[tuple[str, ...]] = ()
     """Settings that a training takes over from the weights that it starts from, unless its recipe sets them."""
+    mask: ClassVar[str | None] = None
+    """Name of the input that says where padding is, see ``Inputs``; None: inputs are never padded."""
     _folder: ClassVar[Path | None] = None  # where its files lie; set for each of them by located
     augmentation: ClassVar[type[AugmentationSettings]] = AugmentationSettings
 
@@ -356,7 +358,7 @@ class Modality(ABC):
                 allowed="one batch size for all inputs",
                 next_step="make them with engine.preprocess",
             )
-        return Inputs(arrays)
+        return Inputs(arrays, self.mask)
 
     def ordered(self, inputs: Inputs) -> tuple[Array, ...]:
         """The arrays in the order of ``tensors``, in which networks take them."""

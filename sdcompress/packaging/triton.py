@@ -24,6 +24,8 @@ __all__ = ["Triton"]
 Form = Literal["bls", "sequence", "graph"]
 
 _GRAPH, _PLAN, _PROGRAM = "model.onnx", "model.plan", "model.py"
+# Triton's default of 1 s is too short: a request whose step takes longer is then lost, and its client waits forever
+_SEQUENCE_IDLE_MICROSECONDS = 600_000_000
 # TensorRT computes these in another type before version 10, inputs and outputs of engines too
 _NARROWED = {"int64": "int32", "float64": "float32"}
 
@@ -61,8 +63,8 @@ class Triton(Target):
 
     def execution_target(self, artifact: Artifact) -> ExecutionTarget:
         """Return backend, device and engine plans; see ``Target``."""
-        plans = plans_digest(self._engines(artifact)) if self.backend == "tensorrt" else None
-        return ExecutionTarget(self.backend, self._device, plans)
+        plans = plans_digest(self.engines(artifact)) if self.backend == "tensorrt" else None
+        return ExecutionTarget(self.backend, self.runs_on, plans)
 
     def applies_policy(self, artifact: Artifact) -> bool:
         """Return whether it is a cascade; the layouts single and all give the outputs of their exits."""
@@ -81,11 +83,16 @@ class Triton(Target):
         )
 
     @property
-    def _device(self) -> str:
+    def runs_on(self) -> str:
+        """Return the device."""
         return self.device or ("cuda" if self.backend == "tensorrt" else "cpu")
 
-    def _engines(self, artifact: Artifact) -> Engines:
-        """Return the engines to package."""
+    def engines(self, artifact: Artifact) -> Engines:
+        """Return the engines to package.
+
+        Raises:
+            UsageError: if the artifact has none for this GPU, or several.
+        """
         built = artifact.manifest.engines
         chosen = [engines for engines in built if self.gpu in {None, engines.gpu}]
         if len(chosen) != 1:
@@ -113,7 +120,7 @@ class _Repository:
         self._settings, self._artifact, self._folder = settings, artifact, folder
         self._manifest = artifact.manifest
         self._name = settings.name or _model_name(self._manifest.provenance.recipe.get("name"))
-        self._engines = settings._engines(artifact) if settings.backend == "tensorrt" else None  # noqa: SLF001
+        self._engines = settings.engines(artifact) if settings.backend == "tensorrt" else None
         narrowed = self._engines is not None and int(self._engines.tensorrt.partition(".")[0]) < 10
         self._dtypes: Mapping[str, str] = _NARROWED if narrowed else {}
         self._most = settings.max_batch_size
@@ -175,7 +182,7 @@ class _Repository:
         serving = Serving(
             settings.backend,
             _PLAN if plan else _GRAPH,
-            settings._device,  # noqa: SLF001
+            settings.runs_on,
             instances,
             profiles=tuple(map(str, range(len(self._engines.profiles)))) if self._engines else (),
             parameters={"intra_op_thread_count": str(threads)} if threads and not plan else {},
@@ -203,7 +210,13 @@ class _Repository:
                 "max_candidate_sequences": max(self._settings.max_queue_size, 1024),
                 "max_queue_delay_microseconds": self._settings.max_queue_delay_microseconds,
             }
-            scheduler = {"sequence_batching": {"iterative_sequence": True, "oldest": oldest}}
+            scheduler = {
+                "sequence_batching": {
+                    "max_sequence_idle_microseconds": _SEQUENCE_IDLE_MICROSECONDS,
+                    "iterative_sequence": True,
+                    "oldest": oldest,
+                }
+            }
         serving = Serving("python", _PROGRAM, "cpu", self._settings.instances, parameters=self._description())
         outputs = Tensor(name=OUTPUTS_NAME, dtype="float32", shape=("batch", *self._artifact.task.output_shape))
         self._write_model(
