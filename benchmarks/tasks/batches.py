@@ -112,6 +112,7 @@ def measured(whole: Cascade, early: Cascade, batches: list[Inputs], rounds: int)
         "by_length": {
             "speed_up": _ratio(per_text, "whole_by_length", "early_by_length"),
             "of_the_ideal_throughput": _ratio(per_text, "ideal_by_length", "early_by_length"),
+            "of_the_ideal_throughput_of_padded_batches": _ratio(per_text, "ideal", "early_by_length"),
             "speed_up_by_the_parts": _ratio(per_text, "early", "early_by_length"),
             "speed_up_by_parts_and_exits": _ratio(per_text, "whole", "early_by_length"),
             "other_exits": sum(int((a.exit_index != b.exit_index).sum()) for a, b in zip(together, apart, strict=True)),
