@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sdcompress.options import Options
     from sdcompress.pipeline.run import run
     from sdcompress.runtime.open import open_engine as open  # noqa: A004 - the verb that users expect
+    from sdcompress.serving.serve import serve
     from sdcompress.tensorrt.building.build import build_engines
     from sdcompress.verbs.bench import bench
     from sdcompress.verbs.calibrate import calibrate, plan
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sdcompress.verbs.export import export
     from sdcompress.verbs.inspect import inspect
     from sdcompress.verbs.list_entries import list_entries
+    from sdcompress.verbs.package import package
     from sdcompress.verbs.quantize import quantize
     from sdcompress.verbs.report import report
     from sdcompress.verbs.train import train
@@ -48,11 +50,13 @@ __all__ = [
     "inspect",
     "list_entries",
     "open",
+    "package",
     "plan",
     "predict",
     "quantize",
     "report",
     "run",
+    "serve",
     "sign",
     "train",
     "verify",
@@ -67,6 +71,7 @@ _MODULES = {
     "plan": "verbs.calibrate",
     "predict": "verbs.evaluate",
     "run": "pipeline.run",
+    "serve": "serving.serve",
     "sign": "artifact.signature",
     "verify": "verification.verify",
 }

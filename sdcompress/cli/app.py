@@ -20,10 +20,12 @@ from sdcompress.cli.explain import explain
 from sdcompress.cli.export import export
 from sdcompress.cli.inspect import inspect
 from sdcompress.cli.list import list_
+from sdcompress.cli.package import package
 from sdcompress.cli.predict import predict
 from sdcompress.cli.quantize import quantize
 from sdcompress.cli.report import report
 from sdcompress.cli.run import run
+from sdcompress.cli.serve import serve
 from sdcompress.cli.sign import sign
 from sdcompress.cli.streams import check_arguments, check_working_directory, flush, prepare_streams, storage_error
 from sdcompress.cli.train import train
@@ -48,6 +50,8 @@ VERBS = (
     explain,
     bench,
     report,
+    package,
+    serve,
     list_,
     doctor,
 )

@@ -34,6 +34,8 @@ class Source:
         left_out: positions that ``data.exclude`` names, in the samples of ``train``, ``val`` and ``test``. Their
             examples are never asked for.
         task: of the targets, by its name in 'sdcompress list tasks'.
+        columns: the named columns that the examples were read from, if they come from a table; a recipe whose
+            ``data.columns`` are others is refused.
     """
 
     outputs: tuple[str, ...]
@@ -45,6 +47,7 @@ class Source:
     names: str | None = None
     left_out: Mapping[str, Collection[int]] = field(default_factory=dict)
     task: str = "classification"
+    columns: tuple[str, ...] = ()
 
 
 def array_source(

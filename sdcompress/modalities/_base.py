@@ -103,6 +103,8 @@ class Modality(ABC):
     """Endings of files, in lower case with the dot, that are raw examples or hold some; none: it has no files."""
     from_weights: ClassVar[tuple[str, ...]] = ()
     """Settings that a training takes over from the weights that it starts from, unless its recipe sets them."""
+    mask: ClassVar[str | None] = None
+    """Name of the input that says where padding is, see ``Inputs``; None: inputs are never padded."""
     _folder: ClassVar[Path | None] = None  # where its files lie; set for each of them by located
     augmentation: ClassVar[type[AugmentationSettings]] = AugmentationSettings
 
@@ -267,6 +269,18 @@ class Modality(ABC):
             next_step="name the folder",
         )
 
+    def raw_from_bytes(self, content: bytes, *, most_bytes: int) -> Any:  # noqa: ARG002 - for those that decode
+        """One raw example of the bytes that a client sent, which never name a file; here the bytes are one.
+
+        Args:
+            content: as in a file, or a text in UTF-8.
+            most_bytes: that the example may take once it is decoded.
+
+        Raises:
+            InputError: if it takes more, or is no raw example of this modality.
+        """
+        return content
+
     def decode(self, raw: Any) -> Any:
         """One raw example as a program that calls the network has it in memory, from which preparation is timed.
 
@@ -314,6 +328,15 @@ class Modality(ABC):
         """
         return np.zeros(len(examples), np.int64)
 
+    def padded(self, inputs: Inputs, length: int) -> Inputs:  # noqa: ARG002 - for those that vary
+        """The inputs padded to a length along the axes that vary, so that batches can be joined; here as they are.
+
+        Args:
+            inputs: at most so long.
+            length: along every named axis beside the batch.
+        """
+        return inputs
+
     def check(self, inputs: Any) -> Inputs:
         """The inputs of a call, C-contiguous.
 
@@ -335,7 +358,7 @@ class Modality(ABC):
                 allowed="one batch size for all inputs",
                 next_step="make them with engine.preprocess",
             )
-        return Inputs(arrays)
+        return Inputs(arrays, self.mask)
 
     def ordered(self, inputs: Inputs) -> tuple[Array, ...]:
         """The arrays in the order of ``tensors``, in which networks take them."""

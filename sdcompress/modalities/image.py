@@ -28,6 +28,7 @@ from sdcompress.schema.graphs import Tensor
 __all__ = ["Image"]
 
 _SEED = 0
+_BYTES_PER_PIXEL = 8  # while it is decoded: the file's channels, and those of the network
 _LARGEST_SIDE = 16384  # pixels; what a manifest asks for must fit into memory
 
 
@@ -195,6 +196,18 @@ class Image(Modality):
                 next_step=f"resize the image to {height}x{width} first",
             )
         return sized
+
+    def raw_from_bytes(self, content: bytes, *, most_bytes: int) -> bytes:
+        """The bytes of an image file whose header says that its pixels take no more; see ``Modality``."""
+        with open_picture(content) as opened:
+            pixels = opened.width * opened.height
+        if (most := most_bytes // _BYTES_PER_PIXEL) < pixels:
+            raise InputError(
+                f"The image has {opened.width}x{opened.height} pixels (width x height).",
+                allowed=f"at most {most:,} pixels",
+                next_step="make it smaller first",
+            )
+        return content
 
     def decode(self, raw: Any) -> Pillow.Image:
         """The image at its own size, with the network's channels."""

@@ -22,6 +22,7 @@ from sdcompress.modalities.image import Image
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Calibrate
 from sdcompress.tasks.classification import Classification
+from sdcompress.tasks.segmentation import Segmentation
 
 STAGE_MS = (1.0, 9.0)
 
@@ -151,12 +152,15 @@ def test_batches_of_like_lengths_keep_the_order_of_the_samples() -> None:
 def test_a_policy_that_does_not_exist_or_does_not_fit_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="max_prob"):
         check_policy(Calibrate(policy="max_probe"), 4, TASK)
-    with pytest.raises(UsageError, match="does not work with 4 exits") as caught:
-        check_policy(Calibrate(policy="patience"), 4, TASK)
-    assert "at least 8 exits" in str(caught.value.allowed)
-    check_policy(Calibrate(policy="patience"), 8, TASK)
+    with pytest.raises(UsageError, match="does not work with 2 exits") as caught:
+        check_policy(Calibrate(policy="patience"), 2, TASK)
+    assert "at least 3 exits" in str(caught.value.allowed)
+    check_policy(Calibrate(policy="patience"), 3, TASK)
     with pytest.raises(UsageError, match="one threshold for all exits"):
         check_policy(Calibrate(policy="pcee", confidence=0.95, group_by="exit"), 4, TASK)
+
+    with pytest.raises(UsageError, match="'patience' judges by agreement of exits, which this task does not give"):
+        check_policy(Calibrate(policy="patience"), 8, Segmentation(("a", "b")))
 
     class Plain(Classification):
         signal_names = ("entropy",)

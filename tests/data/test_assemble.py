@@ -213,6 +213,16 @@ def test_what_is_returned_is_ready() -> None:
     assert (found.name, found.outputs, found.modality.tensors[0].shape) == ("mnist", CLASSES, ("batch", 1, 2, 2))
 
 
+def test_columns_that_the_source_does_not_read_are_refused() -> None:
+    with pytest.raises(
+        RecipeError, match=r"data.columns is \[age\], which .* does not follow: its examples have no col"
+    ):
+        assemble(Data(columns=("age",)), with_test(), seed=0)
+    with pytest.raises(RecipeError, match="it reads age, city"):
+        assemble(Data(columns=("age",)), replace(with_test(), columns=("age", "city")), seed=0)
+    assemble(Data(columns=("age",)), replace(with_test(), columns=("age",)), seed=0)
+
+
 def test_the_fingerprint_tells_two_splits_with_the_same_labels_apart() -> None:
     images, _ = arrays(0, 100)
     source = image_source(CLASSES, PREPROCESS, (images, np.repeat([0, 1], 50)), arrays(100, 40))
