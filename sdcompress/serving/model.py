@@ -73,6 +73,7 @@ class ServedModel:
             ArtifactError: if the network cannot compute the modality's own edge cases.
         """
         options = self._options
+        self.reader.warm_up()
         costs = warm_up(self._engine, self._stages, most_rows=options.batch_rows)
         scheduler = Scheduler(costs, most_rows=options.queue_rows, clock=monotonic)
         worker = Worker(self._stages, scheduler, name=f"sdcompress {self.name}", observe=self.metrics.batch)
