@@ -174,9 +174,15 @@ class Scheduler:
         Raises:
             OverloadedError: if the queue is full, or too long for the request's bound.
         """
-        rows, now = self.rows, self._clock()
+        if rows := self.rows:  # an empty queue takes any request
+            self._check_room(job, rows)
+        everything = np.arange(job.rows)
+        self._push(Part(job.due, next(self._numbers), job, 0, job.inputs, everything, everything))
+
+    def _check_room(self, job: Job, rows: int) -> None:
+        now = self._clock()
         backlog = self._backlog(now)
-        if rows and rows + job.rows > self._most_rows:
+        if rows + job.rows > self._most_rows:
             raise OverloadedError(
                 f"The queue is full: {rows} rows wait.",
                 allowed=f"{self._most_rows} rows",
@@ -184,15 +190,13 @@ class Scheduler:
                 retry_after_s=backlog,
             )
         late = backlog + self._costs.to_the_end(0, job.rows, job.size) - _FILLED * (job.bound - now)
-        if rows and late > 0:
+        if late > 0:
             raise OverloadedError(
                 f"The queue is too long for the latency bound: its work takes {1000 * backlog:.0f} ms.",
                 allowed=f"an answer within {1000 * (job.bound - now):.0f} ms",
                 next_step="send it again after the time in Retry-After, or to another server",
                 retry_after_s=late,
             )
-        everything = np.arange(job.rows)
-        self._push(Part(job.due, next(self._numbers), job, 0, job.inputs, everything, everything))
 
     def next_batch(self) -> Batch | None:
         """Return what to run now; None: nothing waits. ``finish`` or ``fail`` has to follow."""
@@ -299,6 +303,8 @@ class Scheduler:
     def _chosen(self, now: float) -> _LaneKey:
         """Return the lane to run; see the top of this file."""
         costs, lanes = self._costs, self._lanes
+        if len(lanes) == 1:
+            return next(iter(lanes))
         rows = {key: min(lane.rows, costs.most_rows(lane.stage, lane.size)) for key, lane in lanes.items()}
         # one batch in between, and one that is more urgent by then
         in_between = 2 * max(costs.seconds(lane.stage, rows[key], lane.size) for key, lane in lanes.items())

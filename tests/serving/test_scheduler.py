@@ -313,7 +313,7 @@ def test_three_times_too_many_requests_cost_neither_throughput_nor_the_bound(ms:
             bench.scheduler.finish(batch, bench.result(batch), bench.costs.seconds(batch.stage, len(batch)))
         took += [end - sent[id(job)][1] for job in bench.scheduler.ended()]
     good = sum(seconds <= bound for seconds in took)
-    assert good / arrivals[-1] >= 0.92 * peak * (1 - 0.08 / 0.4)  # the first answers come after a while
+    assert good / arrivals[-1] >= 0.92 * peak
     assert np.percentile(took, 99) <= bound
 
 
