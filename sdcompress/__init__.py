@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sdcompress.verbs.export import export
     from sdcompress.verbs.inspect import inspect
     from sdcompress.verbs.list_entries import list_entries
+    from sdcompress.verbs.package import package
     from sdcompress.verbs.quantize import quantize
     from sdcompress.verbs.report import report
     from sdcompress.verbs.train import train
@@ -49,6 +50,7 @@ __all__ = [
     "inspect",
     "list_entries",
     "open",
+    "package",
     "plan",
     "predict",
     "quantize",

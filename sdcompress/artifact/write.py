@@ -10,7 +10,7 @@ import shlex
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -31,12 +31,20 @@ _ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 @contextmanager
-def staged(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+def staged(
+    out: Path | str,
+    *,
+    overwrite: bool = False,
+    kind: str = "artifact",
+    listed: Callable[[Path], set[str]] | None = None,
+) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``out`` when the block ends, and is removed if it fails.
 
     Args:
         out: the folder to write; parents are created.
-        overwrite: replace an existing artifact. A folder with other files is never replaced.
+        overwrite: replace an existing folder of this kind. A folder with other files is never replaced.
+        kind: what is written, for messages.
+        listed: returns the names of the files that an existing folder of this kind may hold; default: an artifact's.
 
     Yields:
         The temporary folder.
@@ -48,16 +56,16 @@ def staged(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
     out = Path(out).resolve()  # replace the target of a link, not the link
     check_outside(out)
     clear_leftovers(out)
-    replace = not _is_free(out, overwrite=overwrite)
+    replace = not _is_free(out, kind, listed or _listed_in_manifest, overwrite=overwrite)
     if replace:
-        _check_writable(out)
+        _check_writable(out, kind)
     try:
         with staged_folder(out, replace=replace) as folder:
             yield folder
     except OSError as error:
         if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or error.filename2 != str(out):
             raise
-        raise _exists(out) from error  # another process wrote it in the meantime
+        raise _exists(out, kind) from error  # another process wrote it in the meantime
 
 
 def entry(folder: Path, name: str) -> FileEntry:
@@ -132,41 +140,45 @@ def _draft(fields: Mapping[str, Any]) -> Manifest:
     return Manifest(**fields, card=FileEntry(file=_CARD, sha256=_UNKNOWN, bytes=0), digest=_UNKNOWN)
 
 
-def _is_free(out: Path, *, overwrite: bool) -> bool:
-    """Return True if ``out`` is free, False if it is an artifact that may be replaced; raise otherwise."""
+def _is_free(out: Path, kind: str, listed: Callable[[Path], set[str]], *, overwrite: bool) -> bool:
+    """Return True if ``out`` is free, False if it is a folder that may be replaced; raise otherwise."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return True
     if not out.is_dir():
         raise OutputExistsError(f"'{out}' is a file.", allowed="a folder", next_step="choose another --out")
-    if unlisted := _unlisted_file(out):
+    if unlisted := _unlisted_file(out, listed):
         raise OutputExistsError(
-            f"'{out}' holds '{unlisted}', which no artifact lists.",
-            allowed="a new or empty folder, or an artifact together with --overwrite",
+            f"'{out}' holds '{unlisted}', which no {kind} lists.",
+            allowed=f"a new or empty folder, or {_a(kind)} together with --overwrite",
             next_step="choose another --out",
         )
     if not overwrite:
-        raise _exists(out)
+        raise _exists(out, kind)
     return False
 
 
-def _check_writable(folder: Path) -> None:
-    """Refuse a read-only artifact, for root too: its files could not be removed after the swap."""
+def _check_writable(folder: Path, kind: str) -> None:
+    """Refuse a read-only folder, for root too: its files could not be removed after the swap."""
     for directory in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         if not directory.stat().st_mode & _ANY_WRITE or not os.access(directory, os.W_OK | os.X_OK):
             raise StorageError(
-                f"The artifact in '{folder}' is read-only; it was not replaced.",
-                allowed="an artifact whose folder this user may write",
+                f"The {kind} in '{folder}' is read-only; it was not replaced.",
+                allowed=f"{_a(kind)} whose folder this user may write",
                 next_step=f"chmod -R u+w {shlex.quote(str(folder))}, or choose another --out",
             )
 
 
-def _unlisted_file(folder: Path) -> str | None:
-    """Return the name of a file that the manifest does not list, or None. Such a folder is never replaced."""
+def _unlisted_file(folder: Path, listed: Callable[[Path], set[str]]) -> str | None:
+    """Return the name of a file that is not listed, or None. Such a folder is never replaced."""
+    names = listed(folder)
+    return next((name for name in sorted(name for name, _mode in walk(folder)) if name not in names), None)
+
+
+def _listed_in_manifest(folder: Path) -> set[str]:
     try:
-        listed = {MANIFEST, SIGNATURE, *_listed_files(manifest_fields(folder))}
+        return {MANIFEST, SIGNATURE, *_listed_files(manifest_fields(folder))}
     except (ArtifactError, OSError):
-        listed = set()
-    return next((name for name in sorted(name for name, _mode in walk(folder)) if name not in listed), None)
+        return set()
 
 
 def _listed_files(fields: Any) -> Iterator[str]:
@@ -180,7 +192,9 @@ def _listed_files(fields: Any) -> Iterator[str]:
             yield from _listed_files(value)
 
 
-def _exists(out: Path) -> OutputExistsError:
-    return OutputExistsError(
-        f"'{out}' already holds an artifact.", next_step="add --overwrite, or choose another --out"
-    )
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _exists(out: Path, kind: str) -> OutputExistsError:
+    return OutputExistsError(f"'{out}' already holds {_a(kind)}.", next_step="add --overwrite, or choose another --out")

@@ -20,6 +20,7 @@ from sdcompress.cli.explain import explain
 from sdcompress.cli.export import export
 from sdcompress.cli.inspect import inspect
 from sdcompress.cli.list import list_
+from sdcompress.cli.package import package
 from sdcompress.cli.predict import predict
 from sdcompress.cli.quantize import quantize
 from sdcompress.cli.report import report
@@ -49,6 +50,7 @@ VERBS = (
     explain,
     bench,
     report,
+    package,
     serve,
     list_,
     doctor,

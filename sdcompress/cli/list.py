@@ -12,14 +12,24 @@ from sdcompress.cli.options import Json
 __all__ = ["list_"]
 
 Kind = Literal[
-    "methods", "models", "heads", "data", "tasks", "modalities", "policies", "precisions", "backends", "recipes"
+    "methods",
+    "models",
+    "heads",
+    "data",
+    "tasks",
+    "modalities",
+    "policies",
+    "precisions",
+    "backends",
+    "targets",
+    "recipes",
 ]
 
 
 def list_(
     kind: Annotated[Kind | None, typer.Argument(help="what to list; default: everything")] = None, json: Json = False
 ) -> None:
-    """List methods, models, heads, data sets, tasks, modalities, policies, precisions, backends and shipped recipes.
+    """List methods, models, heads, data sets, tasks, modalities, policies, precisions, backends, targets and recipes.
 
     Example: sdcompress list methods
     """

@@ -101,6 +101,10 @@ class Modality(ABC):
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)  # of fields, wherever they are from
     suffixes: ClassVar[frozenset[str]] = frozenset()
     """Endings of files, in lower case with the dot, that are raw examples or hold some; none: it has no files."""
+    from_weights: ClassVar[tuple[str, ...]] = ()
+    """Settings that a training takes over from the weights that it starts from, unless its recipe sets them."""
+    mask: ClassVar[str | None] = None
+    """Name of the input that says where padding is, see ``Inputs``; None: inputs are never padded."""
     _folder: ClassVar[Path | None] = None  # where its files lie; set for each of them by located
     augmentation: ClassVar[type[AugmentationSettings]] = AugmentationSettings
 
@@ -132,6 +136,22 @@ class Modality(ABC):
         """
         return self.build({**self.parameters, **parameters}) if parameters else self
 
+    def settings_of_weights(self, config: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - for those that have some
+        """Return those of ``from_weights`` that a record of published weights names.
+
+        Args:
+            config: ``pretrained_cfg`` of a network, in the words of timm.
+        """
+        return {}
+
+    def own_settings(self, like: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - likewise
+        """Return the values in use of those of ``from_weights`` that can be replaced by other weights' values.
+
+        Args:
+            like: values of the weights by name; one that prepares examples as this modality does is returned as it is.
+        """
+        return {}
+
     @property
     def parameters(self) -> dict[str, Any]:
         """Its fields, as manifests write them."""
@@ -162,7 +182,7 @@ class Modality(ABC):
             )
         return self._folder / entry.file
 
-    def with_own_files(self, section: recipe.Modality) -> recipe.Modality:
+    def with_own_files(self, section: recipe.ModalitySection) -> recipe.ModalitySection:
         """Return a recipe's section that names files of this content: its own, or the copies that came along.
 
         A stored recipe names files of the machine that it was trained on.
@@ -338,7 +358,7 @@ class Modality(ABC):
                 allowed="one batch size for all inputs",
                 next_step="make them with engine.preprocess",
             )
-        return Inputs(arrays)
+        return Inputs(arrays, self.mask)
 
     def ordered(self, inputs: Inputs) -> tuple[Array, ...]:
         """The arrays in the order of ``tensors``, in which networks take them."""

@@ -17,6 +17,7 @@ from sdcompress.modalities._base import Augment, AugmentationSettings, Modality
 from sdcompress.modalities._image_card import card_code, card_text
 from sdcompress.modalities._image_files import check_picture, open_picture
 from sdcompress.modalities._image_preprocess import geometry, normalise
+from sdcompress.modalities._image_pretrained import own_settings, settings_of_weights
 from sdcompress.modalities._image_settings import ImageAugmentation, ImageSettings
 from sdcompress.modalities._inputs import Inputs
 from sdcompress.modalities._preprocess_settings import Preprocess, sized_geometry
@@ -45,6 +46,7 @@ class Image(Modality):
 
     INPUT: ClassVar[str] = "input"
     augmentation: ClassVar[type[AugmentationSettings]] = ImageAugmentation
+    from_weights = ("mean", "std", "interpolation", "crop")
     suffixes = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
     @classmethod
@@ -95,6 +97,14 @@ class Image(Modality):
             share = own.share if settings.crop is None else None if settings.crop == "none" else settings.crop
             changed |= sized_geometry(settings.image_size or min(self.shape[1:]), share)
         return Image.of(own.model_copy(update=changed), self.shape[1:])
+
+    def settings_of_weights(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """See ``Modality``."""
+        return settings_of_weights(config)
+
+    def own_settings(self, like: Mapping[str, Any]) -> dict[str, Any]:
+        """See ``Modality``; a crop only where the data set crops, colours where there are as many channels."""
+        return own_settings(self.preprocess, like)
 
     @property
     def fingerprint_text(self) -> str:

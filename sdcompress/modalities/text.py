@@ -78,6 +78,7 @@ class Text(Modality):
     columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] = ("text",)
 
     suffixes = SUFFIXES
+    mask = _MASK
 
     @classmethod
     def of(
@@ -185,7 +186,10 @@ class Text(Modality):
             raise InputError(
                 problem, allowed=f"{_UNITS[self._pairs]} with more than white space", next_step="leave it out"
             )
-        (encoding,) = self.encode([raw])
+        try:
+            (encoding,) = self.encode([raw])
+        except InputError as error:
+            raise error.__cause__ or error from None  # without the position in a batch
         self._warn_if_cut([encoding])
         example: Tokens = self.blank(1)[0]
         example[0, : len(encoding.ids)] = encoding.ids
@@ -420,5 +424,5 @@ class Text(Modality):
     def _inputs(self, arrays: Sequence[npt.NDArray[Any]]) -> Inputs:
         return Inputs(
             {name: np.ascontiguousarray(array, np.int64) for name, array in zip(self._names, arrays, strict=True)},
-            mask=_MASK,
+            self.mask,
         )

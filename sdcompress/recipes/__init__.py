@@ -16,7 +16,7 @@ from sdcompress.recipes._yaml import MAX_BYTES, dump_yaml, load_yaml
 from sdcompress.schema.base import Frozen, explain
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["Section", "Setting", "describe", "dump", "names", "override", "read"]
+__all__ = ["Section", "Setting", "describe", "dump", "names", "override", "parse", "read"]
 
 Section = TypeVar("Section", bound=Frozen)
 
@@ -74,6 +74,20 @@ def override(section: Section, given: Section | Mapping[str, Any] | None) -> Sec
         raise explain(error, Recipe, f"the settings of '{name}'", RecipeError) from error
     checked: Section = getattr(whole, name)
     return checked
+
+
+def parse(settings: Iterable[Setting]) -> dict[str, Any]:
+    """Return the tree that ``key=value`` settings make, for verbs whose settings are no section of a recipe.
+
+    Args:
+        settings: with values in YAML.
+
+    Raises:
+        RecipeError: if a setting is malformed, or two set one key to different values.
+    """
+    tree: dict[str, Any] = {}
+    apply(tree, settings)
+    return tree
 
 
 def dump(recipe: Recipe) -> str:

@@ -52,7 +52,8 @@ class CascadeEngine:
     every exit, so that an early exit changes the prediction but saves nothing.
 
     Calls from several threads are safe if the executor's forward passes are: everything else that changes during a
-    call belongs to that call. A batch above the executor's largest is run in parts.
+    call belongs to that call. A batch above the executor's largest is run in parts. So is a padded batch, where the
+    measured times say that parts of like lengths take less time.
 
     Args:
         manifest: of an artifact that was opened, so checked.
@@ -148,7 +149,18 @@ class CascadeEngine:
         inputs = self._executor.checked(inputs)
         if len(inputs) == 0 or (not self._gates and due is None):
             return self._prediction(self._forced(inputs, len(self._ends) - 1))
-        return self._prediction(_joined([self._predicted(part, due) for part in self._parts(inputs)]))
+        parts = self.rows_by_length(inputs) if due is None else []
+        if len(parts) < 2:
+            return self._prediction(self._routed(inputs, due))
+        routed = _joined([self._routed(inputs[rows], due) for rows in parts])
+        back = np.argsort(np.concatenate(parts))
+        return self._prediction(RoutedOutputs(routed.outputs[back], routed.exit_index[back]))
+
+    def rows_by_length(self, inputs: Inputs) -> list[npt.NDArray[np.int64]]:
+        """Return the rows that a call without a deadline runs together, int64; see ``CostModel.parts``."""
+        if len(inputs) == 1 or not self._varies:
+            return [np.arange(len(inputs))]
+        return self._cost_model.parts(inputs.lengths)
 
     def stepwise(self) -> Stepwise:
         """Return the stages one by one, for a scheduler that lets rows of several calls share them.
@@ -167,6 +179,9 @@ class CascadeEngine:
     def move_ms(self, exit_index: int) -> float | None:
         """Return the ms that compaction takes for one row after an exit; None: as long as numpy takes."""
         return self._executor.move_ms(exit_index)
+
+    def _routed(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
+        return _joined([self._predicted(part, due) for part in self._parts(inputs)])
 
     def _predicted(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
         batch, last = ActiveRows(len(inputs)), len(self._ends) - 1

@@ -17,6 +17,7 @@ ROOMS = {
     "policies": "sdcompress.policies",
     "precisions": "sdcompress.quantizing.precisions",
     "backends": "sdcompress.runtime.backends",
+    "targets": "sdcompress.packaging",
 }
 
 
@@ -24,7 +25,8 @@ def list_entries(kind: str | None = None) -> dict[str, dict[str, str]]:
     """Return the entries of each kind: name -> a line that describes it.
 
     Args:
-        kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends or recipes; default: all.
+        kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends, targets (of packages) or
+            recipes; default: all.
 
     Raises:
         UnknownNameError: if there is no such kind.
@@ -39,7 +41,15 @@ def _entries(kind: str) -> dict[str, str]:
     if kind == "recipes":
         return {name: recipes.describe(name) for name in recipes.names()}
     found = {name: registry.describe(ROOMS[kind], name) for name in registry.names(ROOMS[kind])}
-    return {name: f"{text} {_parameters(name)}" for name, text in found.items()} if kind == "modalities" else found
+    further = {"modalities": _parameters, "targets": _settings}.get(kind)
+    return {name: f"{text} {further(name)}" for name, text in found.items()} if further else found
+
+
+def _settings(target: str) -> str:
+    """Say what ``--set`` of 'package' may set."""
+    fields = registry.load(ROOMS["targets"], target, extra="all").model_fields
+    required = [f"{name} (required)" if field.is_required() else name for name, field in fields.items()]
+    return f"[--set: {', '.join(required)}]"
 
 
 def _parameters(modality: str) -> str:
@@ -47,5 +57,5 @@ def _parameters(modality: str) -> str:
     kind = registry.load(ROOMS["modalities"], modality, extra="all")
     return (
         f"[modality: {', '.join(kind.setting_names())}; train.augment: "
-        f"{', '.join(('mixup', *kind.augmentation.model_fields))}]"
+        f"{', '.join(('mixup (of floats)', *kind.augmentation.model_fields))}]"
     )
