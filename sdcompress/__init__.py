@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sdcompress.options import Options
     from sdcompress.pipeline.run import run
     from sdcompress.runtime.open import open_engine as open  # noqa: A004 - the verb that users expect
+    from sdcompress.serving.serve import serve
     from sdcompress.tensorrt.building.build import build_engines
     from sdcompress.verbs.bench import bench
     from sdcompress.verbs.calibrate import calibrate, plan
@@ -55,6 +56,7 @@ __all__ = [
     "quantize",
     "report",
     "run",
+    "serve",
     "sign",
     "train",
     "verify",
@@ -69,6 +71,7 @@ _MODULES = {
     "plan": "verbs.calibrate",
     "predict": "verbs.evaluate",
     "run": "pipeline.run",
+    "serve": "serving.serve",
     "sign": "artifact.signature",
     "verify": "verification.verify",
 }

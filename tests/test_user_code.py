@@ -32,11 +32,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_what_is_installed_cannot_be_named(folder: Path, name: str) -> None:
     with pytest.raises(UsageError, match="an installed package"):
-        registry.call_user_function(name, classes=2)
+        registry.call_user_function(name, width=2)
 
 
 def test_a_module_of_this_folder_is_found_last_and_called(folder: Path) -> None:
-    assert registry.call_user_function("my_nets:make", classes=2) == {"classes": 2}
+    assert registry.call_user_function("my_nets:make", width=2) == {"width": 2}
     assert sys.path[-1] == str(folder)
 
 

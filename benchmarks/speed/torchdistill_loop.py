@@ -23,7 +23,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import RandomSampler
 from torchdistill.core.training import get_training_box
 from torchvision import transforms
-from training import BATCH, CLASSES, PREPROCESS, data
+from training import BATCH, CLASSES, MODALITY, data
 from turns import loops_in_turn, steps_of
 
 from sdcompress import recipes
@@ -46,7 +46,7 @@ class Pictures(TorchDataset[Any]):
                 transforms.RandomCrop(32, padding=CROP, padding_mode="reflect"),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
-                transforms.Normalize(PREPROCESS.mean, PREPROCESS.std),
+                transforms.Normalize(MODALITY.preprocess.mean, MODALITY.preprocess.std),
             ]
         )
 
@@ -72,7 +72,7 @@ def theirs(model: str, steps: int, on_step: Callable[..., None]) -> None:
         "weight": 1.0,
     }
     box = get_training_box(
-        cifar(model, classes=CLASSES, image=(3, 32, 32), pretrained=False),
+        cifar(model, outputs=(CLASSES,), inputs=MODALITY.tensors, pretrained=False),
         {"train": pictures},
         {
             "num_epochs": 1,

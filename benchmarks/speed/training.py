@@ -80,7 +80,7 @@ def trainer(model: str, method: str, dataset: Dataset, out: Path, fabric: Fabric
 
 def plain(model: str, ours: Trainer) -> nn.Module:
     """The backbone as nobody wrapped it."""
-    net = cifar(model, classes=CLASSES, image=(3, 32, 32), pretrained=False)
+    net = cifar(model, outputs=(CLASSES,), inputs=MODALITY.tensors, pretrained=False)
     net.load_state_dict(ours.net.backbone.state_dict())
     return net
 

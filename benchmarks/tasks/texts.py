@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    section = recipe.Modality(name="text", tokenizer=given.tokenizer)
+    section = recipe.ModalitySection(name="text", tokenizer=given.tokenizer)
     dataset = load(recipe.Data(name="sst2", dir=given.data), seed=0, modality=section)
     lengths = {split: example_lengths(getattr(dataset, split), dataset.modality) for split in ("train", "test")}
     train, test = lengths["train"], lengths["test"]

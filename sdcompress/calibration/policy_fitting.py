@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,8 @@ def fit_policy(
 
     Args:
         engine: runs the artifact's graphs.
-        samples: tuning samples. Without targets (``settings.unlabelled``) the temperatures are 1.
+        samples: tuning samples. Without targets (``settings.unlabelled``) the temperatures are 1. They are fitted on
+            4,096 samples at most, and on fewer where outputs are large, such as masks; a warning says so.
         settings: of the calibration.
         stage_ms: [E], from one exit to the next.
         progress: called with (samples done, all samples).
@@ -73,15 +75,33 @@ def fit_policy(
     kind, task = policy_class(settings.policy), engine.task
     temperatures = (1.0,) * len(engine.exit_names)
     if settings.fit_temperature and task.scaled_by_temperature and not settings.unlabelled:
-        # evenly spread, because data is often sorted by stratum
-        count = min(len(samples), _TEMPERATURE_SAMPLES, max(1, _TEMPERATURE_VALUES // math.prod(task.output_shape)))
-        subset = Subset(samples, np.linspace(0, len(samples) - 1, count).astype(np.int64))
+        subset = _for_temperatures(samples, math.prod(task.output_shape))
         outputs = exit_outputs(engine, subset)
         temperatures = _temperatures(kind, outputs, subset.targets, stage_ms, settings.max_drop, task=task)
     signals, loss = exit_signals_and_losses(
         engine, samples, temperatures, unlabelled=settings.unlabelled, progress=progress
     )
     return FittedPolicy(temperatures, kind.fit(signals, loss)), signals, loss
+
+
+def _for_temperatures(samples: Samples, values: int) -> Subset:
+    """Return the samples that temperatures are fitted on, as many as memory allows; a warning says where few are left.
+
+    Args:
+        samples: tuning samples.
+        values: of the outputs of one sample at one exit.
+    """
+    wanted = min(len(samples), _TEMPERATURE_SAMPLES)
+    count = min(wanted, max(1, _TEMPERATURE_VALUES // values))
+    if count < wanted:
+        warnings.warn(
+            f"Temperatures are fitted and compared on {count} of {len(samples)} samples, because the outputs of each "
+            f"have {values:,} values. Thresholds are chosen on all; calibrate.fit_temperature=false leaves "
+            "temperatures at 1.",
+            stacklevel=2,
+        )
+    # evenly spread, because data is often sorted by stratum
+    return Subset(samples, np.linspace(0, len(samples) - 1, count).astype(np.int64))
 
 
 def _temperatures(

@@ -25,6 +25,7 @@ from sdcompress.cli.predict import predict
 from sdcompress.cli.quantize import quantize
 from sdcompress.cli.report import report
 from sdcompress.cli.run import run
+from sdcompress.cli.serve import serve
 from sdcompress.cli.sign import sign
 from sdcompress.cli.streams import check_arguments, check_working_directory, flush, prepare_streams, storage_error
 from sdcompress.cli.train import train
@@ -50,6 +51,7 @@ VERBS = (
     bench,
     report,
     package,
+    serve,
     list_,
     doctor,
 )

@@ -182,7 +182,7 @@ def _show_validation(comparison: Validation) -> None:
             each.name,
             f"{each.metric_before:.2%}",
             f"{each.metric_after:.2%}",
-            f"{each.decision_changes}",
+            each.changes_text,
             f"{each.max_abs_diff:.2g}",
         ]
         for each in comparison.exits
@@ -192,7 +192,7 @@ def _show_validation(comparison: Validation) -> None:
     if policy := comparison.policy:
         say(
             f"by the policy: {policy.metric_before:.2%} by the graphs, {policy.metric_after:.2%} by the engines; "
-            f"{policy.exit_changes} samples take another exit, {policy.decision_changes} get another decision"
+            f"{policy.exit_changes} samples take another exit; other decisions: {policy.changes_text}"
         )
 
 

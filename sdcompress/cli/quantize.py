@@ -78,7 +78,7 @@ def _show(result: Quantized) -> None:
             change.name,
             f"{change.metric_before:.2%}",
             f"{change.metric_after:.2%}",
-            f"{change.decision_changes} ({change.decision_changes / result.samples:.2%})",
+            change.changes_text,
             f"{change.max_abs_diff:.3g}",
         ]
         for change in result.exits

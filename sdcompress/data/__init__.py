@@ -21,8 +21,8 @@ def load(
     spec: recipe.Data,
     *,
     seed: int,
-    task: recipe.Task | None = None,
-    modality: recipe.Modality | None = None,
+    task: recipe.TaskSection | None = None,
+    modality: recipe.ModalitySection | None = None,
     fingerprint: str | None = None,
     stored_in: Path | None = None,
     trust_modules: bool = False,
@@ -77,14 +77,14 @@ class DatasetCache:
         spec: recipe.Data,
         *,
         seed: int,
-        task: recipe.Task | None = None,
-        modality: recipe.Modality | None = None,
+        task: recipe.TaskSection | None = None,
+        modality: recipe.ModalitySection | None = None,
         fingerprint: str | None = None,
         stored_in: Path | None = None,
         trust_modules: bool = False,
     ) -> Dataset:
         """Load a data set; arguments and errors are those of ``load``."""
-        means, prepared = task or recipe.Task(), modality or recipe.Modality()
+        means, prepared = task or recipe.TaskSection(), modality or recipe.ModalitySection()
         content = spec.model_dump_json(exclude={"download"})
         key = (seed, content, means.model_dump_json(), prepared.model_dump_json())
         if key not in self._loaded:

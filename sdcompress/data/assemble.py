@@ -77,18 +77,19 @@ def assemble(
     source: Source,
     *,
     seed: int,
-    task: recipe.Task | None = None,
-    modality: recipe.Modality | None = None,
+    task: recipe.TaskSection | None = None,
+    modality: recipe.ModalitySection | None = None,
 ) -> Dataset:
     """Split a source as the recipe says; the rules stand at ``sdcompress.data.load``.
 
     Raises:
-        RecipeError: if the recipe's task is not that of the targets, its modality not that of the examples, or nothing
-            is left to train on.
+        RecipeError: if the recipe's task is not that of the targets, its modality not that of the examples, its
+            columns are not those of the source, or nothing is left to train on.
         DataError: if the task cannot have the targets, or the modality the examples.
     """
-    task = _check_task(spec, source, task or recipe.Task())
-    prepared_by = modalities.build(modality or recipe.Modality(), source.modality)
+    _check_columns(spec, source)
+    task = _check_task(spec, source, task or recipe.TaskSection())
+    prepared_by = modalities.build(modality or recipe.ModalitySection(), source.modality)
     derived = tasks.task_class(task.name).parameters_for(prepared_by.tensors)
     means = tasks.build(task.name, source.outputs, {**derived, **task.parameters})
     source = _prepared(source, prepared_by)
@@ -124,7 +125,17 @@ def assemble(
     )
 
 
-def _check_task(spec: recipe.Data, source: Source, task: recipe.Task) -> recipe.Task:
+def _check_columns(spec: recipe.Data, source: Source) -> None:
+    if spec.columns and spec.columns != source.columns:
+        raise RecipeError(
+            f"data.columns is [{', '.join(spec.columns)}], which the data set '{spec.name}' does not follow: "
+            + (f"it reads {', '.join(source.columns)}." if source.columns else "its examples have no columns."),
+            allowed="data.columns for data sets of your own texts or tables, such as texts, table and table_numbers",
+            next_step="leave data.columns out",
+        )
+
+
+def _check_task(spec: recipe.Data, source: Source, task: recipe.TaskSection) -> recipe.TaskSection:
     if task.name != source.task:
         raise RecipeError(
             f"The recipe's task is '{task.name}', and the targets of the data set '{spec.name}' are those of "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,20 +49,22 @@ class RawRows:
         """
         kept = [position for position in range(len(self)) if position not in self._left_out]
         for position in kept:
-            self._check(modality, position)
+            self._check(modality.check_raw, position)
         raw = list(self.raw)
         for position in self._left_out:
             raw[position] = raw[kept[0]] if kept else None  # nobody asks for it
         try:
             return PreparedRows(self, modality.examples(raw) if kept else None)
         except InputError as error:
+            for position in kept:  # one at a time, to name the row
+                self._check(modality.example, position)
             raise DataError(
                 f"The rows cannot be used: {error.problem}", allowed=error.allowed, next_step=error.next_step
             ) from error
 
-    def _check(self, modality: Modality, position: int) -> None:
+    def _check(self, use: Callable[[Any], object], position: int) -> None:
         try:
-            modality.check_raw(self.raw[position])
+            use(self.raw[position])
         except InputError as error:
             name = self.names[position]
             raise DataError(
@@ -102,39 +105,47 @@ class PreparedRows:
         return [self._rows.raw[int(index)] for index in indices]
 
 
-def class_names(labels: Sequence[Any], place: str) -> tuple[str, ...]:
+def class_names(labels: Sequence[Any], names: Sequence[str], place: str) -> tuple[str, ...]:
     """Return the names of classes that the labels of a training split stand for.
 
     Whole numbers are the positions of K classes, which are called by them; anything else is a name, and the classes are
-    the names in alphabetical order.
+    the names in alphabetical order. A warning reports labels of both kinds.
 
     Args:
-        labels: str or int, as files hold them.
+        labels: N of them, str or int, as files hold them.
+        names: of the N rows, for messages.
         place: of the labels, for messages.
 
     Raises:
-        DataError: if numbers are not whole, leave gaps, or start at another number than 0.
+        DataError: if a label is empty, or numbers are not whole, leave gaps, or start at another number than 0.
     """
-    texts = {str(label).strip() for label in labels}
-    numbers = {number for text in texts if (number := _number(text)) is not None}
-    if any(_number(text) is None for text in texts):  # names, of which some may look like numbers
-        _check_names(texts, place)
-        return tuple(sorted(texts))
-    if broken := sorted(number for number in numbers if not number.is_integer() or number < 0):
+    row_of = {str(label).strip(): name for label, name in zip(reversed(labels), reversed(names), strict=True)}
+    numbers = {text: number for text in row_of if (number := _number(text)) is not None}
+    if len(numbers) < len(row_of):
+        if "" in row_of:
+            raise DataError(
+                f"The row {row_of['']} has an empty label.",
+                allowed="a name or a number in each row",
+                next_step="label the row, or leave it out (data.exclude)",
+            )
+        _warn_of_both_kinds(row_of, numbers)
+        return tuple(sorted(row_of))
+    for text, number in numbers.items():
+        if not number.is_integer() or number < 0:
+            raise DataError(
+                f"The row {row_of[text]} has the label {text[:50]!r}.",
+                allowed="whole numbers from 0, or names of classes",
+                next_step="number the classes from 0, or write their names",
+            )
+    indices = set(numbers.values())
+    if indices != set(range(len(indices))):
+        gap = next(number for number in range(len(indices) + 1) if number not in indices)
         raise DataError(
-            f"{place} holds the label {broken[0]:g}.",
-            allowed="whole numbers from 0, or names of classes",
-            next_step="number the classes from 0, or write their names",
-        )
-    count = len(numbers)
-    if numbers != set(range(count)):
-        gap = next(number for number in range(count + 1) if number not in numbers)
-        raise DataError(
-            f"No row of {place} has the label {gap}, and one has {max(numbers):g}.",
-            allowed=f"every label from 0 to {max(numbers):g}",
+            f"No row of {place} has the label {gap}, and one has {max(indices):g}.",
+            allowed=f"every label from 0 to {max(indices):g}",
             next_step="number the classes from 0 without gaps, or write their names",
         )
-    return tuple(str(number) for number in range(count))
+    return tuple(str(index) for index in range(len(indices)))
 
 
 def class_indices(
@@ -196,10 +207,11 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _check_names(texts: Collection[str], place: str) -> None:
-    if "" in texts:
-        raise DataError(
-            f"{place} holds an empty label.",
-            allowed="a name or a number in each row",
-            next_step="label the rows, or remove them",
+def _warn_of_both_kinds(row_of: Mapping[str, str], numbers: Mapping[str, float]) -> None:
+    word = next(text for text in row_of if text not in numbers)
+    if numbers:
+        warnings.warn(
+            f"Some labels are numbers, and the row {row_of[word]} has the label {word[:50]!r}: all {len(row_of)} are "
+            "read as names of classes.",
+            stacklevel=3,
         )

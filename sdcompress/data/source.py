@@ -34,10 +34,12 @@ class Source:
         left_out: positions that ``data.exclude`` names, in the samples of ``train``, ``val`` and ``test``. Their
             examples are never asked for.
         task: of the targets, by its name in 'sdcompress list tasks'.
+        columns: the named columns that the examples were read from, if they come from a table; a recipe whose
+            ``data.columns`` are others is refused.
     """
 
     outputs: tuple[str, ...]
-    modality: Modality | recipe.Modality
+    modality: Modality | recipe.ModalitySection
     train: Samples
     digest: str
     val: Samples | None = None
@@ -45,6 +47,7 @@ class Source:
     names: str | None = None
     left_out: Mapping[str, Collection[int]] = field(default_factory=dict)
     task: str = "classification"
+    columns: tuple[str, ...] = ()
 
 
 def array_source(
@@ -57,7 +60,7 @@ def array_source(
 ) -> Source:
     """Return a source of examples that lie in memory in the form that the network takes.
 
-    Images of another size are brought to it by ``sdcompress.data.images.image_source``.
+    Images of another size are brought to it by ``sdcompress.data.image_arrays.image_source``.
 
     Args:
         outputs: names of what a network's outputs stand for.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from sdcompress.schema.change import ExitChange, PolicyChange
 from sdcompress.tasks import Array, Prediction, Task, metric_of
 
 __all__ = ["ExitComparison", "ExitQuality", "PolicyComparison", "check_drop"]
+
+_Rows = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -92,17 +95,18 @@ class PolicyComparison:
     def add(self, before: Prediction, after: Prediction, targets: Array) -> None:
         """Add a batch: predictions of the same samples before and after, and their targets [B, ...]."""
         old, new, task = before.decision, after.decision, self._task
-        losses = (task.loss(old, targets), task.loss(new, targets), task.flips(new, old))
-        self._batches.append(np.stack([before.exit_index, after.exit_index, *losses]))
+        losses = (task.loss(old, targets), task.loss(new, targets))
+        changes = (task.flips(new, old), task.changes(new, old))
+        self._batches.append(np.stack([before.exit_index, after.exit_index, *losses, *changes]))
 
     def change(self) -> PolicyChange:
         """Return the change; at least one batch must have been added."""
-        exits_before, exits_after, loss_before, loss_after, changed = np.concatenate(self._batches, axis=1)
+        exits_before, exits_after, loss_before, loss_after, *changes = np.concatenate(self._batches, axis=1)
         return PolicyChange(
             metric_before=metric_of(loss_before),
             metric_after=metric_of(loss_after),
             exit_changes=int((exits_before != exits_after).sum()),
-            decision_changes=int(changed.sum()),
+            **_change_fields(self._task, *changes),
             shares_before=self._shares(exits_before),
             shares_after=self._shares(exits_after),
         )
@@ -117,7 +121,8 @@ class _Compared:
 
     Attributes:
         after: losses and measures after the change.
-        differences: float64 [3, N]: loss before, whether the decision changed, largest difference of an output.
+        differences: float64 [4, N]: loss before, whether the decision changed, what share of it, and the largest
+            difference of an output.
     """
 
     after: Measured
@@ -129,7 +134,8 @@ class _Compared:
         with np.errstate(invalid="ignore"):  # infinity - infinity is recorded as not finite
             difference = np.abs(after - before).reshape(len(after), -1).max(axis=1)
         measured = Measured(task.loss(new, targets), task.measures(np.nan_to_num(after), targets))
-        return cls(measured, np.stack([task.loss(old, targets), task.flips(new, old), difference]).astype(np.float64))
+        rows = (task.loss(old, targets), task.flips(new, old), task.changes(new, old), difference)
+        return cls(measured, np.stack(rows).astype(np.float64))
 
     @classmethod
     def joined(cls, parts: Sequence[_Compared]) -> _Compared:
@@ -137,15 +143,21 @@ class _Compared:
         return cls(Measured.joined([part.after for part in parts]), differences)
 
 
+def _change_fields(task: Task, changed: _Rows, shares: _Rows) -> dict[str, Any]:
+    """The fields of ``DecisionChange`` that say how many decisions changed, and how much of them."""
+    share = float(np.clip(shares.mean(), 0, 1))
+    return {"decision_changes": int(changed.sum()), "changed_share": share, "change_unit": task.change_unit}
+
+
 def _quality(task: Task, name: str, row: _Compared) -> ExitQuality:
-    before, changed, difference = row.differences
+    before, *changes, difference = row.differences
     after = row.after.loss.astype(np.float64)
     known = np.nan_to_num(difference, nan=np.inf)
     change = ExitChange(
         name=name,
         metric_before=metric_of(before),
         metric_after=metric_of(after),
-        decision_changes=int(changed.sum()),
+        **_change_fields(task, *changes),
         max_abs_diff=float(min(known.max(), np.finfo(np.float32).max)),
     )
     return ExitQuality(

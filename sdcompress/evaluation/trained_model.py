@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sdcompress.artifact.read import MANIFEST, Artifact, open_artifact
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.data.samples import Dataset
-from sdcompress.errors import ArtifactError, UsageError
+from sdcompress.errors import ArtifactError, CheckpointError, UsageError
 from sdcompress.options import EngineOptions, Options
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import EAGER, USUAL, open_engine
@@ -165,6 +165,12 @@ def open_trained_model(
     if isinstance(source, Artifact | Checkpoint):
         return TrainedModel(source.path, source, options)
     path = Path(source)
+    if not path.exists() and not path.is_symlink():
+        raise CheckpointError(
+            f"{path} is not there.",
+            allowed="the folder of an artifact or of a checkpoint",
+            next_step="check the path, and whether the command that writes it ended without an error",
+        )
     return TrainedModel(path, open_artifact(path) if _has_manifest(path) else open_checkpoint(path), options)
 
 

@@ -19,6 +19,7 @@ from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.epsilons import keep_epsilons
 from sdcompress.exporting.torchscript_export import torchscript_export
 from sdcompress.modalities import Inputs, Modality
+from sdcompress.models.inputs import VARYING_AXIS_SIZE
 from sdcompress.onnx_graph.edit import strip_metadata
 from sdcompress.onnx_graph.reshapes import store_reshapes
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
@@ -74,15 +75,9 @@ def export_all_exits(
 
 
 def axis_sizes(modality: Modality) -> dict[str, int]:
-    """Return sizes of the named axes of the inputs for one sample: 1 of the batch, others as edge cases have them."""
-    example = _example(modality)
-    sizes = {
-        axis: size
-        for tensor in modality.tensors
-        for axis, size in zip(tensor.shape, example.arrays[tensor.name].shape, strict=True)
-        if isinstance(axis, str)
-    }
-    return sizes | {BATCH: 1}
+    """Return sizes of the named axes for one sample: those at which costs in torch are counted too."""
+    axes = {axis for tensor in modality.tensors for axis in tensor.shape if isinstance(axis, str)}
+    return dict.fromkeys(axes, VARYING_AXIS_SIZE) | {BATCH: 1}
 
 
 def _example(modality: Modality) -> Inputs:

@@ -20,7 +20,7 @@ __all__ = ["ROOM", "build"]
 ROOM = "sdcompress.methods"
 
 
-def build(spec: recipe.Method) -> Method:
+def build(spec: recipe.MethodSection) -> Method:
     """Return the method that a recipe names, with the recipe's parameters.
 
     Args:
@@ -64,7 +64,7 @@ def build(spec: recipe.Method) -> Method:
     return Labelled(method=method, labels=_filled(labels, second, of_labels, "method.labels"))
 
 
-def _kind(spec: recipe.Method, name: str) -> Any:
+def _kind(spec: recipe.MethodSection, name: str) -> Any:
     if not spec.file or name in registry.names(ROOM):
         return registry.load(ROOM, name, extra="train")
     from sdcompress.methods._base import Method

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sdcompress.methods._base import Method, Needs
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.labels import label_loss
+from sdcompress.objectives.supervised import supervised_loss
 
 __all__ = ["Baseline"]
 
@@ -33,4 +33,4 @@ class Baseline(Method):
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The term ``ce`` of the equation above."""
         (z,) = outputs.logits
-        return {"ce": label_loss(z, batch)}
+        return {"ce": supervised_loss(z, batch)}

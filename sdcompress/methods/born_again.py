@@ -32,7 +32,7 @@ from sdcompress.methods._base import Method, Needs, Phase, Positive, Several, Sh
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import deepest
-from sdcompress.objectives.labels import label_loss
+from sdcompress.objectives.supervised import supervised_loss
 
 __all__ = ["BornAgain"]
 
@@ -62,7 +62,7 @@ class BornAgain(Method):
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The terms ``ce`` and, from the second generation on, ``kd`` of the equation above."""
         (z,) = outputs.logits
-        ce = label_loss(z, batch)
+        ce = supervised_loss(z, batch)
         if batch.phase == 0:
             return {"ce": ce}
         teacher = deepest(batch.teacher_outputs.logits)

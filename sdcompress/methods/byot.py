@@ -32,7 +32,7 @@ from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import deepest, total
 from sdcompress.objectives.features import Adapters, masked_l2
-from sdcompress.objectives.labels import label_losses
+from sdcompress.objectives.supervised import supervised_losses
 
 __all__ = ["Byot"]
 
@@ -57,7 +57,7 @@ class Byot(Method):
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
         """The terms ``ce``, ``kd`` and ``feature`` of the equation above."""
-        *shallow_ce, last_ce = label_losses(outputs.logits, batch)
+        *shallow_ce, last_ce = supervised_losses(outputs.logits, batch)
         teacher = deepest(outputs.logits)
         divergence = batch.task.divergence
         terms = {

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sdcompress.methods._base import Method, Needs, Positive, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
-from sdcompress.objectives.labels import label_loss
+from sdcompress.objectives.supervised import supervised_loss
 
 __all__ = ["CsKd"]
 
@@ -56,6 +56,6 @@ class CsKd(Method):
         """The terms ``ce`` and ``kd`` of the equation above."""
         (z,), (other,) = outputs.logits, batch.second_view.outputs.logits
         return {
-            "ce": label_loss(z, batch),
+            "ce": supervised_loss(z, batch),
             "kd": self.kd_weight * batch.task.divergence(z, other.detach(), self.temperature),
         }

@@ -31,7 +31,7 @@ from sdcompress.methods._base import Method, Needs, Positive, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
 from sdcompress.objectives.features import l2
-from sdcompress.objectives.labels import label_loss
+from sdcompress.objectives.supervised import supervised_loss
 
 __all__ = ["Ddgsd"]
 
@@ -58,7 +58,7 @@ class Ddgsd(Method):
         (one,), (two,) = outputs.logits, other.logits
         divergence, t = batch.task.divergence, self.temperature
         terms = {
-            "ce": (label_loss(one, batch) + label_loss(two, batch)) / 2,
+            "ce": (supervised_loss(one, batch) + supervised_loss(two, batch)) / 2,
             "kd": self.kd_weight * (divergence(two, one.detach(), t) + divergence(one, two.detach(), t)) / 2,
         }
         if self.feature_weight:

@@ -22,7 +22,7 @@ from sdcompress.methods._base import Method
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import total
-from sdcompress.objectives.labels import label_losses
+from sdcompress.objectives.supervised import supervised_losses
 
 __all__ = ["DeepSupervision"]
 
@@ -33,4 +33,4 @@ class DeepSupervision(Method):
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The term ``ce`` of the equation above."""
-        return {"ce": total(label_losses(outputs.logits, batch))}
+        return {"ce": total(supervised_losses(outputs.logits, batch))}

@@ -28,7 +28,7 @@ from sdcompress.methods._base import Method, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import total
-from sdcompress.objectives.labels import label_losses
+from sdcompress.objectives.supervised import supervised_losses
 
 __all__ = ["Dks"]
 
@@ -48,6 +48,6 @@ class Dks(Method):
         divergence = batch.task.divergence
         pairs = permutations(outputs.logits, 2)
         return {
-            "ce": total(label_losses(outputs.logits, batch)),
+            "ce": total(supervised_losses(outputs.logits, batch)),
             "kd": self.kd_weight * total(divergence(student, teacher.detach(), 1.0) for student, teacher in pairs),
         }

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from sdcompress.methods._base import Context, Method, Needs, Positive, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
-from sdcompress.objectives.labels import label_loss
 from sdcompress.objectives.memory import LastBatch
+from sdcompress.objectives.supervised import supervised_loss
 
 __all__ = ["Dlb"]
 
@@ -60,6 +60,6 @@ class Dlb(Method):
         # where nothing was remembered, a sample is its own teacher: the divergence and its gradient are 0
         before = state(second.samples.positions, again, batch.samples.positions, z)
         return {
-            "ce": (label_loss(z, batch) + label_loss(again, batch.with_samples(second.samples))) / 2,
+            "ce": (supervised_loss(z, batch) + supervised_loss(again, batch.with_samples(second.samples))) / 2,
             "kd": self.kd_weight * batch.task.divergence(again, before, self.temperature),
         }

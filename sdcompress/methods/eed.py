@@ -32,7 +32,7 @@ from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import logits_mse
 from sdcompress.objectives.exits import ensemble, total
 from sdcompress.objectives.features import Adapters, masked_l2
-from sdcompress.objectives.labels import label_losses
+from sdcompress.objectives.supervised import supervised_losses
 
 __all__ = ["Eed"]
 
@@ -57,7 +57,7 @@ class Eed(Method):
         """The terms ``ce``, ``kd`` and ``feature`` of the equation above."""
         teacher = ensemble(outputs.logits)
         terms = {
-            "ce": total(label_losses(outputs.logits, batch)),
+            "ce": total(supervised_losses(outputs.logits, batch)),
             "kd": self.logit_weight * total(logits_mse(z, teacher) for z in outputs.logits),
         }
         if self.feature_weight:

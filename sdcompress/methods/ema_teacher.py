@@ -35,7 +35,7 @@ from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import dkd
 from sdcompress.objectives.exits import deepest, total
-from sdcompress.objectives.labels import label_losses
+from sdcompress.objectives.supervised import supervised_losses
 
 __all__ = ["EmaTeacher"]
 
@@ -70,7 +70,7 @@ class EmaTeacher(Method):
         teacher = deepest(batch.teacher_outputs.logits)
         weights = {"target": self.target_weight, "other": self.other_weight}
         return {
-            "ce": total(label_losses(outputs.logits, batch)),
+            "ce": total(supervised_losses(outputs.logits, batch)),
             "kd": self.kd_weight
             * total(dkd(z, teacher, batch.samples.targets, self.temperature, **weights) for z in outputs.logits),
         }

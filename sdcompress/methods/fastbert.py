@@ -29,7 +29,7 @@ from sdcompress.methods._base import Method, Part, Phase, Positive
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import deepest, total
-from sdcompress.objectives.labels import label_losses
+from sdcompress.objectives.supervised import supervised_losses
 
 __all__ = ["FastBert"]
 
@@ -57,7 +57,7 @@ class FastBert(Method):
         """The term ``ce``, then the term ``kd`` of the equation above."""
         *shallow, last = outputs.logits
         if not self.phases[batch.phase].freeze_backbone:
-            return {"ce": total(label_losses((last,), batch))}
+            return {"ce": total(supervised_losses((last,), batch))}
         divergence = batch.task.divergence
         teacher = deepest(outputs.logits)
         return {"kd": total(divergence(z, teacher, self.temperature) for z in shallow)}

@@ -33,8 +33,8 @@ from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.features import attention, l2
-from sdcompress.objectives.labels import label_loss
 from sdcompress.objectives.pyramid import Pyramid
+from sdcompress.objectives.supervised import supervised_loss
 
 __all__ = ["Frskd"]
 
@@ -71,8 +71,8 @@ class Frskd(Method):
         refined, taught = state(outputs.maps)
         pairs = zip(outputs.maps, refined, strict=True)
         return {
-            "ce": label_loss(z, batch),
-            "teacher": label_loss(taught, batch),
+            "ce": supervised_loss(z, batch),
+            "teacher": supervised_loss(taught, batch),
             "kd": self.kd_weight * batch.task.divergence(z, taught.detach(), self.temperature),
             "feature": self.feature_weight * total(l2(attention(f), attention(t.detach())) for f, t in pairs),
         }

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sdcompress.methods._base import LabelMethod, Share
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.labels import encoded_targets
+from sdcompress.objectives.supervised import encoded_targets
 
 __all__ = ["LabelSmoothing"]
 

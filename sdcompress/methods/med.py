@@ -30,8 +30,8 @@ from sdcompress.methods._base import Context, Factor, Method, Needs, Share
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import deepest, total
-from sdcompress.objectives.labels import label_losses
 from sdcompress.objectives.memory import RisingTemperature
+from sdcompress.objectives.supervised import supervised_losses
 
 __all__ = ["Med"]
 
@@ -70,7 +70,7 @@ class Med(Method):
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
         """The terms ``ce`` and ``kd`` of the equation above."""
-        *shallow_ce, last_ce = label_losses(outputs.logits, batch)
+        *shallow_ce, last_ce = supervised_losses(outputs.logits, batch)
         teacher = deepest(outputs.logits)
         temperature = state(teacher, batch.step)
         divergence = batch.task.divergence

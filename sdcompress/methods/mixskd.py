@@ -32,7 +32,7 @@ from sdcompress.methods._base import Method, Needs, Positive, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
 from sdcompress.objectives.exits import total
-from sdcompress.objectives.labels import label_losses
+from sdcompress.objectives.supervised import supervised_losses
 
 __all__ = ["MixSkd"]
 
@@ -65,7 +65,7 @@ class MixSkd(Method):
         pairs = [*zip(mixtures, second.outputs.logits, strict=True)]
         divergence, t = batch.task.divergence, self.temperature
         return {
-            "ce": total(label_losses(outputs.logits, batch)),
-            "mixed": total(label_losses(second.outputs.logits, batch.with_samples(second.samples))),
+            "ce": total(supervised_losses(outputs.logits, batch)),
+            "mixed": total(supervised_losses(second.outputs.logits, batch.with_samples(second.samples))),
             "kd": self.kd_weight * total(divergence(m, r.detach(), t) + divergence(r, m.detach(), t) for r, m in pairs),
         }

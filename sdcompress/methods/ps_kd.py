@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from sdcompress.methods._base import Context, LabelMethod, Needs, Share
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.labels import encoded_targets, unweighted, weighted
 from sdcompress.objectives.memory import SampleMemory
+from sdcompress.objectives.supervised import encoded_targets, unweighted, weighted
 
 __all__ = ["PsKd"]
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from sdcompress.methods._base import Method, Needs, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
-from sdcompress.objectives.labels import label_loss
+from sdcompress.objectives.supervised import supervised_loss
 
 __all__ = ["RDrop"]
 
@@ -49,6 +49,6 @@ class RDrop(Method):
         (one,), (two,) = outputs.logits, batch.second_view.outputs.logits
         divergence = batch.task.divergence
         return {
-            "ce": (label_loss(one, batch) + label_loss(two, batch)) / 2,
+            "ce": (supervised_loss(one, batch) + supervised_loss(two, batch)) / 2,
             "consistency": self.consistency_weight * (divergence(one, two, 1.0) + divergence(two, one, 1.0)) / 2,
         }

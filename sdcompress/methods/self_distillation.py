@@ -35,7 +35,7 @@ from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import soft_cross_entropy
 from sdcompress.objectives.exits import deepest, total
 from sdcompress.objectives.features import Adapters, l2
-from sdcompress.objectives.labels import label_losses
+from sdcompress.objectives.supervised import supervised_losses
 
 __all__ = ["SelfDistillation"]
 
@@ -60,7 +60,7 @@ class SelfDistillation(Method):
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
         """The terms ``ce``, ``kd`` and ``feature`` of the equation above."""
-        *shallow_ce, last_ce = label_losses(outputs.logits, batch)
+        *shallow_ce, last_ce = supervised_losses(outputs.logits, batch)
         teacher = deepest(outputs.logits)
         terms = {
             "ce": (1 - self.kd_weight) * total(shallow_ce) + last_ce,

@@ -36,8 +36,8 @@ from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import deepest, total
 from sdcompress.objectives.features import cells, pool
-from sdcompress.objectives.labels import encoded_targets, last_target, weighted
 from sdcompress.objectives.memory import ClassMemory
+from sdcompress.objectives.supervised import encoded_targets, last_target, weighted
 from sdcompress.objectives.transport import transport
 
 __all__ = ["Sfr"]

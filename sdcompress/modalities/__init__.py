@@ -38,7 +38,7 @@ ROOM = "sdcompress.modalities"
 _NEXT_STEP = "install the version of sdcompress (or the package) that made it"
 
 
-def build(section: recipe.Modality, own: Modality | recipe.Modality) -> Modality:
+def build(section: recipe.ModalitySection, own: Modality | recipe.ModalitySection) -> Modality:
     """Return the modality of a recipe: that of the data set, with what the recipe sets in the place of its own.
 
     Args:

@@ -101,6 +101,10 @@ class Modality(ABC):
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)  # of fields, wherever they are from
     suffixes: ClassVar[frozenset[str]] = frozenset()
     """Endings of files, in lower case with the dot, that are raw examples or hold some; none: it has no files."""
+    from_weights: ClassVar[tuple[str, ...]] = ()
+    """Settings that a training takes over from the weights that it starts from, unless its recipe sets them."""
+    mask: ClassVar[str | None] = None
+    """Name of the input that says where padding is, see ``Inputs``; None: inputs are never padded."""
     _folder: ClassVar[Path | None] = None  # where its files lie; set for each of them by located
     augmentation: ClassVar[type[AugmentationSettings]] = AugmentationSettings
 
@@ -132,6 +136,22 @@ class Modality(ABC):
         """
         return self.build({**self.parameters, **parameters}) if parameters else self
 
+    def settings_of_weights(self, config: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - for those that have some
+        """Return those of ``from_weights`` that a record of published weights names.
+
+        Args:
+            config: ``pretrained_cfg`` of a network, in the words of timm.
+        """
+        return {}
+
+    def own_settings(self, like: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - likewise
+        """Return the values in use of those of ``from_weights`` that can be replaced by other weights' values.
+
+        Args:
+            like: values of the weights by name; one that prepares examples as this modality does is returned as it is.
+        """
+        return {}
+
     @property
     def parameters(self) -> dict[str, Any]:
         """Its fields, as manifests write them."""
@@ -162,7 +182,7 @@ class Modality(ABC):
             )
         return self._folder / entry.file
 
-    def with_own_files(self, section: recipe.Modality) -> recipe.Modality:
+    def with_own_files(self, section: recipe.ModalitySection) -> recipe.ModalitySection:
         """Return a recipe's section that names files of this content: its own, or the copies that came along.
 
         A stored recipe names files of the machine that it was trained on.
@@ -249,6 +269,18 @@ class Modality(ABC):
             next_step="name the folder",
         )
 
+    def raw_from_bytes(self, content: bytes, *, most_bytes: int) -> Any:  # noqa: ARG002 - for those that decode
+        """One raw example of the bytes that a client sent, which never name a file; here the bytes are one.
+
+        Args:
+            content: as in a file, or a text in UTF-8.
+            most_bytes: that the example may take once it is decoded.
+
+        Raises:
+            InputError: if it takes more, or is no raw example of this modality.
+        """
+        return content
+
     def decode(self, raw: Any) -> Any:
         """One raw example as a program that calls the network has it in memory, from which preparation is timed.
 
@@ -296,6 +328,15 @@ class Modality(ABC):
         """
         return np.zeros(len(examples), np.int64)
 
+    def padded(self, inputs: Inputs, length: int) -> Inputs:  # noqa: ARG002 - for those that vary
+        """The inputs padded to a length along the axes that vary, so that batches can be joined; here as they are.
+
+        Args:
+            inputs: at most so long.
+            length: along every named axis beside the batch.
+        """
+        return inputs
+
     def check(self, inputs: Any) -> Inputs:
         """The inputs of a call, C-contiguous.
 
@@ -317,7 +358,7 @@ class Modality(ABC):
                 allowed="one batch size for all inputs",
                 next_step="make them with engine.preprocess",
             )
-        return Inputs(arrays)
+        return Inputs(arrays, self.mask)
 
     def ordered(self, inputs: Inputs) -> tuple[Array, ...]:
         """The arrays in the order of ``tensors``, in which networks take them."""

@@ -45,9 +45,7 @@ def rows_of(
             for number, row in _READERS[kind](file, lines, columns):
                 yield f"{file}:{number}", tuple(_value(file, number, row, column, nullable) for column in columns)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{file} cannot be read: {error}.", allowed="a table in UTF-8", next_step="save it again in UTF-8"
-        ) from error
+        raise _unreadable(file, error) from error
 
 
 def columns_of(file: Path) -> tuple[str, ...]:
@@ -64,9 +62,7 @@ def columns_of(file: Path) -> tuple[str, ...]:
             else:
                 names = tuple(next(csv.reader(lines, strict=True, **_DIALECTS[file.suffix.lower()]), ()))
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"{file} cannot be read: {error}.", allowed="a table in UTF-8", next_step="save it again in UTF-8"
-        ) from error
+        raise _unreadable(file, error) from error
     if not names:
         raise DataError(
             f"{file} names no columns.",
@@ -74,6 +70,16 @@ def columns_of(file: Path) -> tuple[str, ...]:
             next_step="write the names of the columns into the first line",
         )
     return names
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    if isinstance(error, csv.Error):
+        return DataError(
+            f"{file} cannot be read as a table: {error}.",
+            allowed="values with commas, quotes or line breaks in quotes, and each quote closed",
+            next_step="close the quotes; write a quote within a value twice",
+        )
+    return DataError(f"{file} cannot be read: {error}.", allowed="a table in UTF-8", next_step="save it again in UTF-8")
 
 
 def _delimited(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Row]:

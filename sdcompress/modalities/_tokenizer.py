@@ -58,7 +58,8 @@ def _tokenizing_problem(tokenizer: Tokenizer, raw: Any) -> str:
     try:
         tokenizer.encode_batch_fast([raw])
     except Exception as error:  # noqa: BLE001 - tokenizers raises plain ones
-        return str(error)
+        has_surrogate = any("\ud800" <= letter <= "\udfff" for letter in "".join(raw))
+        return "it holds half of a surrogate pair, which is no character" if has_surrogate else str(error)
     return ""
 
 

@@ -17,6 +17,7 @@ from sdcompress.modalities._base import Augment, AugmentationSettings, Modality
 from sdcompress.modalities._image_card import card_code, card_text
 from sdcompress.modalities._image_files import check_picture, open_picture
 from sdcompress.modalities._image_preprocess import geometry, normalise
+from sdcompress.modalities._image_pretrained import own_settings, settings_of_weights
 from sdcompress.modalities._image_settings import ImageAugmentation, ImageSettings
 from sdcompress.modalities._inputs import Inputs
 from sdcompress.modalities._preprocess_settings import Preprocess, sized_geometry
@@ -27,6 +28,7 @@ from sdcompress.schema.graphs import Tensor
 __all__ = ["Image"]
 
 _SEED = 0
+_BYTES_PER_PIXEL = 8  # while it is decoded: the file's channels, and those of the network
 _LARGEST_SIDE = 16384  # pixels; what a manifest asks for must fit into memory
 
 
@@ -44,6 +46,7 @@ class Image(Modality):
 
     INPUT: ClassVar[str] = "input"
     augmentation: ClassVar[type[AugmentationSettings]] = ImageAugmentation
+    from_weights = ("mean", "std", "interpolation", "crop")
     suffixes = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
     @classmethod
@@ -94,6 +97,14 @@ class Image(Modality):
             share = own.share if settings.crop is None else None if settings.crop == "none" else settings.crop
             changed |= sized_geometry(settings.image_size or min(self.shape[1:]), share)
         return Image.of(own.model_copy(update=changed), self.shape[1:])
+
+    def settings_of_weights(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """See ``Modality``."""
+        return settings_of_weights(config)
+
+    def own_settings(self, like: Mapping[str, Any]) -> dict[str, Any]:
+        """See ``Modality``; a crop only where the data set crops, colours where there are as many channels."""
+        return own_settings(self.preprocess, like)
 
     @property
     def fingerprint_text(self) -> str:
@@ -185,6 +196,18 @@ class Image(Modality):
                 next_step=f"resize the image to {height}x{width} first",
             )
         return sized
+
+    def raw_from_bytes(self, content: bytes, *, most_bytes: int) -> bytes:
+        """The bytes of an image file whose header says that its pixels take no more; see ``Modality``."""
+        with open_picture(content) as opened:
+            pixels = opened.width * opened.height
+        if (most := most_bytes // _BYTES_PER_PIXEL) < pixels:
+            raise InputError(
+                f"The image has {opened.width}x{opened.height} pixels (width x height).",
+                allowed=f"at most {most:,} pixels",
+                next_step="make it smaller first",
+            )
+        return content
 
     def decode(self, raw: Any) -> Pillow.Image:
         """The image at its own size, with the network's channels."""

@@ -141,6 +141,23 @@ class Table(Modality):
                 next_step="save it again in UTF-8",
             ) from error
 
+    def raw_from_bytes(self, content: bytes, *, most_bytes: int) -> Mapping[str, Any]:
+        """A JSON object, column -> value; see ``Modality``."""
+        del most_bytes  # a row in memory is about as large as what was sent
+        try:
+            row = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                "The row is no JSON.", allowed="an object, column -> value", next_step="encode it again"
+            ) from error
+        if not isinstance(row, dict):  # a text would be taken for the name of a file
+            raise InputError(
+                f"The row is a JSON {type(row).__name__}.",
+                allowed="an object, column -> value",
+                next_step=f"give the columns {', '.join(self.columns)}",
+            )
+        return row
+
     def raw_examples(self, file: Path) -> Iterable[tuple[str, Any]]:
         """The row of a .json file, or all rows of a table; see ``Modality``."""
         if file.suffix.lower() not in SUFFIXES:

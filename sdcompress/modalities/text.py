@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ class Text(Modality):
     columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] = ("text",)
 
     suffixes = SUFFIXES
+    mask = _MASK
 
     @classmethod
     def of(
@@ -184,7 +186,10 @@ class Text(Modality):
             raise InputError(
                 problem, allowed=f"{_UNITS[self._pairs]} with more than white space", next_step="leave it out"
             )
-        (encoding,) = self.encode([raw])
+        try:
+            (encoding,) = self.encode([raw])
+        except InputError as error:
+            raise error.__cause__ or error from None  # without the position in a batch
         self._warn_if_cut([encoding])
         example: Tokens = self.blank(1)[0]
         example[0, : len(encoding.ids)] = encoding.ids
@@ -221,6 +226,33 @@ class Text(Modality):
         """The texts of a table with their labels; see ``Modality``."""
         for name, (*texts, given) in rows_of(file, (*self.columns, label)):
             yield name, (texts[0], texts[1]) if len(texts) == 2 else texts[0], given
+
+    def raw_from_bytes(self, content: bytes, *, most_bytes: int) -> Raw:
+        """A text in UTF-8; of two texts a JSON list of both. See ``Modality``."""
+        del most_bytes  # a text in memory is as large as what was sent
+        try:
+            text = content.decode()
+            pair = json.loads(text) if self._pairs else text
+        except ValueError as error:
+            raise InputError(
+                "The text is not in UTF-8." if isinstance(error, UnicodeDecodeError) else "The two texts are no JSON.",
+                allowed='a JSON list: ["first text", "second text"]' if self._pairs else "a text in UTF-8",
+                next_step="encode it again",
+            ) from error
+        self.check_raw(pair)
+        return (pair[0], pair[1]) if self._pairs else text
+
+    def padded(self, inputs: Inputs, length: int) -> Inputs:
+        """Token ids padded with the id for that, what belongs to them with 0; see ``Modality``."""
+        missing = length - inputs.arrays[_MASK].shape[1]
+        if missing <= 0:
+            return inputs
+        fill = {"input_ids": self.padding}
+        arrays = {
+            name: np.pad(array, ((0, 0), (0, missing)), constant_values=fill.get(name, 0))
+            for name, array in inputs.arrays.items()
+        }
+        return Inputs(arrays, mask=inputs.mask)
 
     def preparation_text(self, raw: Sequence[Any] | None) -> str:
         """Whether tokenising is included; see ``Modality``."""
@@ -392,5 +424,5 @@ class Text(Modality):
     def _inputs(self, arrays: Sequence[npt.NDArray[Any]]) -> Inputs:
         return Inputs(
             {name: np.ascontiguousarray(array, np.int64) for name, array in zip(self._names, arrays, strict=True)},
-            mask=_MASK,
+            self.mask,
         )

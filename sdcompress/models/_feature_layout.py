@@ -27,7 +27,7 @@ def tap(
     if image is not None and len(point.shape) == 3 and _channels_last(point.shape, backbone, image):
         height, width, channels = point.shape
         return Tap(point.name, (channels, height, width), channels_last=True)
-    return Tap(point.name, point.shape, masked=len(point.shape) == 2 and point.shape[0] == mask_length)
+    return Tap(point.name, point.shape, masked=_is_tokens(point, mask_length))
 
 
 def is_map(point: CutPoint, image: tuple[int, int, int] | None, mask_length: int | None = None) -> bool:
@@ -36,9 +36,13 @@ def is_map(point: CutPoint, image: tuple[int, int, int] | None, mask_length: int
     With a padding mask [B, N] of tokens, N is the first axis of a sample (SqueezeBERT's layers have [B, C, N]).
     """
     if image is None:
-        return mask_length is None or mask_length not in point.shape[1:]
+        return mask_length is None or _is_tokens(point, mask_length) or mask_length not in point.shape[1:]
     sizes = (point.shape[1:], point.shape[:2])
     return len(point.shape) == 2 or any(max(size) <= 4 or _distortion(size, image) < log(1.5) for size in sizes)
+
+
+def _is_tokens(point: CutPoint, mask_length: int | None) -> bool:
+    return len(point.shape) == 2 and point.shape[0] == mask_length
 
 
 def pooling(tap: Tap, backbone: nn.Module) -> Pool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.models.cutpoints import before, choose, cut_points, deepest, named
 from sdcompress.models.heads import ROOM as HEADS
 from sdcompress.models.heads._base import Head
-from sdcompress.models.inputs import example_inputs, mask_position, picture_size
+from sdcompress.models.inputs import example_inputs, map_size, mask_position
 from sdcompress.models.multiexit import MultiExit, Tap
 from sdcompress.models.output_layer import output_layer
 from sdcompress.schema import graphs, recipe
@@ -37,8 +36,7 @@ def build(
 
     Args:
         model: which backbone: ``family:name`` of the room, or ``module:function`` of the user's own, which is called
-            with ``classes=``, ``channels=`` (for other inputs than pictures ``inputs=``) and model.options and returns
-            an nn.Module.
+            with ``outputs=``, ``inputs=`` and model.options and returns an nn.Module.
         exits: where the exits are and what they are made of.
         outputs: shape of one sample's outputs, as the task has it.
         inputs: the tensors of the modality; the network is called with them by position.
@@ -49,7 +47,7 @@ def build(
         UsageError: if a name, an option, a cut point or the size of the inputs does not fit.
         SetupError: if a package or the published weights are missing.
     """
-    backbone, image = _backbone(model, outputs, inputs), picture_size(inputs)
+    backbone, image = _backbone(model, outputs, inputs), map_size(inputs)
     example = example_inputs(inputs)
     last_layer = output_layer(backbone, example, outputs)
     if not (heads or maps):
@@ -120,10 +118,9 @@ def _backbone(model: recipe.Model, outputs: tuple[int, ...], inputs: Sequence[gr
     try:
         if family in registry.names(BACKBONES):
             make = registry.load(BACKBONES, family, extra="vision")
-            arguments = _family_arguments(model.name, make, inputs)
-            backbone = make(name, classes=outputs[0], pretrained=model.pretrained, **arguments, **model.options)
+            backbone = make(name, outputs=outputs, inputs=tuple(inputs), pretrained=model.pretrained, **model.options)
         else:
-            backbone = _users(model, outputs[0], inputs)
+            backbone = _users(model, outputs, inputs)
     except TypeError as error:
         if "keyword argument" not in str(error):
             raise
@@ -140,22 +137,7 @@ def _backbone(model: recipe.Model, outputs: tuple[int, ...], inputs: Sequence[gr
     return backbone
 
 
-def _family_arguments(name: str, family: Any, inputs: Sequence[graphs.Tensor]) -> dict[str, Any]:
-    """Return how inputs are passed to a family: ``image=(C, H, W)`` for a picture, else ``inputs=``."""
-    image = picture_size(inputs)
-    for_pictures = "image" in inspect.signature(family).parameters
-    if for_pictures != (image is not None):
-        shapes = ", ".join(f"{tensor.name} {tensor.dtype} {list(tensor.shape)}" for tensor in inputs)
-        raise RecipeError(
-            f"The backbone '{name}' takes {'' if for_pictures else 'no '}pictures, and the data's inputs are {shapes}.",
-            allowed="a backbone for these inputs, such as a function of your own"
-            + (" that takes 'inputs'" if for_pictures else ""),
-            next_step="choose another backbone in model.name, see docs/adding/model.md",
-        )
-    return {"inputs": tuple(inputs)} if image is None else {"image": image}
-
-
-def _users(model: recipe.Model, classes: int, inputs: Sequence[graphs.Tensor]) -> object:
+def _users(model: recipe.Model, outputs: tuple[int, ...], inputs: Sequence[graphs.Tensor]) -> object:
     module = model.name.partition(":")[0]
     if not module_exists(model.name):
         raise UnknownNameError(
@@ -164,8 +146,5 @@ def _users(model: recipe.Model, classes: int, inputs: Sequence[graphs.Tensor]) -
             registry.names(BACKBONES),
             next_step=f"choose a family, or set PYTHONPATH to the folder that holds your module '{module}'",
         )
-    image = picture_size(inputs)
-    arguments: dict[str, Any] = {"inputs": tuple(inputs)} if image is None else {"channels": image[0]}
-    if model.pretrained:
-        arguments["pretrained"] = True
-    return registry.call_user_function(model.name, classes=classes, **arguments, **model.options)
+    weights = {"pretrained": True} if model.pretrained else {}
+    return registry.call_user_function(model.name, outputs=outputs, inputs=tuple(inputs), **weights, **model.options)

@@ -16,15 +16,15 @@ from sdcompress.models.inputs import example_inputs
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import graphs
 
-__all__ = ["ExitCost", "costs", "tap_shares"]
+__all__ = ["TruncatedCost", "costs", "tap_shares"]
 
 
 @dataclass(frozen=True)
-class ExitCost:
-    """Of the network that ends at one exit; heads of other exits are not counted.
+class TruncatedCost:
+    """The cost of the network truncated at one exit; heads of other exits are not counted.
 
     Attributes:
-        macs: multiply-accumulates for one sample.
+        macs: multiply-accumulates for one sample, of 16 positions along an axis that varies, such as tokens.
         parameters: trainable numbers that the exit's outputs depend on.
     """
 
@@ -32,7 +32,7 @@ class ExitCost:
     parameters: int
 
 
-def costs(net: MultiExit, inputs: Sequence[graphs.Tensor]) -> tuple[ExitCost, ...]:
+def costs(net: MultiExit, inputs: Sequence[graphs.Tensor]) -> tuple[TruncatedCost, ...]:
     """Return the cost of each exit, shallow to deep, measured on one forward pass.
 
     Args:
@@ -51,7 +51,7 @@ def costs(net: MultiExit, inputs: Sequence[graphs.Tensor]) -> tuple[ExitCost, ..
         macs.append(spent[name] + spent[f"head {name}"] - before)
         before = spent[f"head {name}"]
     macs.append(spent["backbone"])
-    return tuple(ExitCost(*pair) for pair in zip(macs, parameters, strict=True))
+    return tuple(TruncatedCost(*pair) for pair in zip(macs, parameters, strict=True))
 
 
 def tap_shares(net: MultiExit, inputs: Sequence[graphs.Tensor]) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Make dummy inputs of a network, and find the image size where it takes one."""
+"""Make dummy inputs of a network, and find the size of an image and the padding mask among them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sdcompress.errors import RecipeError
 from sdcompress.schema import graphs
 
-__all__ = ["example_inputs", "mask_position", "picture_size"]
+__all__ = ["VARYING_AXIS_SIZE", "example_inputs", "image_shape", "map_size", "mask_position"]
 
-_LENGTH = 16  # of a varying axis besides the batch
+VARYING_AXIS_SIZE = 16  # of an axis that varies, besides the batch, in dummy inputs and where MACs are counted
 _MASK = "attention_mask"  # as Hugging Face names it
 
 
@@ -27,14 +28,34 @@ def example_inputs(
     """
     examples = []
     for tensor in tensors:
-        shape = [size if isinstance(size, int) else _LENGTH for size in tensor.shape[1:]]
+        shape = [size if isinstance(size, int) else VARYING_AXIS_SIZE for size in tensor.shape[1:]]
         dtype: torch.dtype = getattr(torch, tensor.dtype)
         examples.append(torch.full((batch, *shape), 0 if dtype.is_floating_point else 1, dtype=dtype, device=device))
     return tuple(examples)
 
 
-def picture_size(tensors: Sequence[graphs.Tensor]) -> tuple[int, int, int] | None:
-    """(C, H, W) where the only input is float [B, C, H, W]; else None."""
+def image_shape(tensors: Sequence[graphs.Tensor], backbone: str) -> tuple[int, int, int]:
+    """Return (C, H, W) of the only input, float [B, C, H, W].
+
+    Args:
+        tensors: of the modality.
+        backbone: its name in the recipe, for the error.
+
+    Raises:
+        RecipeError: if there are other inputs.
+    """
+    if (shape := map_size(tensors)) is None:
+        given = ", ".join(f"{tensor.name} {tensor.dtype} {list(tensor.shape)}" for tensor in tensors)
+        raise RecipeError(
+            f"The backbone '{backbone}' takes images, and the data's inputs are {given}.",
+            allowed="a backbone for these inputs, such as a function of your own",
+            next_step="choose another backbone in model.name, see docs/adding/model.md",
+        )
+    return shape
+
+
+def map_size(tensors: Sequence[graphs.Tensor]) -> tuple[int, int, int] | None:
+    """Return (C, H, W) where the only input is float [B, C, H, W]; else None."""
     if len(tensors) != 1 or not tensors[0].dtype.startswith("float"):
         return None
     sizes = [size for size in tensors[0].shape[1:] if isinstance(size, int)]

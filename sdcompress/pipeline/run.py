@@ -124,11 +124,11 @@ class _Run:
         yield self._bench()
         yield Step("report", partial(self._report, [path for path in files if path.exists()]))
 
-    def _methods(self) -> tuple[schema.Method, ...]:
+    def _methods(self) -> tuple[schema.MethodSection, ...]:
         """Return the controls and then the method, each once."""
         return (*(control for control in self.recipe.controls if control != self.recipe.method), self.recipe.method)
 
-    def _train(self, spec: schema.Method, progress: Progress) -> None:
+    def _train(self, spec: schema.MethodSection, progress: Progress) -> None:
         """Train one method, or resume its training, which keeps its own record of its inputs."""
         with requires_extra("train"):
             from sdcompress.training.run import holds_another  # torch
@@ -146,7 +146,7 @@ class _Run:
         )
         self.checkpoints[spec.name] = open_trained_model(checkpoint, self.options)
 
-    def _make_artifacts(self, spec: schema.Method) -> Iterator[Step]:
+    def _make_artifacts(self, spec: schema.MethodSection) -> Iterator[Step]:
         """Yield the artifacts of one method that are measured: as exported, then in each precision."""
         targets = self._targets(spec)
         yield self._export(spec, targets)
@@ -165,7 +165,7 @@ class _Run:
                     model = self._open(out)
                 self.artifacts[model.path.name] = model
 
-    def _targets(self, spec: schema.Method) -> list[ExportSpec]:
+    def _targets(self, spec: schema.MethodSection) -> list[ExportSpec]:
         """Return the artifacts to make of one method's network: truncated ones, then the other layouts."""
         folder, settings = self.out / "artifacts", self.recipe.export
         exits = spec == self.recipe.method and methods.build(spec).needs.exits
@@ -178,7 +178,7 @@ class _Run:
             if exits and layout != "single"
         ]
 
-    def _export(self, spec: schema.Method, targets: list[ExportSpec]) -> Step:
+    def _export(self, spec: schema.MethodSection, targets: list[ExportSpec]) -> Step:
         checkpoint, settings = self.checkpoints[spec.name], self.recipe.export
 
         def work(progress: Progress) -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.tasks._signals import Float, Signals
+from sdcompress.tasks._signals import AGREEMENT, Float, Signals
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["SIGNALS_ATOL", "SIGNALS_RTOL", "ExitPolicy", "Float", "Gate", "Signals"]
+__all__ = ["AGREEMENT", "SIGNALS_ATOL", "SIGNALS_RTOL", "ExitPolicy", "Float", "Gate", "Signals"]
 
 SIGNALS_ATOL = 1e-5  # two runtimes may differ by this in a probability or in nats: float32, summed in another order
 SIGNALS_RTOL = 1e-6  # and by this share of the largest signal, where one is a sum over many labels or positions
@@ -30,10 +30,11 @@ class ExitPolicy:
     A subclass is a frozen dataclass whose fields are its fitted parameters: lists of numbers, as JSON has them. They go
     into the manifest; the calibration chooses thresholds, for every policy alike.
 
-    ``needs``: names of the signals that it uses. ``history``: whether a score depends on earlier exits.
-    ``shared``: one threshold for all exits instead of one each. ``least_exits``: the smallest number of exits with
-    which the policy is useful. ``formula``: the score of one sample in numpy, of the signals that it needs, by their
-    names, for the program in an artifact's card; empty if it needs more than those.
+    ``needs``: names of the signals that it uses, and ``AGREEMENT`` if it is useless where exits hardly ever agree.
+    ``history``: whether a score depends on earlier exits. ``shared``: one threshold for all exits instead of one each.
+    ``least_exits``: the smallest number of exits with which the policy is useful. ``formula``: the score of one sample
+    in numpy, of the signals that it needs, by their names, for the program in an artifact's card; empty if it needs
+    more than those.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()

@@ -1,4 +1,4 @@
-"""Exit when several exits in a row make the same decision (PABEE); for networks with 8 exits or more."""
+"""Exit when several exits in a row make the same decision (PABEE); for networks with 3 exits or more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sdcompress.policies._base import ExitPolicy, Float, Signals
+from sdcompress.policies._base import AGREEMENT, ExitPolicy, Float, Signals
 
 __all__ = ["Patience"]
 
@@ -16,12 +16,14 @@ class Patience(ExitPolicy):
     """Score a sample by r / (r + 1) after r equal decisions in a row; one threshold for all exits.
 
     Zhou et al., "BERT Loses Patience", NeurIPS 2020 (arXiv:2006.04152): exit after t + 1 equal decisions in a row. With
-    few exits r has few values, and no sample can exit at the first ones: hence the least number of exits.
+    few exits r has few values, and so the choice of thresholds is coarse. The first decision has none before it that
+    could agree: of two exits no sample would leave early, hence the least number of exits.
     """
 
+    needs: ClassVar[tuple[str, ...]] = (AGREEMENT,)
     history: ClassVar[bool] = True
     shared: ClassVar[bool] = True
-    least_exits: ClassVar[int] = 8
+    least_exits: ClassVar[int] = 3
 
     def score(self, exit_index: int, signals: Sequence[Signals]) -> Float:
         """Return r / (r + 1), with r the number of equal decisions in a row."""

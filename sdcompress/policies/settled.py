@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sdcompress.policies._base import ExitPolicy, Float, Signals
+from sdcompress.policies._base import AGREEMENT, ExitPolicy, Float, Signals
 
 __all__ = ["Settled"]
 
@@ -20,6 +20,7 @@ class Settled(ExitPolicy):
     and a score that grows as the change gets smaller.
     """
 
+    needs: ClassVar[tuple[str, ...]] = (AGREEMENT,)
     history: ClassVar[bool] = True
     least_exits: ClassVar[int] = 3
 

@@ -294,7 +294,7 @@ def _change_text(quality: ExitQuality) -> str:
     lost = quality.added_loss / quality.samples
     return (
         f"{change.metric_before:.2%} before, {change.metric_after:.2%} after ({lost:+.2%} lost, "
-        f"{change.decision_changes} decisions differ{broken})"
+        f"other decisions: {change.changes_text}{broken})"
     )
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.read import Artifact
+from sdcompress.errors import UsageError
 from sdcompress.modalities import Inputs, Modality
 from sdcompress.policies import gates, restore
 from sdcompress.policies._base import Float, Gate, Signals
@@ -21,6 +22,7 @@ from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.cost_model import CostModel, sample_size
 from sdcompress.runtime.engine import ExitCost, Prediction, checked_exit_index, checked_temperatures
 from sdcompress.runtime.segments import ArrayExecutor, Executor, ForwardPass
+from sdcompress.runtime.stepwise import Stepwise
 from sdcompress.schema.manifest import Manifest, Policy, Segment
 from sdcompress.tasks import Task, task_of
 
@@ -50,7 +52,8 @@ class CascadeEngine:
     every exit, so that an early exit changes the prediction but saves nothing.
 
     Calls from several threads are safe if the executor's forward passes are: everything else that changes during a
-    call belongs to that call. A batch above the executor's largest is run in parts.
+    call belongs to that call. A batch above the executor's largest is run in parts. So is a padded batch, where the
+    measured times say that parts of like lengths take less time.
 
     Args:
         manifest: of an artifact that was opened, so checked.
@@ -64,9 +67,9 @@ class CascadeEngine:
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         policy = self.manifest.policy
-        restored = restore(policy.name, policy.parameters, self._task, len(self._ends)) if policy else None
-        self._gates: tuple[Gate, ...] = gates(restored, policy.thresholds) if policy and restored else ()
-        self._looks_back = restored is not None and restored.history
+        self._policy = restore(policy.name, policy.parameters, self._task, len(self._ends)) if policy else None
+        self._gates: tuple[Gate, ...] = gates(self._policy, policy.thresholds) if policy and self._policy else ()
+        self._looks_back = self._policy is not None and self._policy.history
         self._cost_model = CostModel(policy, executor.rows)
 
     @property
@@ -146,11 +149,39 @@ class CascadeEngine:
         inputs = self._executor.checked(inputs)
         if len(inputs) == 0 or (not self._gates and due is None):
             return self._prediction(self._forced(inputs, len(self._ends) - 1))
-        return self._prediction(_joined([self._predicted(part, due) for part in self._parts(inputs)]))
+        parts = self.rows_by_length(inputs) if due is None else []
+        if len(parts) < 2:
+            return self._prediction(self._routed(inputs, due))
+        routed = _joined([self._routed(inputs[rows], due) for rows in parts])
+        back = np.argsort(np.concatenate(parts))
+        return self._prediction(RoutedOutputs(routed.outputs[back], routed.exit_index[back]))
+
+    def rows_by_length(self, inputs: Inputs) -> list[npt.NDArray[np.int64]]:
+        """Return the rows that a call without a deadline runs together, int64; see ``CostModel.parts``."""
+        if len(inputs) == 1 or not self._varies:
+            return [np.arange(len(inputs))]
+        return self._cost_model.parts(inputs.lengths)
+
+    def stepwise(self) -> Stepwise:
+        """Return the stages one by one, for a scheduler that lets rows of several calls share them.
+
+        Raises:
+            UsageError: if the executor keeps the tensors of a call to itself.
+        """
+        if not isinstance(self._executor, ArrayExecutor):
+            raise UsageError(
+                f"The backend '{self.execution_target.backend}' runs all stages of a call at once.",
+                allowed="a backend that takes and returns numpy arrays, such as onnxruntime",
+                next_step="open the artifact with the backend onnxruntime",
+            )
+        return Stepwise(self._executor.stages, self._temperatures, self._policy, self._gates)
 
     def move_ms(self, exit_index: int) -> float | None:
         """Return the ms that compaction takes for one row after an exit; None: as long as numpy takes."""
         return self._executor.move_ms(exit_index)
+
+    def _routed(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
+        return _joined([self._predicted(part, due) for part in self._parts(inputs)])
 
     def _predicted(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
         batch, last = ActiveRows(len(inputs)), len(self._ends) - 1

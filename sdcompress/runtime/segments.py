@@ -20,7 +20,7 @@ from sdcompress.tasks import Task, task_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ArrayExecutor", "Executor", "ForwardPass"]
+__all__ = ["ArrayExecutor", "Executor", "ForwardPass", "Stage"]
 
 
 Tensors = dict[str, Array]
@@ -143,7 +143,7 @@ class ArrayExecutor:
     largest: int | None = None
 
     def __init__(self, manifest: Manifest, graphs: Sequence[Graph], execution_target: ExecutionTarget) -> None:
-        self._stages, self._modality = stages(manifest, graphs), modality_of(manifest)
+        self.stages, self._modality = stages(manifest, graphs), modality_of(manifest)
         self.execution_target = execution_target
 
     def rows(self, rows: int) -> int:
@@ -156,7 +156,7 @@ class ArrayExecutor:
 
     def start(self, inputs: Inputs) -> ArrayForwardPass:
         """Return a pass over these arrays."""
-        return ArrayForwardPass(self._stages, inputs)
+        return ArrayForwardPass(self.stages, inputs)
 
     def move_ms(self, exit_index: int) -> None:
         """Return None: numpy moves the rows."""

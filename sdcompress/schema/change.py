@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 from sdcompress.schema.graphs import Precision
 
-__all__ = ["ExitChange", "ParityRecord", "PolicyChange", "Quantized", "Speed"]
+__all__ = ["DecisionChange", "ExitChange", "ParityRecord", "PolicyChange", "Quantized", "Speed"]
 
 
 class ParityRecord(Frozen):
@@ -26,23 +26,36 @@ class ParityRecord(Frozen):
     )
 
 
-class ExitChange(Frozen):
-    """One exit on samples with targets, before and after."""
+class DecisionChange(Frozen):
+    """The metric and the decisions on samples with targets, before and after."""
 
-    name: str
     metric_before: Fraction = Field(description="the metric of the task")
     metric_after: Fraction
     decision_changes: Annotated[int, Field(ge=0)] = Field(description="samples with another decision, better or worse")
+    changed_share: Fraction = Field(
+        description="share of change_unit with another decision: of samples, or of elements such as pixels"
+    )
+    change_unit: str = Field("samples", description="what changed_share is a share of")
+
+    @property
+    def changes_text(self) -> str:
+        """How much of the decisions has changed: samples as count and share, anything else as a share alone."""
+        if self.change_unit == "samples":
+            return f"{self.decision_changes} ({self.changed_share:.2%})"
+        return f"{self.changed_share:.2%} of {self.change_unit}"
+
+
+class ExitChange(DecisionChange):
+    """One exit, before and after."""
+
+    name: str
     max_abs_diff: NonNegativeFloat = Field(description="largest difference of an output")
 
 
-class PolicyChange(Frozen):
-    """An artifact as its policy runs it, on samples with targets, before and after."""
+class PolicyChange(DecisionChange):
+    """An artifact as its policy runs it, before and after."""
 
-    metric_before: Fraction = Field(description="the metric of the task")
-    metric_after: Fraction
     exit_changes: Annotated[int, Field(ge=0)] = Field(description="samples that exit elsewhere")
-    decision_changes: Annotated[int, Field(ge=0)] = Field(description="samples with another decision, better or worse")
     shares_before: tuple[Fraction, ...] = Field(description="share of the samples that exited at each exit")
     shares_after: tuple[Fraction, ...]
 

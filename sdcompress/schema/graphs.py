@@ -56,7 +56,9 @@ class Segment(FileEntry):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     precision: Precision = "fp32"
-    macs: Annotated[int, Field(ge=0)] = Field(description="multiply-accumulates for one sample")
+    macs: Annotated[int, Field(ge=0)] = Field(
+        description="multiply-accumulates for one sample, of 16 positions along an axis that varies, such as tokens"
+    )
     parameters: Annotated[int, Field(ge=0)]
 
 

@@ -35,13 +35,13 @@ __all__ = [
     "Data",
     "Exits",
     "Export",
-    "Method",
-    "Modality",
+    "MethodSection",
+    "ModalitySection",
     "Model",
     "Optimizer",
     "Recipe",
     "Schedule",
-    "Task",
+    "TaskSection",
     "Train",
 ]
 
@@ -134,7 +134,7 @@ class Exits(Frozen):
     pool: Literal["auto", "mean", "token"] = Field("auto", description="token maps: mean over tokens or class token")
 
 
-class Modality(Entry):
+class ModalitySection(Entry):
     """What goes into the network, with the modality's own parameters beside its name."""
 
     name: EntryName | None = Field(
@@ -142,13 +142,13 @@ class Modality(Entry):
     )
 
 
-class Task(Entry):
+class TaskSection(Entry):
     """What the targets and the network's outputs mean, with the task's own parameters beside its name."""
 
     name: EntryName = Field("classification", description="of 'sdcompress list tasks'; that of the data set's targets")
 
 
-class Method(Entry):
+class MethodSection(Entry):
     """A method of self-distillation by name, with its own parameters beside the name."""
 
     not_identifying: ClassVar = frozenset({"file"})
@@ -377,12 +377,12 @@ class Recipe(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     data: Data = Data()
-    modality: Modality = Modality()
-    task: Task = Task()
+    modality: ModalitySection = ModalitySection()
+    task: TaskSection = TaskSection()
     model: Model = Model()
     exits: Exits = Exits()
-    method: Method = Method()
-    controls: tuple[Method, ...] = Field((), description="methods trained the same way, to compare with ('run')")
+    method: MethodSection = MethodSection()
+    controls: tuple[MethodSection, ...] = Field((), description="methods trained the same way, to compare with ('run')")
     train: Train = Train()
     export: Export = Export()
     quantize: Quantize = Quantize()
@@ -391,7 +391,7 @@ class Recipe(Frozen):
 
     @field_validator("controls")
     @classmethod
-    def _controls_differ(cls, controls: tuple[Method, ...]) -> tuple[Method, ...]:
+    def _controls_differ(cls, controls: tuple[MethodSection, ...]) -> tuple[MethodSection, ...]:
         names = [control.name for control in controls]
         if len(set(names)) != len(names):
             raise ValueError("each control may be named once")

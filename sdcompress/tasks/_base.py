@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from sdcompress.errors import RecipeError, UsageError
 from sdcompress.schema.manifest import RegistryEntry
-from sdcompress.tasks._signals import Array, Float, Signals
+from sdcompress.tasks._signals import AGREEMENT, Array, Float, Signals
 
 if TYPE_CHECKING:
     import onnx
@@ -66,6 +66,10 @@ class Task(ABC):
     """Whether a loss is 0 or 1, so that exact binomial tests apply."""
     scaled_by_temperature: ClassVar[bool]
     """Whether outputs are logits that a temperature may divide."""
+    exits_agree: ClassVar[bool] = True
+    """Whether two exits often decide the same, so that a policy can judge by it; masks differ in some pixel."""
+    change_unit: ClassVar[str] = "samples"
+    """What ``changes`` gives shares of: samples, or elements of decisions, for example ``pixels``."""
     single_label: ClassVar[bool] = False
     """Whether a target is the index of one of ``outputs``, int64 [N], so that a folder's name can stand for it."""
     stratum: ClassVar[str] = "stratum"
@@ -189,6 +193,14 @@ class Task(ABC):
         """Which of N decisions are others than before, bool [N]; none of floats, which every rounding changes."""
         changed: npt.NDArray[np.bool_] = np.asarray(self.loss(decisions, others) > 0)
         return np.zeros_like(changed) if np.issubdtype(decisions.dtype, np.floating) else changed
+
+    def changes(self, decisions: Array, others: Array) -> Float:
+        """What share of each of N decisions is another than before, float32 [N] in [0, 1]; 0 or 1 by ``flips``.
+
+        A task whose decisions have many elements counts these, and names them in ``change_unit``.
+        """
+        share: Float = self.flips(decisions, others).astype(np.float32)
+        return share
 
     def nll(self, outputs: Array, targets: Array, temperature: float = 1.0) -> float:
         """Mean negative log-likelihood of the targets in nats, by which a temperature is fitted; else not needed.
@@ -327,24 +339,29 @@ class Task(ABC):
         return ""
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """Those of the named signals that tell nothing of its samples, as a rule because it does not give them."""
-        return [name for name in names if name not in self.signal_names]
+        """Those of what a policy needs that tell nothing of its samples, as a rule because it does not give them.
+
+        Args:
+            names: of signals, and ``AGREEMENT``.
+        """
+        given = (*self.signal_names, AGREEMENT) if self.exits_agree else self.signal_names
+        return [name for name in names if name not in given]
 
     def check_names(self, names: Sequence[str], needed_by: str) -> None:
         """Refuse a policy that judges by signals that this task does not give.
 
         Args:
-            names: of columns.
+            names: of columns, and ``AGREEMENT``.
             needed_by: the policy's name.
 
         Raises:
             UsageError: names what is missing.
         """
         if missing := self.missing(names):
-            given = ", ".join(name for name in self.signal_names if not self.missing([name]))
+            given = ", ".join(name for name in (*self.signal_names, AGREEMENT) if not self.missing([name]))
             raise UsageError(
                 f"The exit policy '{needed_by}' judges by {', '.join(missing)}, which this task does not give.",
-                allowed=f"policies that judge by {given or 'no signal, or by earlier exits'}",
+                allowed=f"policies that judge by {given or 'no signal'}",
                 next_step="choose another policy: sdcompress list policies",
             )
 

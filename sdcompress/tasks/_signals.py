@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Float", "Signals"]
+__all__ = ["AGREEMENT", "Array", "Float", "Signals"]
+
+AGREEMENT = "agreement of exits"
+"""What a policy needs that asks ``Signals.agrees`` or ``Signals.change``, beside names of columns."""
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float32]

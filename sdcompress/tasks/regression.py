@@ -14,7 +14,7 @@ from pydantic import Field
 
 from sdcompress.errors import DataError
 from sdcompress.tasks._base import Prediction, Task
-from sdcompress.tasks._signals import Array, Float, Signals
+from sdcompress.tasks._signals import AGREEMENT, Array, Float, Signals
 
 if TYPE_CHECKING:
     import onnx
@@ -201,7 +201,9 @@ class Regression(Task):
 
     def missing(self, names: Sequence[str]) -> list[str]:
         """Those that it does not give; without deviations no signal tells samples apart."""
-        return super().missing(names) if self.criterion == "gaussian" else list(names)
+        if self.criterion == "gaussian":
+            return super().missing(names)
+        return [name for name in names if name != AGREEMENT]
 
     def signals(self, outputs: Float, temperature: float = 1.0) -> Signals:
         """See the class; no temperature."""

@@ -104,6 +104,8 @@ class Segmentation(Task):
     signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     binary_loss: ClassVar[bool] = False
     scaled_by_temperature: ClassVar[bool] = True
+    exits_agree: ClassVar[bool] = False
+    change_unit: ClassVar[str] = "pixels"
     prediction_class: ClassVar[type[Masks]] = Masks
 
     def __post_init__(self) -> None:
@@ -173,6 +175,10 @@ class Segmentation(Task):
         iou = (both / np.maximum(either, 1)).sum(axis=1) / (either > 0).sum(axis=1)
         loss: Float = (1 - iou).astype(np.float32)
         return loss
+
+    def changes(self, decisions: Array, others: Array) -> Float:
+        """The share of the pixels that have another class; see ``Task``."""
+        return _mean(np.not_equal(decisions, others))
 
     def nll(self, outputs: Array, targets: Array, temperature: float = 1.0) -> float:
         """Of a pixel: the mean over all pixels of all samples that are not void."""

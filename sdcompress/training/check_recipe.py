@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import torch
@@ -143,21 +144,24 @@ def check_edge_cases(net: MultiExit, modality: Modality, recipe: Recipe) -> None
     """
     if all(np.issubdtype(np.dtype(tensor.dtype), np.floating) for tensor in modality.tensors):
         return
-    mode, refused = net.training, list[str]()
+    mode, kinds_by_reason = net.training, dict[str, list[str]]()
     net.eval()
     for kind, example in modality.edge_cases().items():
         inputs = map(torch.from_numpy, modality.ordered(modality.collate(np.asarray(example)[None])))
         try:
             net(*inputs)
         except (IndexError, RuntimeError) as error:
-            refused.append(f"{kind} ({str(error).splitlines()[0][:100]})")
+            reason = shorten(str(error).splitlines()[0], 160, placeholder=" ...")
+            kinds_by_reason.setdefault(reason, []).append(kind)
     net.train(mode)
-    if refused:
+    if kinds_by_reason:
+        refused = [f"{', '.join(kinds)} ({reason})" for reason, kinds in kinds_by_reason.items()]
         raise RecipeError(
             f"'{recipe.model.name}' cannot take all inputs of the modality '{modality.record.name}': "
             f"{'; '.join(refused)}.",
             allowed=f"a network for {modality.limits_text}",
-            next_step="set the parameters of 'modality' that belong to this network, or choose another network",
+            next_step=f"set {' or '.join(f'modality.{name}' for name in modality.setting_names())} as this network was "
+            "trained, or choose another network in model.name",
         )
 
 

@@ -161,7 +161,7 @@ def _data(recipe: Recipe, start: Checkpoint | None, load: DatasetCache) -> tuple
         if as_trained != recipe:
             dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=as_trained.modality)
         return as_trained, dataset
-    recipe = reopen_adopted_keys(recipe, start.recipe)
+    recipe = reopen_adopted_keys(recipe, start)
     before = start.recipe.data.exclude
     exclude = tuple(sorted({*before, *recipe.data.exclude}))
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"exclude": exclude})})
@@ -188,15 +188,14 @@ def holds_another(recipe: Recipe, out: Path) -> bool:
     """Return whether ``out`` holds a run that this recipe cannot go on with: of other settings, or not intact."""
     last = newest(out)
     try:
-        return last is not None and bool(_differences(open_checkpoint(last).recipe, recipe))
+        return last is not None and bool(_differences(open_checkpoint(last), recipe))
     except CheckpointError:
         return True
 
 
-def _differences(one: Recipe, other: Recipe) -> list[str]:
+def _differences(begun: Checkpoint, recipe: Recipe) -> list[str]:
     """Return the keys that decide a training's outcome and differ, as 'key: one -> other'."""
-    other = reopen_adopted_keys(other, one)
-    a, b = _identifying_keys(one), _identifying_keys(other)
+    a, b = _identifying_keys(begun.recipe), _identifying_keys(reopen_adopted_keys(recipe, begun))
     return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in {**a, **b} if a.get(key) != b.get(key)]
 
 
@@ -251,7 +250,7 @@ def _extension(recipe: Recipe, start: Checkpoint) -> Extension:
         RecipeError: if more than the number of epochs would change, or the method divides its epochs into phases.
     """
     before, after = start.recipe.train.epochs, recipe.train.epochs
-    others = [line for line in _differences(start.recipe, recipe) if not line.startswith("train.epochs:")]
+    others = [line for line in _differences(start, recipe) if not line.startswith("train.epochs:")]
     phases = len(methods.build(recipe.method).phases)
     if others or after <= before or phases > 1:
         why = (
@@ -271,7 +270,7 @@ def _extension(recipe: Recipe, start: Checkpoint) -> Extension:
 
 
 def _check_same(recipe: Recipe, start: Checkpoint, out: Path, extends: Checkpoint | None) -> None:
-    changed = _differences(start.recipe, recipe)
+    changed = _differences(start, recipe)
     if extends is not None and extends.weights_sha256 not in {one.weights_sha256 for one in start.state.extensions}:
         changed.append(f"it does not continue {extends.path}")
     if start.state.method_sha256 != method_sha256(recipe):

@@ -57,5 +57,5 @@ def _parameters(modality: str) -> str:
     kind = registry.load(ROOMS["modalities"], modality, extra="all")
     return (
         f"[modality: {', '.join(kind.setting_names())}; train.augment: "
-        f"{', '.join(('mixup', *kind.augmentation.model_fields))}]"
+        f"{', '.join(('mixup (of floats)', *kind.augmentation.model_fields))}]"
     )

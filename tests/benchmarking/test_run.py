@@ -16,7 +16,7 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking import candidate, run, timed_calls
 from sdcompress.benchmarking.candidate import bench_originals, input_order, split
 from sdcompress.benchmarking.run import bench
-from sdcompress.data.images import image_source
+from sdcompress.data.image_arrays import image_source
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, InputError, UnknownNameError, UsageError
 from sdcompress.modalities import Inputs

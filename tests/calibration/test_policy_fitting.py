@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 from signals import TASK, signals_of
 
+from sdcompress.calibration import policy_fitting
 from sdcompress.calibration.calibrate import check_policy
 from sdcompress.calibration.policy_fitting import fit_policy, fit_temperature
-from sdcompress.data.samples import ArraySamples
+from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.evaluation.exit_outcomes import exit_signals_and_losses
+from sdcompress.evaluation.exit_outcomes import exit_outputs, exit_signals_and_losses
 from sdcompress.modalities import Inputs
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Calibrate
 from sdcompress.tasks.classification import Classification
+from sdcompress.tasks.segmentation import Segmentation
 
 STAGE_MS = (1.0, 9.0)
 
@@ -80,6 +82,19 @@ def test_one_that_only_lowers_the_nll_is_not() -> None:
     assert fitted.temperatures == (1.0, 1.0)
 
 
+def test_temperatures_of_large_outputs_are_fitted_on_fewer_samples_which_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, samples = told([TWO_WAY] * 4 + [THREE_WAY] * 96, [1] * 4 + [0] * 96)
+    monkeypatch.setattr(policy_fitting, "_TEMPERATURE_VALUES", 30)  # of 3 logits each
+    with pytest.warns(UserWarning, match="compared on 10 of 100 samples, because the outputs of each have 3 values"):
+        fitted, _, loss = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
+    tenth = Subset(samples, np.arange(0, 100, 11))
+    outputs = exit_outputs(engine, tenth)  # type: ignore[arg-type]
+    assert fitted.temperatures[0] in {1.0, fit_temperature(engine.task, outputs[0], tenth.targets)}
+    assert loss.shape == (2, 100)
+
+
 @pytest.mark.parametrize("settings", [{"fit_temperature": False}, {"unlabelled": True, "confidence": 0.95}])
 def test_none_is_tried_where_it_is_not_asked_for_or_there_are_no_labels(settings: dict[str, Any]) -> None:
     engine, samples = told([TWO_WAY] * 4 + [THREE_WAY] * 96, [1] * 4 + [0] * 96)
@@ -137,12 +152,15 @@ def test_batches_of_like_lengths_keep_the_order_of_the_samples() -> None:
 def test_a_policy_that_does_not_exist_or_does_not_fit_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="max_prob"):
         check_policy(Calibrate(policy="max_probe"), 4, TASK)
-    with pytest.raises(UsageError, match="does not work with 4 exits") as caught:
-        check_policy(Calibrate(policy="patience"), 4, TASK)
-    assert "at least 8 exits" in str(caught.value.allowed)
-    check_policy(Calibrate(policy="patience"), 8, TASK)
+    with pytest.raises(UsageError, match="does not work with 2 exits") as caught:
+        check_policy(Calibrate(policy="patience"), 2, TASK)
+    assert "at least 3 exits" in str(caught.value.allowed)
+    check_policy(Calibrate(policy="patience"), 3, TASK)
     with pytest.raises(UsageError, match="one threshold for all exits"):
         check_policy(Calibrate(policy="pcee", confidence=0.95, group_by="exit"), 4, TASK)
+
+    with pytest.raises(UsageError, match="'patience' judges by agreement of exits, which this task does not give"):
+        check_policy(Calibrate(policy="patience"), 8, Segmentation(("a", "b")))
 
     class Plain(Classification):
         signal_names = ("entropy",)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from networks import pictures
 
 from sdcompress import methods, recipes, registry
 from sdcompress.models import backbones
@@ -71,7 +72,7 @@ def test_kinds_of_things_to_list_and_verbs(offered) -> None:
 def test_the_networks_that_are_offered_are_there() -> None:
     assert {*RESNETS, *VGGS} == {name for name in cifar.NAMES if not name.startswith("wrn_")}
     for name in cifar.NAMES:
-        assert cifar.cifar(name, classes=3, image=(1, 32, 32), pretrained=False) is not None
+        assert cifar.cifar(name, outputs=(3,), inputs=pictures(1, 32, 32), pretrained=False) is not None
 
 
 def test_nothing_heavy_is_loaded() -> None:

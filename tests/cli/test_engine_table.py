@@ -45,21 +45,25 @@ def test_what_they_are_for_and_of_is_said(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_what_they_cost_on_validation_images_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    change = ExitChange(name="exit1", metric_before=0.75, metric_after=0.74, decision_changes=12, max_abs_diff=0.25)
+    change = ExitChange(
+        name="exit1", metric_before=0.75, metric_after=0.74, decision_changes=12, changed_share=0.03, max_abs_diff=0.25
+    )
     policy = PolicyChange(
         metric_before=0.9,
         metric_after=0.89,
         exit_changes=7,
         decision_changes=3,
+        changed_share=0.0075,
         shares_before=(0.5, 0.5),
         shares_after=(0.4, 0.6),
     )
     show_engines(engines(validation=Validation(samples=400, max_drop=0.02, exits=(change,), policy=policy)), "fp16")
     said = capsys.readouterr().out
     assert "on 400 validation samples (at most 2.00% may be lost)" in said
-    for cell in ("exit1", "75.00%", "74.00%", "12", "0.25"):
+    for cell in ("exit1", "75.00%", "74.00%", "12 (3.00%)", "0.25"):
         assert cell in said
     assert "by the policy: 90.00% by the graphs, 89.00% by the engines; 7 samples take another exit" in said
+    assert "other decisions: 3 (0.75%)" in said
     assert "not compared" not in said
 
 

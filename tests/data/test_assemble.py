@@ -7,12 +7,12 @@ import pytest
 
 from sdcompress import tasks
 from sdcompress.data.assemble import assemble
-from sdcompress.data.images import image_source
+from sdcompress.data.image_arrays import image_source
 from sdcompress.data.samples import ArraySamples, Dataset, Samples
 from sdcompress.data.source import Source
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.modalities._preprocess_settings import Preprocess
-from sdcompress.schema.recipe import Data, Modality, Task
+from sdcompress.schema.recipe import Data, ModalitySection, TaskSection
 from sdcompress.tasks.classification import Classification
 
 PREPROCESS = Preprocess(channels=1, mean=(0.5,), std=(0.5,))
@@ -118,29 +118,37 @@ def several(count: int) -> Source:
 
 def test_targets_of_any_shape_are_split_without_strata(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "task_class", lambda name: Several)
-    found = assemble(Data(validation=0.25), several(100), seed=0, task=Task(name="several"))
+    found = assemble(Data(validation=0.25), several(100), seed=0, task=TaskSection(name="several"))
     parts = (found.train, found.val, found.test)
     assert [len(samples) for samples in parts] == [60, 20, 20]
     assert sorted(one for samples in parts for one in identities(samples)) == list(range(100))
     for samples in parts:
         assert (samples.targets @ (1 << np.arange(7))).tolist() == identities(samples)
-    again = assemble(Data(validation=0.25), several(100), seed=0, task=Task(name="several"))
+    again = assemble(Data(validation=0.25), several(100), seed=0, task=TaskSection(name="several"))
     assert (again.fingerprint, identities(again.val)) == (found.fingerprint, identities(found.val))
     source = several(100)
     source.train.targets[5] ^= 1
-    assert assemble(Data(validation=0.25), source, seed=0, task=Task(name="several")).fingerprint != found.fingerprint
+    assert (
+        assemble(Data(validation=0.25), source, seed=0, task=TaskSection(name="several")).fingerprint
+        != found.fingerprint
+    )
     lacking = replace(several(100), left_out={"train": {identities(found.train)[3]}})
-    filled = assemble(Data(validation=0.25, exclude=("x",)), lacking, seed=0, task=Task(name="several")).train
+    filled = assemble(Data(validation=0.25, exclude=("x",)), lacking, seed=0, task=TaskSection(name="several")).train
     assert identities(filled)[3] != identities(found.train)[3] in identities(found.train)
 
 
 def test_another_task_than_that_of_the_targets_is_refused_before_anything_is_trained() -> None:
     with pytest.raises(RecipeError, match=r"(?s)task is 'multilabel'.*'classification'") as caught:
-        assemble(Data(), without_test(), seed=0, task=Task(name="multilabel"))
+        assemble(Data(), without_test(), seed=0, task=TaskSection(name="multilabel"))
     assert caught.value.allowed == "classification"
     assert "--set task=classification" in caught.value.next_step
     with pytest.raises(RecipeError, match="no parameter 'threshold'"):
-        assemble(Data(), without_test(), seed=0, task=Task.model_validate({"name": "classification", "threshold": 0.5}))
+        assemble(
+            Data(),
+            without_test(),
+            seed=0,
+            task=TaskSection.model_validate({"name": "classification", "threshold": 0.5}),
+        )
 
 
 def fingerprint(data: Data = Data(), source: Source | None = None, seed: int = 0) -> str:  # noqa: B008 - frozen
@@ -205,6 +213,16 @@ def test_what_is_returned_is_ready() -> None:
     assert (found.name, found.outputs, found.modality.tensors[0].shape) == ("mnist", CLASSES, ("batch", 1, 2, 2))
 
 
+def test_columns_that_the_source_does_not_read_are_refused() -> None:
+    with pytest.raises(
+        RecipeError, match=r"data.columns is \[age\], which .* does not follow: its examples have no col"
+    ):
+        assemble(Data(columns=("age",)), with_test(), seed=0)
+    with pytest.raises(RecipeError, match="it reads age, city"):
+        assemble(Data(columns=("age",)), replace(with_test(), columns=("age", "city")), seed=0)
+    assemble(Data(columns=("age",)), replace(with_test(), columns=("age",)), seed=0)
+
+
 def test_the_fingerprint_tells_two_splits_with_the_same_labels_apart() -> None:
     images, _ = arrays(0, 100)
     source = image_source(CLASSES, PREPROCESS, (images, np.repeat([0, 1], 50)), arrays(100, 40))
@@ -214,7 +232,9 @@ def test_the_fingerprint_tells_two_splits_with_the_same_labels_apart() -> None:
 
 
 def test_examples_and_fingerprint_follow_the_recipes_modality() -> None:
-    own, other = (assemble(Data(), with_test(), seed=0, modality=Modality(**new)) for new in ({}, {"image_size": 4}))
+    own, other = (
+        assemble(Data(), with_test(), seed=0, modality=ModalitySection(**new)) for new in ({}, {"image_size": 4})
+    )
     assert own.train.examples(np.array([0])).shape == (1, 2, 2, 1)
     assert other.train.examples(np.array([0])).shape == (1, 4, 4, 1)
     assert other.modality.tensors[0].shape == ("batch", 1, 4, 4)

@@ -9,7 +9,7 @@ import pytest
 from sdcompress import registry
 from sdcompress.data import ROOM, load
 from sdcompress.errors import RecipeError, UnknownNameError, UsageError
-from sdcompress.schema.recipe import Data, Modality
+from sdcompress.schema.recipe import Data, ModalitySection
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
@@ -35,7 +35,7 @@ def test_no_source_brings_torch_with_it() -> None:
 import importlib, sys
 from sdcompress import registry
 from sdcompress.data import ROOM, load
-from sdcompress.schema.recipe import Data, Modality
+from sdcompress.schema.recipe import Data, ModalitySection
 for name in {registry.names(ROOM)!r}:
     importlib.import_module(f"{{ROOM}}.{{name}}")
 load(Data(), seed=0)
@@ -47,7 +47,7 @@ print([name for name in ("torch", "torchvision") if name in sys.modules])
 
 OWN = """
 import numpy as np
-from sdcompress.data.images import Preprocess, image_source
+from sdcompress.data.image_arrays import Preprocess, image_source
 
 def make(spec):
     images = np.random.default_rng(0).integers(0, 256, (90, 12, 12, 3), np.uint8)
@@ -65,7 +65,7 @@ def another():
 def test_a_function_of_the_users_own_gives_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "users_data.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
-    found = load(Data(name="users_data:make", validation=0.25), seed=0, modality=Modality(mean=[0.4, 0.4, 0.4]))
+    found = load(Data(name="users_data:make", validation=0.25), seed=0, modality=ModalitySection(mean=[0.4, 0.4, 0.4]))
     assert (len(found.train), len(found.val), len(found.test)) == (54, 18, 18)
     assert (found.modality.shape, found.outputs, found.modality.preprocess.mean) == (
         (3, 8, 8),

@@ -7,13 +7,12 @@ import pytest
 from PIL import Image
 
 from sdcompress.data import load
-from sdcompress.data.images import image_source
+from sdcompress.data.image_arrays import image_source
 from sdcompress.data.samples import ArraySamples, Dataset, Subset, originals
 from sdcompress.errors import DataError
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image as Modality
-from sdcompress.schema.recipe import Data
-from sdcompress.schema.recipe import Modality as Section
+from sdcompress.schema.recipe import Data, ModalitySection
 from sdcompress.tasks.classification import Classification
 
 
@@ -90,7 +89,7 @@ def test_files_are_given_at_their_own_size(tmp_path: Path) -> None:
             (tmp_path / split / name).mkdir(parents=True)
             for k, size in enumerate(sizes * 4):
                 Image.new("RGB", size, (k, 10 * k, 3)).save(tmp_path / split / name / f"{k:02}.png")
-    found = load(Data(name="imagefolder", dir=str(tmp_path)), seed=0, modality=Section(image_size=28)).test
+    found = load(Data(name="imagefolder", dir=str(tmp_path)), seed=0, modality=ModalitySection(image_size=28)).test
     whole = originals(found, np.arange(6))
     assert whole is not None
     assert [(image.size, image.mode) for image in whole] == [(size, "RGB") for size in sizes * 2]

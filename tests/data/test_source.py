@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.data import images as module
-from sdcompress.data.images import image_source
+from sdcompress.data import image_arrays as module
+from sdcompress.data.image_arrays import image_source
 from sdcompress.data.source import data_folder
 from sdcompress.errors import RecipeError
 from sdcompress.modalities import build
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
-from sdcompress.schema.recipe import Augmentation, Data, Modality
+from sdcompress.schema.recipe import Augmentation, Data, ModalitySection
 
 CORNERS = np.array([[0, 200], [40, 80]], np.uint8).reshape(1, 2, 2, 1)
 
@@ -83,10 +83,10 @@ def test_the_share_of_the_crop(own: float | None, settings: dict[str, Any], resi
 
 
 def test_an_image_of_a_recipe_alone_needs_size_mean_and_std() -> None:
-    made = build(Modality(image_size=64, mean=HALF), Modality(name="image", std=HALF, crop=0.5))
+    made = build(ModalitySection(image_size=64, mean=HALF), ModalitySection(name="image", std=HALF, crop=0.5))
     assert made == Image.of(Preprocess(channels=3, resize=128, crop=(64, 64), mean=HALF, std=HALF))
     with pytest.raises(RecipeError, match=r"image_size.*mean.*std"):
-        build(Modality(image_size=64), Modality(name="image", std=HALF))
+        build(ModalitySection(image_size=64), ModalitySection(name="image", std=HALF))
 
 
 def test_means_of_another_number_of_channels_are_refused() -> None:
@@ -105,7 +105,7 @@ def test_numbers_that_cannot_be_meant(wrong: dict[str, Any]) -> None:
 def test_a_parameter_that_the_modality_does_not_have_is_refused_with_those_that_it_has() -> None:
     own = Image.of(Preprocess.square(8, **OWN))
     with pytest.raises(RecipeError, match=r"(?s)modality\.imagesize.*'image_size'.*image_size, mean, std") as caught:
-        build(Modality(imagesize=8), own)
+        build(ModalitySection(imagesize=8), own)
     assert "list modalities" in caught.value.next_step
 
 

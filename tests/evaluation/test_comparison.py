@@ -29,7 +29,7 @@ def test_every_exit_is_counted_over_all_batches() -> None:
     first, last = found.qualities()
     assert (first.change.name, last.change.name) == ("exit1", "final")
     assert (first.change.metric_before, first.change.metric_after) == (0.75, 0.5)
-    assert first.change.decision_changes == 3
+    assert (first.change.decision_changes, first.change.changes_text) == (3, "3 (75.00%)")
     assert first.added_loss == 1
     assert first.change.max_abs_diff == 2.5
     assert first.largest_differences[0] == 3
@@ -49,6 +49,18 @@ def test_label_sets_lose_a_share_of_a_sample() -> None:
     assert (only.change.metric_before, only.change.metric_after, only.change.decision_changes) == (1.0, 0.75, 1)
     assert (only.added_loss, only.loses_more_than(0.25), only.loses_more_than(0.24)) == (0.5, False, True)
     assert only.further["subset_accuracy"] == 0.5
+
+
+def test_masks_say_what_share_of_their_pixels_changed() -> None:
+    before = np.zeros((1, 2, 2, 4, 4), np.float32)
+    before[:, :, 0] = 1
+    after = before.copy()
+    after[0, 0, 1, 0, :2] = 2  # 2 of the 32 pixels of both masks
+    found = ExitComparison(build("segmentation", ("a", "b"), {"size": [4, 4]}), ["final"])
+    found.add(before, after, np.zeros((2, 4, 4), np.uint8))
+    (only,) = found.qualities()
+    assert (only.change.decision_changes, only.change.changed_share) == (1, 2 / 32)
+    assert only.change.changes_text == "6.25% of pixels"
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
@@ -80,6 +92,7 @@ def test_a_policy_is_counted_by_who_leaves_where_and_what_they_are_told() -> Non
         metric_after=0.75,
         exit_changes=2,
         decision_changes=2,
+        changed_share=0.5,
         shares_before=(0.5, 0.25, 0.25),
         shares_after=(0.25, 0.25, 0.5),
     )

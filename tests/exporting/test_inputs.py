@@ -91,8 +91,8 @@ def test_inputs_keep_their_names_types_and_axes_and_the_gate_sees_them(tmp_path:
     records = gate(layout.graphs, layout.outputs, out=tmp_path / "out", what="cascade")
     gate.signals(layout.graphs, layout.signals, layout.outputs)
     assert [record.flips for record in records] == [0, 0]
-    # 4 tokens of an edge case: 4 x 6 x 5 of the middle, 6 x 2 and 5 x 2 of the heads
-    assert sum(macs(graph, axis_sizes(modality)) for graph in layout.models.values()) == 4 * 6 * 5 + 6 * 2 + 5 * 2
+    # 16 tokens: 16 x 6 x 5 of the middle, 6 x 2 and 5 x 2 of the heads
+    assert sum(macs(graph, axis_sizes(modality)) for graph in layout.models.values()) == 16 * 6 * 5 + 6 * 2 + 5 * 2
 
 
 def test_the_older_exporter_takes_inputs_of_which_only_the_batch_varies() -> None:

@@ -41,7 +41,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("installed")
 def test_the_pages_method_is_found_and_computes_its_equation() -> None:
     assert "next_exit" in registry.names(methods.ROOM)
-    method = methods.build(recipe.Method(name="next_exit", kd_weight=0.5, temperature=1.0))
+    method = methods.build(recipe.MethodSection(name="next_exit", kd_weight=0.5, temperature=1.0))
     logits = tuple(torch.tensor([p]).log().requires_grad_() for p in ((0.5, 0.5), (0.9, 0.1)))
     step = step_of([0])
     terms = method(Outputs(logits, logits, logits), step, nn.Module())

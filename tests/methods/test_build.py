@@ -13,25 +13,25 @@ from sdcompress.schema import recipe
 
 
 def test_a_recipe_sets_the_fields_and_leaves_the_others() -> None:
-    method = methods.build(recipe.Method(name="byot", kd_weight="1e-1", temperature=4))
+    method = methods.build(recipe.MethodSection(name="byot", kd_weight="1e-1", temperature=4))
     assert method == Byot(kd_weight=0.1, temperature=4.0)
 
 
 def test_a_misspelt_parameter_gets_the_nearest_one() -> None:
     with pytest.raises(RecipeError) as caught:
-        methods.build(recipe.Method(name="byot", kd_wieght=0.1))
+        methods.build(recipe.MethodSection(name="byot", kd_wieght=0.1))
     assert "Did you mean 'kd_weight'?" in str(caught.value)
     assert caught.value.allowed == "feature_weight, kd_weight, temperature"
 
 
 def test_what_a_method_is_cannot_be_set() -> None:
     with pytest.raises(RecipeError, match="no parameter 'needs'"):
-        methods.build(recipe.Method(name="ps_kd", needs={}))
+        methods.build(recipe.MethodSection(name="ps_kd", needs={}))
 
 
 def test_a_misspelt_method_gets_the_nearest_one() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'byot'"):
-        methods.build(recipe.Method(name="byott"))
+        methods.build(recipe.MethodSection(name="byott"))
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_a_misspelt_method_gets_the_nearest_one() -> None:
 def test_a_number_out_of_range_is_named(name: str, parameters: dict[str, Any]) -> None:
     (key,) = parameters
     with pytest.raises(RecipeError, match=f"method.{key} is"):
-        methods.build(recipe.Method(name=name, **parameters))
+        methods.build(recipe.MethodSection(name=name, **parameters))

@@ -27,7 +27,7 @@ PARAMETERS = {"self_distillation": {"feature_weight": 1}}
 
 
 def _make(name: str, **parameters: Any) -> Method:
-    return methods.build(recipe.Method(name=name, **{**PARAMETERS.get(name, {}), **parameters}))
+    return methods.build(recipe.MethodSection(name=name, **{**PARAMETERS.get(name, {}), **parameters}))
 
 
 @dataclass(frozen=True, kw_only=True)

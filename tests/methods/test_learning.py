@@ -23,7 +23,7 @@ STEPS = 20
 @pytest.mark.parametrize("name", [*registry.names(methods.ROOM), "eed+ps_kd"])
 def test_a_few_steps_teach_every_exit_the_labels(name: str) -> None:
     torch.manual_seed(0)
-    method = methods.build(recipe.Method(name=name))
+    method = methods.build(recipe.MethodSection(name=name))
     needs, phases = method.needs, method.phases
     spec = recipe.Model(name="cifar:resnet8"), recipe.Exits(count=2, head="bottleneck")
     net = build(*spec, outputs=(4,), inputs=pictures(1, 16, 16), heads=needs.exits, maps=needs.maps)

@@ -15,7 +15,7 @@ from sdcompress.tasks.segmentation import Segmentation
 
 TASK = Segmentation(("sky", "road", "car"), (6, 8))
 MAPS, WIDTHS, SIZE = ((4, 6, 8), (6, 3, 4), (8, 2, 2)), (6, 8, 8), 8
-EVERY = {name: methods.build(recipe.Method(name=name)) for name in registry.names(methods.ROOM)}
+EVERY = {name: methods.build(recipe.MethodSection(name=name)) for name in registry.names(methods.ROOM)}
 SERVE = [name for name, method in EVERY.items() if method.needs.tasks is None and name != "frskd"]
 
 

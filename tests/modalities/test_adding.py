@@ -14,7 +14,7 @@ import pytest
 
 from sdcompress import data, modalities, registry
 from sdcompress.errors import InputError, RecipeError
-from sdcompress.schema.recipe import Augmentation, Data, Modality
+from sdcompress.schema.recipe import Augmentation, Data, ModalitySection
 
 GUIDE = Path(__file__).parents[2] / "docs" / "adding" / "modality.md"
 
@@ -99,10 +99,10 @@ def test_the_data_set_of_the_guide_is_split_by_class_and_passes_no_setting_over(
     assert set(np.bincount(found.test.targets)) <= {35, 36, 37}
     assert found.modality.collate(found.train.examples(np.arange(3))).arrays["values"].shape == (3, 64)
     with pytest.raises(RecipeError, match=r"(?s)modality\.crop .*'vectors'.*allowed.*mean, std"):
-        data.load(Data(name="digit_vectors"), seed=0, modality=Modality(crop=0.9))
-    other = data.load(Data(name="digit_vectors"), seed=0, modality=Modality(name="vectors", std=[2.0] * 64))
+        data.load(Data(name="digit_vectors"), seed=0, modality=ModalitySection(crop=0.9))
+    other = data.load(Data(name="digit_vectors"), seed=0, modality=ModalitySection(name="vectors", std=[2.0] * 64))
     assert other.modality.std == (2.0,) * 64
     assert other.modality.mean == found.modality.mean
     assert other.fingerprint != found.fingerprint
     with pytest.raises(RecipeError, match=r"modality is 'image'.*those of 'vectors'"):
-        data.load(Data(name="digit_vectors"), seed=0, modality=Modality(name="image"))
+        data.load(Data(name="digit_vectors"), seed=0, modality=ModalitySection(name="image"))

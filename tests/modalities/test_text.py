@@ -1,8 +1,10 @@
 """Texts become padded token ids, the same by every way; what cannot be used is refused."""
 
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,7 +89,7 @@ def test_any_unicode_passes(text, raw):
         (["film", " \t\n"], "Text 1 .*empty"),
         ([b"film"], "Text 0 .*bytes"),
         ([("film", "plot")], "Text 0 .*tuple"),
-        (["film", "film \ud800"], "Text 1 cannot be used: The tokenizer cannot read it"),
+        (["film", "film \ud800"], "Text 1 cannot be used: The tokenizer cannot read it: it holds half of a surr"),
     ],
 )
 def test_what_is_no_text_is_refused(text, raw, message):
@@ -181,7 +183,7 @@ def test_texts_of_files(text, tmp_path):
     ("name", "content", "message"),
     [
         ("a.csv", b"txt\nfilm\n", "no column 'text'.*Did you mean 'txt'"),
-        ("a.csv", b'text\n"film\n', "cannot be read"),
+        ("a.csv", b'text\n"film\n', "(?s)cannot be read as a table.*close the quotes"),
         ("a.csv", b"text\nfilm,plot\n", "Line 2 .*2 values"),
         ("a.csv", b"id,text\n1\n", "Line 2 .*no value of 'text'"),
         ("a.tsv", b"\xff\xfe", "cannot be read"),
@@ -210,6 +212,16 @@ def test_the_cards_code_gives_the_same_inputs(folder, settings, monkeypatch):
     assert given.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(given[name], array)
+
+
+def test_the_code_of_the_page_gives_the_same_inputs(text, folder, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "text.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(import numpy as np\nfrom tokenizers.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(code.replace("a fine film", "a good film"), names)
+    for name, array in text.prepare(["a good film"]).arrays.items():
+        np.testing.assert_array_equal(names["inputs"][name], array)
 
 
 def test_preparation_imports_neither_torch_nor_transformers(folder):

@@ -26,7 +26,7 @@ class Cosine(nn.Module):
         self.w = nn.Parameter(torch.ones(5, 768))
     def forward(self, x):
         return x.flatten(1) @ self.w.T
-def make(classes, channels):
+def make(outputs, inputs):
     return Cosine()
 """
 
@@ -145,9 +145,9 @@ def test_options_that_the_backbone_does_not_take():
 
 def test_a_backbone_of_the_users_own(user_module):
     user_module(
-        "def make(classes, channels, width):\n"
-        "    return nn.Sequential(nn.Conv2d(channels, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3),\n"
-        "                         nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))\n"
+        "def make(outputs, inputs, width):\n"
+        "    return nn.Sequential(nn.Conv2d(inputs[0].shape[1], width, 3), nn.ReLU(), nn.Conv2d(width, width, 3),\n"
+        "                         nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, outputs[0]))\n"
     )
     net = network("my_nets:make", (1, 16, 16), options={"width": 6}, count=1)
     assert net.taps == ("1",)
@@ -160,14 +160,14 @@ def test_a_backbone_of_the_users_own(user_module):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("def make(classes, channels): return nn.Sequential(nn.Flatten(), nn.Linear(768, 7))", r"\(2, 5\)"),
-        ("def make(classes, channels): return nn.Sequential(nn.Flatten(), nn.LazyLinear(7))", r"\(2, 5\)"),
-        ("def make(classes, channels): return 3", "int"),
+        ("def make(outputs, inputs): return nn.Sequential(nn.Flatten(), nn.Linear(768, 7))", r"\(2, 5\)"),
+        ("def make(outputs, inputs): return nn.Sequential(nn.Flatten(), nn.LazyLinear(7))", r"\(2, 5\)"),
+        ("def make(outputs, inputs): return 3", "int"),
         (
             COSINE,
             "linear layer",
         ),
-        ("def make(classes, channels): return nn.Sequential(nn.Flatten(), nn.Linear(9, classes))", "image_size"),
+        ("def make(outputs, inputs): return nn.Sequential(nn.Flatten(), nn.Linear(9, outputs[0]))", "image_size"),
     ],
 )
 def test_backbones_that_cannot_be_used(user_module, code, message):
@@ -207,13 +207,13 @@ class Two(nn.Module):
         self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
     def forward(self, x, text):
         return self.fc(self.conv(x).mean((2, 3)))
-def two(classes, channels):
+def two(outputs, inputs):
     return Two()
-def flat(classes, channels):
+def flat(outputs, inputs):
     return nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.ReLU(), nn.Linear(8, 5))
-def no_flatten(classes, channels):
+def no_flatten(outputs, inputs):
     return nn.Sequential(nn.Linear(768, 8), nn.ReLU(), nn.Linear(8, 5))
-def no_forward(classes, channels):
+def no_forward(outputs, inputs):
     return nn.Module()
 """
 
@@ -277,4 +277,6 @@ def test_backbones_without_maps_and_vector_heads_are_refused_for_pixels():
     with pytest.raises(UnknownNameError, match="lraspp"):
         build(Model(name="torchvision_segmentation:lrasp"), Exits(head="dense"), outputs=(4, 32, 32), inputs=inputs)
     with pytest.raises(RecipeError, match="takes images of 3 channels, and these have 1"):
-        torchvision_segmentation("lraspp_mobilenet_v3_large", classes=4, image=(1, 32, 32), pretrained=False)
+        torchvision_segmentation(
+            "lraspp_mobilenet_v3_large", outputs=(4,), inputs=pictures(1, 32, 32), pretrained=False
+        )

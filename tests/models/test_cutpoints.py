@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import pictures
 from torch import nn
 
 from sdcompress.errors import RecipeError, UnknownNameError
@@ -30,7 +31,7 @@ FAMILIES = [
 def backbone(family: str, name: str, size: int) -> nn.Module:
     torch.manual_seed(0)
     make = {"cifar": cifar, "timm": timm}[family]
-    return make(name, classes=5, image=(3, size, size), pretrained=False).eval()
+    return make(name, outputs=(5,), inputs=pictures(3, size, size), pretrained=False).eval()
 
 
 class Block(nn.Module):

@@ -35,3 +35,10 @@ def test_a_declared_layout_decides_where_the_shape_does_not():
 
 def test_blocks_of_tokens_are_no_map():
     assert not _feature_layout.is_map(CutPoint("levels.2", (1, 196, 384), 0.5), (3, 224, 224))
+
+
+@pytest.mark.parametrize(
+    ("shape", "tokens"), [((16, 24), True), ((16, 16), True), ((24, 16), False), ((4, 16, 16), False)]
+)
+def test_tokens_of_a_padding_mask_have_its_length_first(shape, tokens):
+    assert _feature_layout.is_map(CutPoint("layer", shape, 0.5), None, 16) == tokens

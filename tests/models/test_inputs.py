@@ -16,7 +16,7 @@ from sdcompress.models.build import build
 from sdcompress.models.cost import costs
 from sdcompress.models.cutpoints import cut_points, named
 from sdcompress.models.heads.linear import Linear
-from sdcompress.models.inputs import example_inputs, picture_size
+from sdcompress.models.inputs import example_inputs, map_size
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.recipe import Exits, Model
@@ -43,9 +43,9 @@ class Encoder(nn.Module):
         return self.last(tokens.mean(1))
 
 
-def encoder(*, classes, inputs, width=8):
+def encoder(*, outputs, inputs, width=8):
     assert [tensor.name for tensor in inputs] == ["ids", "mask"]
-    return Encoder(classes, width)
+    return Encoder(outputs[0], width)
 """
 
 
@@ -59,9 +59,9 @@ def test_floats_are_nothing_integers_hide_nothing_and_varying_axes_have_a_length
 
 
 def test_only_floats_of_four_axes_are_a_picture() -> None:
-    assert picture_size(pictures(3, 8, 9)) == (3, 8, 9)
-    assert picture_size(TEXT) is None
-    assert picture_size(TEXT[1:]) is None
+    assert map_size(pictures(3, 8, 9)) == (3, 8, 9)
+    assert map_size(TEXT) is None
+    assert map_size(TEXT[1:]) is None
 
 
 def test_a_network_of_two_inputs_gets_exits_on_its_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_a_network_of_two_inputs_gets_exits_on_its_tokens(tmp_path: Path, monkey
 
 
 def test_a_family_of_pictures_is_refused_for_other_inputs() -> None:
-    with pytest.raises(RecipeError, match="takes pictures") as caught:
+    with pytest.raises(RecipeError, match="takes images") as caught:
         build(Model(name="cifar:resnet8"), Exits(), outputs=(4,), inputs=TEXT)
     assert "ids int64" in caught.value.problem
 

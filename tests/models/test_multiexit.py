@@ -161,7 +161,7 @@ def test_a_map_with_channels_last_reaches_the_head_with_channels_first(images):
 
 
 def test_without_exits_it_is_the_backbone_alone(images):
-    net = MultiExit(cifar("resnet8", classes=5, image=IMAGE, pretrained=False), output_layer="fc").eval()
+    net = MultiExit(cifar("resnet8", outputs=(5,), inputs=pictures(*IMAGE), pretrained=False), output_layer="fc").eval()
     outputs = net(images)
     assert net.exit_names == ("final",)
     assert (net.taps, net.feature_sizes, net.map_shapes) == ((), (64,), ((64,),))

@@ -49,15 +49,15 @@ def test_few_held_out_images_prove_less_and_that_is_said_before_the_training() -
 MIXING = """
 from torch import nn
 
-def mixing(classes, channels):
+def mixing(outputs, inputs):
     # without running statistics every image is normalised by the batch that it comes in
     norm = nn.BatchNorm2d(8, track_running_stats=False)
     return nn.Sequential(
-        nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), norm, nn.ReLU()),
+        nn.Sequential(nn.Conv2d(inputs[0].shape[1], 8, 3, 2, 1), norm, nn.ReLU()),
         nn.Conv2d(8, 8, 3, 2, 1),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(8, classes),
+        nn.Linear(8, outputs[0]),
     )
 """
 

@@ -103,7 +103,7 @@ def test_no_number_of_a_method_may_be_infinite_or_none(name: str, value: float) 
     kind = registry.load(methods.ROOM, name, extra="train")
     for field in fields(kind):
         with pytest.raises(RecipeError, match=field.name):
-            methods.build(recipe.Method.model_validate({"name": name, field.name: value}))
+            methods.build(recipe.MethodSection.model_validate({"name": name, field.name: value}))
 
 
 def stored(kind: type[BaseModel]) -> set[type[BaseModel]]:

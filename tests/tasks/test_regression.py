@@ -107,7 +107,7 @@ def test_a_smaller_deviation_is_a_smaller_entropy() -> None:
 
 
 def test_a_network_that_states_no_deviation_gives_no_signal_to_judge_by() -> None:
-    with pytest.raises(UsageError, match=r"(?s)'entropy' judges by entropy.*earlier exits"):
+    with pytest.raises(UsageError, match=r"(?s)'entropy' judges by entropy.*agreement of exits"):
         HEIGHT.check_names(Entropy.needs, "entropy")
     assert isinstance(default_policy(HEIGHT), Settled)
     assert isinstance(default_policy(PAIR), Entropy)

@@ -17,7 +17,7 @@ from PIL import Image
 from sdcompress import tasks
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.objectives.batch import Batch, Minibatch
-from sdcompress.objectives.labels import encoded_targets
+from sdcompress.objectives.supervised import encoded_targets
 from sdcompress.schema.graphs import Tensor
 from sdcompress.tasks import Signals
 from sdcompress.tasks.segmentation import Segmentation

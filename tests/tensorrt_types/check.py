@@ -138,7 +138,7 @@ def mypy(folder: Path, version: str, stubs: Path) -> bool:
 
 def users() -> list[str]:
     """The files of the package that name something of TensorRT."""
-    uses = re.compile(r"^\s*(?:import tensorrt\b|from sdcompress\.nvidia\.(?:trt|_api) import)", re.MULTILINE)
+    uses = re.compile(r"^\s*(?:import tensorrt\b|from sdcompress\.tensorrt\.nvidia\.(?:trt|_api) import)", re.MULTILINE)
     files = sorted((ROOT / "sdcompress").rglob("*.py"))
     return [str(file.relative_to(ROOT)) for file in files if uses.search(file.read_text(encoding="utf-8"))]
 

@@ -33,28 +33,28 @@ SMALL = {
 NETS = """
 from torch import nn
 
-def plain(classes, channels):
+def plain(outputs, inputs):
     return nn.Sequential(
-        nn.Sequential(nn.Conv2d(channels, 8, 3, stride=2, padding=1), nn.GroupNorm(2, 8), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(inputs[0].shape[1], 8, 3, stride=2, padding=1), nn.GroupNorm(2, 8), nn.ReLU()),
         nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.GroupNorm(2, 16), nn.ReLU()),
         nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.GroupNorm(2, 16), nn.ReLU()),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(16, classes),
+        nn.Linear(16, outputs[0]),
     )
 
 class Odd(nn.Module):
     # blocks that share a weight or whose outputs are views that are changed in place, or a layer that nothing uses
-    def __init__(self, classes, channels, tied=False, views=False, unused=False):
+    def __init__(self, outputs, inputs, tied=False, views=False, unused=False):
         super().__init__()
         self.views = views
-        self.stem = nn.Conv2d(channels, 8, 3, stride=2, padding=1)
+        self.stem = nn.Conv2d(inputs[0].shape[1], 8, 3, stride=2, padding=1)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.Flatten(2)) for _ in range(2)
         )
         if tied:
             self.blocks[1][0].weight = self.blocks[0][0].weight
-        self.fc = nn.Linear(8, classes)
+        self.fc = nn.Linear(8, outputs[0])
         if unused:
             self.projection = nn.Linear(8, 4)
 

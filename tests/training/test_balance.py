@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdcompress.data.assemble import assemble
-from sdcompress.data.images import image_source
+from sdcompress.data.image_arrays import image_source
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
 from sdcompress.modalities._preprocess_settings import Preprocess

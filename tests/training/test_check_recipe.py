@@ -93,11 +93,11 @@ class Net(nn.Module):
     def forward(self, images):
         return self.classify(images.mean((2, 3)))
 
-def stochastic_depth(classes, channels):
-    return Net(classes, channels, StochasticDepth(0.1, "row"))
+def stochastic_depth(outputs, inputs):
+    return Net(outputs[0], inputs[0].shape[1], StochasticDepth(0.1, "row"))
 
-def attention(classes, channels):
-    return Net(classes, channels, nn.MultiheadAttention(4, 2, dropout=0.1))
+def attention(outputs, inputs):
+    return Net(outputs[0], inputs[0].shape[1], nn.MultiheadAttention(4, 2, dropout=0.1))
 """
 
 
@@ -121,7 +121,7 @@ def test_dropout_and_stochastic_depth_are_found(
     monkeypatch.syspath_prepend(tmp_path)
     model = recipe.Model(name=name, options=options)
     net = build(model, recipe.Exits(), outputs=(3,), inputs=pictures(3, 32, 32), heads=False)
-    asked = recipe.Recipe(model=model, method=recipe.Method(name="r_drop"))
+    asked = recipe.Recipe(model=model, method=recipe.MethodSection(name="r_drop"))
     if drops:
         check_network(Needs(dropout=True), net, asked)
         return
@@ -143,7 +143,7 @@ def test_a_method_that_needs_classes_is_refused_for_another_task(small: Small, m
         check_recipe(other)
     assert "byot" in caught.value.allowed
     assert "ps_kd" not in caught.value.allowed
-    check_recipe(other.model_copy(update={"method": recipe.Method(name="byot")}))
+    check_recipe(other.model_copy(update={"method": recipe.MethodSection(name="byot")}))
 
 
 def test_a_pyramid_over_tokens_is_refused(small: Small, tmp_path: Path) -> None:
@@ -206,11 +206,11 @@ from torch import nn
 
 class Branches(nn.Module):
     # two wide branches side by side, so that it can be cut only at the narrow stem
-    def __init__(self, classes, channels, width=16):
+    def __init__(self, outputs, inputs, width=16):
         super().__init__()
-        self.stem = nn.Conv2d(channels, 4, 3, padding=1)
+        self.stem = nn.Conv2d(inputs[0].shape[1], 4, 3, padding=1)
         self.left, self.right = (nn.Conv2d(4, width, 3, padding=1) for _ in range(2))
-        self.fc = nn.Linear(width, classes)
+        self.fc = nn.Linear(width, outputs[0])
 
     def forward(self, x):
         x = self.stem(x)

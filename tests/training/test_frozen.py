@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import pictures
 
 from sdcompress.errors import RecipeError
 from sdcompress.models.backbones.cifar import cifar
@@ -31,7 +32,9 @@ PLAIN = [*FROZEN, "data.train_limit=96", "train.augment.crop=0"]
 def old(tmp_path: Path) -> Path:
     """Weights of a network, as if somebody had trained it."""
     torch.manual_seed(1)
-    torch.save(cifar("resnet8", classes=10, image=(1, 16, 16), pretrained=False).state_dict(), tmp_path / "w.pt")
+    torch.save(
+        cifar("resnet8", outputs=(10,), inputs=pictures(1, 16, 16), pretrained=False).state_dict(), tmp_path / "w.pt"
+    )
     return tmp_path / "w.pt"
 
 
@@ -142,7 +145,7 @@ def test_random_weights_are_not_frozen(small: Small, tmp_path: Path) -> None:
 def test_a_classifier_of_other_classes_is_trained_on_a_frozen_backbone(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net = cifar("resnet8", classes=7, image=(1, 16, 16), pretrained=False)
+    net = cifar("resnet8", outputs=(7,), inputs=pictures(1, 16, 16), pretrained=False)
     torch.save(net.state_dict(), tmp_path / "w.pt")
     with pytest.warns(UserWarning, match=r"trained anew: fc\.bias, fc\.weight, heads\.0, heads\.1; left over"):
         _, after = trained(small(*PLAIN, f"model.weights={tmp_path / 'w.pt'}"), tmp_path / "new")
@@ -181,9 +184,10 @@ class Negated(nn.Module):
         return {0}images
 
 
-def net(*, classes, channels):
+def net(*, outputs, inputs):
+    channels = inputs[0].shape[1]
     body = [nn.Conv2d(channels, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
-    return nn.Sequential(Negated(), *body, nn.Flatten(), nn.Linear(8, classes))
+    return nn.Sequential(Negated(), *body, nn.Flatten(), nn.Linear(8, outputs[0]))
 """
 
 
@@ -198,7 +202,7 @@ def test_other_code_of_the_user_gives_other_features(
         (tmp_path / "own_frozen.py").write_text(OWN.format(sign))
         monkeypatch.delitem(sys.modules, "own_frozen", raising=False)
         importlib.invalidate_caches()
-        net = importlib.import_module("own_frozen").net(classes=10, channels=1)
+        net = importlib.import_module("own_frozen").net(outputs=(10,), inputs=pictures(1, 16, 16))
         if not at:
             torch.save(net.state_dict(), tmp_path / "w.pt")
         train(small(*settings), tmp_path / f"run{at}")

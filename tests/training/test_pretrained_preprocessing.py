@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from sdcompress import data, export, recipes
 from sdcompress.artifact.read import open_artifact
+from sdcompress.checkpoint import open_checkpoint
 from sdcompress.modalities._image_settings import ImageSettings
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export, Recipe
@@ -23,8 +25,8 @@ HALF = (0.5, 0.5, 0.5)
 NET = """
 from sdcompress.models.backbones.cifar import cifar
 
-def net(classes, channels, pretrained=False, config=None):
-    made = cifar("resnet8", classes=classes, image=(channels, 16, 16), pretrained=False)
+def net(outputs, inputs, pretrained=False, config=None):
+    made = cifar("resnet8", outputs=outputs, inputs=inputs, pretrained=False)
     made.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic", "crop_pct": 0.8}
     made.pretrained_cfg |= config or {}
     return made
@@ -132,4 +134,5 @@ def test_who_starts_from_a_checkpoint_is_prepared_as_it_was(make: Make, tmp_path
         assert resolved(other) == other
     # what was the data set's own is not carried to another one
     kept = make(own, f"model.weights={tmp_path / 'usual'}")
-    assert reopen_adopted_keys(kept, kept) == kept
+    begun = SimpleNamespace(recipe=kept, modality=open_checkpoint(tmp_path / "usual").modality)
+    assert reopen_adopted_keys(kept, begun) == kept

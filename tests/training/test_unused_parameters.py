@@ -28,14 +28,14 @@ from torch import nn
 
 class Own(nn.Sequential):
     # with a projection that nothing uses, and a mask of minus infinity that nothing reads
-    def __init__(self, classes, channels, norm="group", fill=-float("inf"), idle=True):
+    def __init__(self, outputs, inputs, norm="group", fill=-float("inf"), idle=True):
         norms = {"group": lambda c: nn.GroupNorm(2, c), "batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d}
         super().__init__(
-            nn.Sequential(nn.Conv2d(channels, 8, 3, stride=2, padding=1), norms[norm](8), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(inputs[0].shape[1], 8, 3, stride=2, padding=1), norms[norm](8), nn.ReLU()),
             nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1), norms[norm](16), nn.ReLU()),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(16, classes),
+            nn.Linear(16, outputs[0]),
         )
         if idle:
             self.projection = nn.Linear(8, 4)

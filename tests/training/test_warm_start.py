@@ -89,8 +89,8 @@ def test_a_start_that_is_not_there_is_refused_before_anything_is_written(small: 
 def test_what_the_user_froze_stays_frozen(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half.py").write_text(
         "from sdcompress.models.backbones.cifar import cifar\n"
-        "def frozen(classes, channels):\n"
-        "    net = cifar('resnet8', classes=classes, image=(channels, 16, 16), pretrained=False)\n"
+        "def frozen(outputs, inputs):\n"
+        "    net = cifar('resnet8', outputs=outputs, inputs=inputs, pretrained=False)\n"
         "    net.conv1.requires_grad_(False)\n"
         "    return net\n"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sdcompress.data.images import Images, Preprocess, image_source
+from sdcompress.data.image_arrays import Images, Preprocess, image_source
 from sdcompress.data.source import Source
 from sdcompress.data.sources._torchvision import Published
 from sdcompress.errors import DataError

@@ -78,6 +78,7 @@ def columns_source(
         gone,
         outputs=outputs,
         modality=_modality(kept or train.raw, categories, missing),
+        columns=tuple(train.raw[0]),
         task="regression" if targets else "classification",
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.data.images import Preprocess, image_source
+from sdcompress.data.image_arrays import Preprocess, image_source
 from sdcompress.data.source import Source
 from sdcompress.data.sources._torchvision import Published
 from sdcompress.errors import DataError

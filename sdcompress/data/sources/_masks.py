@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from sdcompress.data.masks import MaskCoding, MaskSamples, Pair
 from sdcompress.data.source import Source
 from sdcompress.data.sources._listing import Skipped, files_below
+from sdcompress.data.sources._mask_files import MaskCoding, MaskSamples, Pair
 from sdcompress.data.sources._splits import left_out
 from sdcompress.errors import DataError
 from sdcompress.modalities.image import Image

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdcompress.data.images import Preprocess
+from sdcompress.data.image_arrays import Preprocess
 from sdcompress.errors import DataError
 from sdcompress.modalities.image import Image
 from sdcompress.tasks import Array

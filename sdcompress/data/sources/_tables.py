@@ -126,7 +126,8 @@ def texts_source(
         targets,
         gone,
         outputs=classes,
-        modality=recipe.Modality(name="text", columns=list(columns)),
+        modality=recipe.ModalitySection(name="text", columns=list(columns)),
+        columns=columns,
     )
 
 
@@ -158,8 +159,9 @@ def row_classes(
         DataError: if a label cannot be used.
     """
     train, without = tables["train"], gone.get("train", ())
-    labels = [label for at, label in enumerate(train.labels) if at not in without]
-    names = tuple(classes or class_names(labels, f"{place} (training rows)"))
+    kept = [at for at in range(len(train)) if at not in without]
+    labels, rows = [train.labels[at] for at in kept], [train.names[at] for at in kept]
+    names = tuple(classes or class_names(labels, rows, f"{place} (training rows)"))
     return names, {
         split: class_indices(table.labels, names, table.names, gone.get(split, ())) for split, table in tables.items()
     }
@@ -171,7 +173,8 @@ def rows_source(
     gone: Mapping[str, frozenset[int]],
     *,
     outputs: Sequence[str],
-    modality: Modality | recipe.Modality,
+    modality: Modality | recipe.ModalitySection,
+    columns: Sequence[str],
     task: str = "classification",
 ) -> Source:
     """Return a source of rows.
@@ -182,6 +185,7 @@ def rows_source(
         gone: positions of rows to leave out, by split.
         outputs: as those of ``Source``.
         modality: likewise.
+        columns: likewise.
         task: likewise.
     """
     splits = {
@@ -198,5 +202,6 @@ def rows_source(
         train=splits["train"],
         val=splits.get("val"),
         test=splits.get("test"),
+        columns=tuple(columns),
         task=task,
     )

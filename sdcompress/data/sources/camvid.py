@@ -10,9 +10,9 @@ Images may have any format; masks are PNG. Images of a drive resemble each other
 
 from __future__ import annotations
 
-from sdcompress.data.masks import VOID, MaskCoding, pairs_of
 from sdcompress.data.source import Source, data_folder
 from sdcompress.data.sources._camvid import CLASSES, MEAN, STD, root_of
+from sdcompress.data.sources._mask_files import VOID, MaskCoding, pairs_of
 from sdcompress.data.sources._masks import images_in, mask_source
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.data.images import Images, Preprocess, image_source
+from sdcompress.data.image_arrays import Images, Preprocess, image_source
 from sdcompress.data.source import Source, content_digest, data_folder
 from sdcompress.data.sources._camvid import CLASSES, MEAN, STD, root_of
 from sdcompress.data.sources._masks import images_in

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from sdcompress.data.images import Preprocess, image_source
+from sdcompress.data.image_arrays import Preprocess, image_source
 from sdcompress.data.source import Source
 from sdcompress.schema import recipe
 

@@ -6,11 +6,14 @@ Layer sizes are those of kuangliu/pytorch-cifar, so parameter counts and publish
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from torch import nn
 
 from sdcompress.errors import RecipeError, UnknownNameError
 from sdcompress.models.backbones._cifar_networks import RESNETS, VGGS, resnet, vgg, wide_resnet
+from sdcompress.models.inputs import image_shape
+from sdcompress.schema import graphs
 
 __all__ = ["cifar"]
 
@@ -32,19 +35,22 @@ NAMES = (
 _WIDE = re.compile(r"wrn_(\d+)_(\d+)")
 
 
-def cifar(name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool, dropout: float = 0.0) -> nn.Module:
+def cifar(
+    name: str, *, outputs: tuple[int, ...], inputs: Sequence[graphs.Tensor], pretrained: bool, dropout: float = 0.0
+) -> nn.Module:
     """Return a network by name, convolutions initialised as He et al. (ICCV 2015) for ReLU, fan-out.
 
     Args:
         name: resnet8 .. resnet50, vgg11_bn .. vgg19_bn, or wrn_<depth>_<widen>.
-        classes: K.
-        image: (C, H, W).
+        outputs: (K,).
+        inputs: one image.
         pretrained: must be False: there are no published weights for these.
         dropout: share that is dropped: before the classifier, in a wide network between the convolutions of each block.
 
     Raises:
         UnknownNameError: if there is no such network.
-        RecipeError: if pretrained is set, dropout is no share, or a wide network's depth is not 6 n + 4.
+        RecipeError: if the input is no image, pretrained is set, dropout is no share, or a wide network's depth is not
+            6 n + 4.
     """
     if pretrained:
         raise RecipeError(
@@ -55,7 +61,7 @@ def cifar(name: str, *, classes: int, image: tuple[int, int, int], pretrained: b
         raise RecipeError(
             f"model.options.dropout is {dropout!r}.", allowed="0 to below 1", next_step="set it to 0.1, for instance"
         )
-    network = _network(name, classes, image[0], dropout)
+    network = _network(name, outputs[0], image_shape(inputs, f"cifar:{name}")[0], dropout)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

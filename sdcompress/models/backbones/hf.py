@@ -6,7 +6,9 @@ the same from the cache; ``hf:bert`` is a family of transformers, whose sizes st
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
@@ -34,7 +36,7 @@ _UNRECORDED = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", 
 def hf(
     name: str,
     *,
-    classes: int,
+    outputs: tuple[int, ...],
     inputs: Sequence[graphs.Tensor],
     pretrained: bool,
     config: Mapping[str, Any] | None = None,
@@ -45,7 +47,7 @@ def hf(
 
     Args:
         name: a folder with config.json, a name of the hub whose files are in its cache, or a family of transformers.
-        classes: K.
+        outputs: (K,).
         inputs: int64 [batch, sequence] each: ``input_ids``, ``attention_mask``, and others that the encoder takes.
         pretrained: load the weights beside config.json; else they are random.
         config: values in the place of those of config.json. With ``model_type`` it is complete, and no file is read
@@ -65,7 +67,7 @@ def hf(
     folder = None if config and "model_type" in config and not pretrained else _folder(name, pretrained=pretrained)
     complete = _config(name, folder, config or {})
     chosen = head or (_NATIVE if _is_classifier(complete) else "tanh_mlp")
-    complete.num_labels = classes
+    complete.num_labels = outputs[0]
     network = _network(name, complete, folder if pretrained else None, native=chosen == _NATIVE)
     _check_inputs(name, network, inputs)
     names, mask = [tensor.name for tensor in inputs], mask_position(inputs)
@@ -74,7 +76,7 @@ def hf(
         return _Native(network, names, options)
     width = complete.hidden_size
     kind = registry.load(HEADS, chosen, extra="train")
-    classifier = kind((1, width), (classes,), width=width, final_shape=(1, width), pool=pool)
+    classifier = kind((1, width), outputs[:1], width=width, final_shape=(1, width), pool=pool)
     return _Pooled(network, classifier, names, mask, options)
 
 
@@ -240,39 +242,74 @@ def _pretrained(name: str, auto: Any, config: Any, folder: Path) -> nn.Module:
             next_step=f"put {_SAFE[0]} of the same network beside {_CONFIG}, or remove model.pretrained",
         )
     try:
-        network, report = auto.from_pretrained(
-            folder,
-            config=config,
-            local_files_only=True,
-            weights_only=True,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        with _quiet():
+            network, report = auto.from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                weights_only=True,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except (OSError, RuntimeError, UnpicklingError, SafetensorError, EOFError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise RecipeError(
-            f"The weights of 'hf:{name}' in {folder} cannot be loaded: {reason}",
-            allowed="safetensors, or a pickle of nothing but tensors",
-            next_step=f"convert them to {_SAFE[0]} where you trust the file: "
-            "AutoModel.from_pretrained(FOLDER).save_pretrained(OTHER)",
-        ) from error
+        raise _unusable_weights(name, folder, error) from error
     _check_loaded(name, folder, network, report)
     return cast("nn.Module", network)
 
 
+def _unusable_weights(name: str, folder: Path, error: Exception) -> RecipeError:
+    if isinstance(error, UnpicklingError):
+        reason = "they hold Python objects beside tensors, and to read those would run code. They were not read"
+        next_step = (
+            f"convert them to {_SAFE[0]} where you trust the file: "
+            "AutoModel.from_pretrained(FOLDER).save_pretrained(OTHER)"
+        )
+    else:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        next_step = "fetch the file again, and compare its size with the published one"
+    return RecipeError(
+        f"The weights of 'hf:{name}' in {folder} cannot be loaded: {reason}.",
+        allowed="safetensors, or a pickle of nothing but tensors",
+        next_step=next_step,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and its table of missing tensors off stderr; ``_check_loaded`` reports them."""
+    from transformers.utils import logging
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _check_loaded(name: str, folder: Path, network: Any, report: Mapping[str, Any]) -> None:
-    """Refuse weights that leave a part of the encoder random; classifiers and poolers may be new."""
+    """Refuse weights that leave a part of the encoder random; warn of a classifier or pooler that is new."""
     base = network.base_model
     inner = {parameter for part, parameter in base.named_parameters() if not part.startswith("pooler.")}
     anew = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    lost = [part for part, parameter in network.named_parameters() if part in anew and parameter in inner]
+    random = [(part, parameter in inner) for part, parameter in network.named_parameters() if part in anew]
+    lost = [part for part, is_inner in random if is_inner]
     if lost:
         raise RecipeError(
             f"The weights in {folder} are of another network than its {_CONFIG}: {len(lost)} tensors of 'hf:{name}' "
             f"are not among them in their size, such as {', '.join(lost[:3])}.",
             allowed=f"weights of the network that {_CONFIG} (with model.options.config) describes",
             next_step="put both files of the same network there, or remove values from model.options.config",
+        )
+    outer = [part for part, _ in random if network is not base]  # the pooler of an encoder alone is never used
+    if outer:
+        warnings.warn(
+            f"The weights in {folder} lack {', '.join(outer)} in this size: these start from random values.",
+            stacklevel=2,
         )
 
 
@@ -286,7 +323,7 @@ def _check_inputs(name: str, network: nn.Module, inputs: Sequence[graphs.Tensor]
             f"'hf:{name}' cannot be called with the data's inputs {', '.join(names)}: "
             f"{f'it takes no {unknown[0]}' if unknown else 'there are no input_ids'}.",
             allowed=", ".join(tensors) or "the inputs of a text encoder",
-            next_step="choose data of texts, without token_type_ids where the encoder takes none"
+            next_step="choose data of texts; set modality.token_types only where the encoder takes token_type_ids"
             if tensors
             else "name an encoder of texts in model.name",
         )

@@ -26,13 +26,13 @@ _NAME = re.compile(r"([1-9]\d{0,2})x([1-9]\d{0,4})")
 
 
 def mlp(
-    name: str, *, classes: int, inputs: Sequence[graphs.Tensor], pretrained: bool, dropout: float = 0.0
+    name: str, *, outputs: tuple[int, ...], inputs: Sequence[graphs.Tensor], pretrained: bool, dropout: float = 0.0
 ) -> nn.Module:
     """Return a perceptron with K outputs.
 
     Args:
         name: LAYERSxWIDTH.
-        classes: K.
+        outputs: (K,).
         inputs: float [B, n], integers [B, m] below ``Tensor.below``, or one of each.
         pretrained: must be False.
         dropout: share of a layer's values that is dropped in training.
@@ -55,7 +55,7 @@ def mlp(
             allowed="numbers, float [batch, n], and indices below a bound, int [batch, m], as tables have them",
             next_step="choose another backbone in model.name, or a data set of tables",
         )
-    return _Mlp(inputs, layers=int(match[1]), width=int(match[2]), classes=classes, dropout=dropout)
+    return _Mlp(inputs, layers=int(match[1]), width=int(match[2]), outputs=outputs[0], dropout=dropout)
 
 
 def _usable(tensor: graphs.Tensor) -> bool:
@@ -64,13 +64,13 @@ def _usable(tensor: graphs.Tensor) -> bool:
 
 class _Mlp(nn.Module):
     def __init__(
-        self, inputs: Sequence[graphs.Tensor], *, layers: int, width: int, classes: int, dropout: float
+        self, inputs: Sequence[graphs.Tensor], *, layers: int, width: int, outputs: int, dropout: float
     ) -> None:
         super().__init__()
         self.inputs = nn.ModuleList(_input(tensor, width) for tensor in inputs)
         self.layers = nn.ModuleList(_Layer(width, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, classes)
+        self.head = nn.Linear(width, outputs)
 
     def forward(self, first: Tensor, second: Tensor | None = None) -> Tensor:
         given = (first,) if second is None else (first, second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -10,36 +11,41 @@ import timm as timm_library
 from torch import nn
 
 from sdcompress.errors import RecipeError, SetupError, UnknownNameError
+from sdcompress.models.inputs import image_shape
+from sdcompress.schema import graphs
 
 __all__ = ["timm"]
 
 
-def timm(name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool, **options: Any) -> nn.Module:
+def timm(
+    name: str, *, outputs: tuple[int, ...], inputs: Sequence[graphs.Tensor], pretrained: bool, **options: Any
+) -> nn.Module:
     """Return a timm model with a new classifier for K classes.
 
     Args:
         name: as ``timm.create_model`` takes it, a tag of weights included.
-        classes: K.
-        image: (C, H, W); families that are built for one size are built for this one.
+        outputs: (K,).
+        inputs: one image; families that are built for one size are built for this one.
         pretrained: download the published weights.
         options: further keyword arguments of ``timm.create_model``.
 
     Raises:
         UnknownNameError: if timm has no such model.
-        RecipeError: if there are no such weights, or those of ``checkpoint_path`` do not fit.
+        RecipeError: if the input is no image, there are no such weights, or those of ``checkpoint_path`` do not fit.
         SetupError: if the weights cannot be downloaded.
     """
     if not timm_library.is_model(name):
         near = difflib.get_close_matches(name, timm_library.list_models(), n=8, cutoff=0.0)
         raise UnknownNameError("models of timm (the nearest of them)", name, near)
-    arguments = {"pretrained": pretrained, "num_classes": classes, "in_chans": image[0], **options}
+    channels, *size = image_shape(inputs, f"timm:{name}")
+    arguments = {"pretrained": pretrained, "num_classes": outputs[0], "in_chans": channels, **options}
     overlay = options.get("pretrained_cfg_overlay") or {}
     file = options.get("checkpoint_path") or (overlay.get("file") if pretrained else None)
     try:
-        return _sized(name, image[1:], arguments)
+        return _sized(name, (size[0], size[1]), arguments)
     except (OSError, RuntimeError) as error:
         if file:
-            raise _unfit_file(name, str(file), classes, error) from error
+            raise _unfit_file(name, str(file), outputs[0], error) from error
         if isinstance(error, OSError):
             raise SetupError(
                 f"The weights of 'timm:{name}' cannot be downloaded: {error}",

@@ -6,6 +6,7 @@ would be needed behind every exit, and the network could not be cut between them
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from sdcompress.errors import RecipeError
 from sdcompress.models.backbones.timm import timm
 from sdcompress.models.heads.dense import Dense
+from sdcompress.models.inputs import image_shape
+from sdcompress.schema import graphs
 
 __all__ = ["timm_fcn"]
 
@@ -22,14 +25,20 @@ _NO_MAPS = (RuntimeError, AssertionError, NotImplementedError)
 
 
 def timm_fcn(
-    name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool, width: int = 128, **options: Any
+    name: str,
+    *,
+    outputs: tuple[int, ...],
+    inputs: Sequence[graphs.Tensor],
+    pretrained: bool,
+    width: int = 128,
+    **options: Any,
 ) -> nn.Module:
     """Return a network of K logits for every pixel.
 
     Args:
         name: of timm's encoder; its last maps alone are used (timm's ``features_only``).
-        classes: K.
-        image: (C, H, W).
+        outputs: (K, H, W).
+        inputs: one image.
         pretrained: load the published weights of the encoder.
         width: channels of the head.
         options: as of the family ``timm``; ``output_stride: 8`` or ``16`` keeps the last maps larger, by dilation, for
@@ -38,11 +47,12 @@ def timm_fcn(
     Raises:
         RecipeError: if timm gives no maps of the encoder; else as ``timm`` does.
     """
+    image = image_shape(inputs, f"timm_fcn:{name}")
     try:
         encoder = timm(
-            name, classes=0, image=image, pretrained=pretrained, features_only=True, out_indices=(-1,), **options
+            name, outputs=(0,), inputs=inputs, pretrained=pretrained, features_only=True, out_indices=(-1,), **options
         )
-        return _Fcn(encoder, classes, image, width)
+        return _Fcn(encoder, outputs[0], image, width)
     except _NO_MAPS as error:
         raise RecipeError(
             f"timm's '{name}' gives no maps (features_only) of images of {image[1]}x{image[2]}: {error}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +12,33 @@ from torchvision import models
 
 from sdcompress.errors import RecipeError, SetupError
 from sdcompress.models.backbones._torchvision import check_call
+from sdcompress.schema import graphs
 
 __all__ = ["torchvision"]
 
 _FILTERS = ("nearest", "bilinear", "bicubic")
 
 
-def torchvision(name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool, **options: Any) -> nn.Module:
+def torchvision(
+    name: str, *, outputs: tuple[int, ...], inputs: Sequence[graphs.Tensor], pretrained: bool, **options: Any
+) -> nn.Module:
     """Return a classifier of torchvision with K classes; ``pretrained_cfg`` records how its published weights see.
 
     Args:
         name: as ``torchvision.models.get_model`` takes it.
-        classes: K.
-        image: (C, H, W).
+        outputs: (K,).
+        inputs: one image of three channels.
         pretrained: download the published weights; the classifier is new unless there are K classes.
         options: further keyword arguments of the network.
 
     Raises:
         UnknownNameError: if torchvision has no such classifier.
-        RecipeError: if images are grey, or there are no published weights.
+        RecipeError: if the input is no image of three channels, or there are no published weights.
         SetupError: if the weights cannot be downloaded.
     """
-    check_call("torchvision", name, models, image, "timm")
+    check_call("torchvision", name, models, inputs, "timm")
     published = getattr(models.get_model_weights(name), "DEFAULT", None)
-    network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **_quiet(name), **options)
+    network: nn.Module = models.get_model(name, weights=None, num_classes=outputs[0], **_quiet(name), **options)
     if published is not None:
         network.pretrained_cfg = _record(published)  # type: ignore[assignment]  # torch takes attributes for modules
     if pretrained:

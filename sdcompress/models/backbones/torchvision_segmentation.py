@@ -6,6 +6,7 @@ LR-ASPP has a skip connection from an early map: it can be cut only before that.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,31 +14,32 @@ from torchvision import models
 
 from sdcompress.errors import SetupError
 from sdcompress.models.backbones._torchvision import check_call
+from sdcompress.schema import graphs
 
 __all__ = ["torchvision_segmentation"]
 
 
 def torchvision_segmentation(
-    name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool, **options: Any
+    name: str, *, outputs: tuple[int, ...], inputs: Sequence[graphs.Tensor], pretrained: bool, **options: Any
 ) -> nn.Module:
     """Return a segmentation network of torchvision with a new classifier for K classes.
 
     Args:
         name: of ``torchvision.models.segmentation``.
-        classes: K.
-        image: (C, H, W), C being 3.
+        outputs: (K, H, W).
+        inputs: one image of three channels.
         pretrained: load torchvision's ImageNet weights of the backbone.
         options: further keyword arguments of the network's function.
 
     Raises:
         UnknownNameError: if torchvision has no such network.
-        RecipeError: if the images are grey.
+        RecipeError: if the input is no image of three channels.
         SetupError: if the weights cannot be downloaded.
     """
-    check_call("torchvision_segmentation", name, models.segmentation, image, "timm_fcn")
+    check_call("torchvision_segmentation", name, models.segmentation, inputs, "timm_fcn")
     weights = {"weights": None, "weights_backbone": "DEFAULT" if pretrained else None}
     try:
-        network = models.get_model(name, num_classes=classes, **{**weights, **options})
+        network = models.get_model(name, num_classes=outputs[0], **{**weights, **options})
     except OSError as error:
         raise SetupError(
             f"The weights of 'torchvision_segmentation:{name}' cannot be downloaded: {error}",

@@ -18,7 +18,7 @@ from sdcompress.schema.manifest import Manifest
 from sdcompress.tasks import Task
 from sdcompress.verification.parity import count_flips
 
-__all__ = ["TF32_RTOL", "Exits", "alternative_build", "compare_exit", "run_parity", "tf32_applies", "tolerance"]
+__all__ = ["TF32_RTOL", "RunsExits", "alternative_build", "compare_exit", "run_parity", "tf32_applies", "tolerance"]
 
 Float = npt.NDArray[np.float32]
 
@@ -27,7 +27,7 @@ Float = npt.NDArray[np.float32]
 TF32_RTOL = 0.01
 
 
-class Exits(Protocol):
+class RunsExits(Protocol):
     """The part of the runtime's engine that is used here."""
 
     def exits(self, inputs: Inputs) -> Float:
@@ -35,7 +35,7 @@ class Exits(Protocol):
 
 
 def run_parity(
-    artifact: Artifact, engine: Exits, *, profiles: Sequence[BatchProfile], tf32: bool
+    artifact: Artifact, engine: RunsExits, *, profiles: Sequence[BatchProfile], tf32: bool
 ) -> tuple[ParityRecord, ...]:
     """Compare all exits on the golden examples, in every batch size that the runtime rounds up to.
 
@@ -132,7 +132,7 @@ def compare_exit(
     return record, ""
 
 
-def _in_batches(engine: Exits, inputs: Inputs, size: int) -> Float:
+def _in_batches(engine: RunsExits, inputs: Inputs, size: int) -> Float:
     """The outputs of all examples in batches of one size; the first examples fill up the last batch."""
     count = len(inputs)
     rows = np.arange(-(-count // size) * size) % count

@@ -8,9 +8,9 @@ from PIL import Image
 
 from sdcompress.data import load
 from sdcompress.errors import DataError, RecipeError
-from sdcompress.schema.recipe import Data, Task
+from sdcompress.schema.recipe import Data, TaskSection
 
-MULTILABEL = Task(name="multilabel")
+MULTILABEL = TaskSection(name="multilabel")
 
 
 def write(root: Path, split: str, name: str, image: np.ndarray, mask: np.ndarray) -> None:

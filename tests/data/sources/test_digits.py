@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 
 from sdcompress.data import load
 from sdcompress.data.samples import Dataset
-from sdcompress.schema.recipe import Data, Modality
+from sdcompress.schema.recipe import Data, ModalitySection
 
 
 def all_images(dataset: Dataset) -> np.ndarray:
@@ -25,7 +25,7 @@ def test_the_splits_are_stratified_and_disjoint() -> None:
 
 
 def test_at_eight_pixels_they_are_scikit_learns_scaled_to_255() -> None:
-    dataset = load(Data(), seed=0, modality=Modality(image_size=8))
+    dataset = load(Data(), seed=0, modality=ModalitySection(image_size=8))
     ours = {image.tobytes() for image in all_images(dataset)}
     # 16 levels above zero: 255 / 16 = 15.94 a level
     theirs = {np.rint(values * 15.9375).astype(np.uint8).tobytes() for values in load_digits().data}

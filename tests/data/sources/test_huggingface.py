@@ -16,7 +16,7 @@ from PIL import Image
 from sdcompress.data import load
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import DataError, MissingExtraError, RecipeError
-from sdcompress.schema.recipe import Data, Modality
+from sdcompress.schema.recipe import Data, ModalitySection
 
 datasets = pytest.importorskip("datasets")
 
@@ -28,7 +28,7 @@ def _quiet():
     datasets.disable_progress_bars()
 
 
-SIZE = Modality(image_size=28)
+SIZE = ModalitySection(image_size=28)
 
 
 def image(value: int, mode: str = "RGB") -> bytes:
@@ -315,7 +315,7 @@ def test_neither_the_package_nor_torch_comes_with_the_file_and_torch_not_with_th
 import sys
 from sdcompress.data import load
 from sdcompress.data.sources import huggingface
-from sdcompress.schema.recipe import Data, Modality
+from sdcompress.schema.recipe import Data, ModalitySection
 print("datasets" in sys.modules, len(load(Data(name="huggingface", dir={str(tmp_path)!r}), seed=0).train))
 print("torch" in sys.modules)
 """

@@ -11,7 +11,7 @@ from texts import tokenizer_in
 from sdcompress.data import load
 from sdcompress.data.samples import Dataset, originals
 from sdcompress.errors import DataError
-from sdcompress.schema.recipe import Data, Modality
+from sdcompress.schema.recipe import Data, ModalitySection
 
 datasets = pytest.importorskip("datasets")
 
@@ -32,7 +32,7 @@ def table(label=CLASSES, **columns):
 
 def loaded(root: Path, made, **settings) -> Dataset:
     datasets.DatasetDict({"train": made, "validation": made, "test": made}).save_to_disk(root / "data")
-    modality = Modality(name="text", tokenizer=str(tokenizer_in(root / "encoder")), max_length=8)
+    modality = ModalitySection(name="text", tokenizer=str(tokenizer_in(root / "encoder")), max_length=8)
     return load(Data(name="huggingface", dir=str(root / "data"), **settings), seed=0, modality=modality)
 
 

@@ -13,9 +13,9 @@ from sdcompress import recipes
 from sdcompress.data import load
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import DataError, RecipeError
-from sdcompress.schema.recipe import Data, Modality
+from sdcompress.schema.recipe import Data, ModalitySection
 
-SIZE = Modality(image_size=28)
+SIZE = ModalitySection(image_size=28)
 
 
 def picture(path: Path, value: int, size: tuple[int, int] = (40, 48), mode: str = "RGB") -> None:
@@ -32,7 +32,7 @@ def tree(root: Path, *, splits: tuple[str, ...] = ("train", "test"), classes: st
     return root
 
 
-def loaded(root: Path, modality: Modality = SIZE, **settings: object) -> Dataset:
+def loaded(root: Path, modality: ModalitySection = SIZE, **settings: object) -> Dataset:
     return load(Data(name="imagefolder", dir=str(root), **settings), seed=0, modality=modality)
 
 
@@ -108,7 +108,7 @@ def test_an_image_of_16_bits_is_scaled(tmp_path: Path) -> None:
     tree(tmp_path)
     Image.fromarray(np.full((40, 40), 3000, np.uint16)).save(tmp_path / "train" / "b" / "03.png")
     for white, level in ((None, 12), (4095, 187)):  # 255 * 3000 / 65535 = 11.7 and 255 * 3000 / 4095 = 186.8
-        dataset = loaded(tmp_path, Modality(image_size=28, white_level=white), validation=0.0)
+        dataset = loaded(tmp_path, ModalitySection(image_size=28, white_level=white), validation=0.0)
         assert (dataset.train.examples(np.array([13])) == level).all()
 
 

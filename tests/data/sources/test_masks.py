@@ -12,7 +12,7 @@ from PIL import Image
 from sdcompress.data import load
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import DataError, RecipeError
-from sdcompress.schema.recipe import Data, Modality, Task
+from sdcompress.schema.recipe import Data, ModalitySection, TaskSection
 from sdcompress.tasks._palette import colours
 
 VOID = 255
@@ -41,8 +41,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def loaded(folder: Path, *, size: object = None, name: str = "masks", **settings: object) -> Dataset:
-    modality = Modality() if size is None else Modality(image_size=size)
-    return load(Data(name=name, dir=str(folder), **settings), seed=0, task=Task(name="segmentation"), modality=modality)
+    modality = ModalitySection() if size is None else ModalitySection(image_size=size)
+    return load(
+        Data(name=name, dir=str(folder), **settings), seed=0, task=TaskSection(name="segmentation"), modality=modality
+    )
 
 
 def test_images_keep_the_size_of_the_first_and_masks_their_numbers(folder: Path) -> None:

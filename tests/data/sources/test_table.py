@@ -11,7 +11,7 @@ import pytest
 
 from sdcompress import data
 from sdcompress.errors import DataError, RecipeError
-from sdcompress.schema.recipe import Data, Modality, Task
+from sdcompress.schema.recipe import Data, ModalitySection, TaskSection
 
 ADULT = "39, State-gov, 77516, Bachelors, 13, Never-married, ?, Not-in-family, White, Male, 2174, 0, 40, Cuba, {}\n"
 
@@ -41,7 +41,7 @@ def test_missing_values_are_refused_with_the_row_or_filled(tmp_path: Path) -> No
     spec = Data(name="table", dir=str(tmp_path))
     with pytest.raises(DataError, match=r"(?s)row train.csv:3 cannot be used: The column 'age' has no value"):
         data.load(spec, seed=0)
-    filled = data.load(spec, seed=0, modality=Modality(missing="fill"))
+    filled = data.load(spec, seed=0, modality=ModalitySection(missing="fill"))
     assert filled.modality.mean[0] == pytest.approx(8 / 3)
     chosen = data.load(spec.model_copy(update={"columns": ("city",)}), seed=0)
     assert [tensor.name for tensor in chosen.modality.tensors] == ["categories"]
@@ -53,7 +53,7 @@ def test_rows_of_json_hold_numbers_and_null(tmp_path: Path) -> None:
     spec = Data(name="table", dir=str(tmp_path))
     with pytest.raises(DataError, match=r"train.jsonl:2 cannot be used: The column 'city' has no value"):
         data.load(spec, seed=0)
-    dataset = data.load(spec, seed=0, modality=Modality(missing="fill"))
+    dataset = data.load(spec, seed=0, modality=ModalitySection(missing="fill"))
     assert (dataset.modality.mean, dataset.modality.values) == ((pytest.approx(2 / 3),), (("x", "y"),))
     (tmp_path / "train.jsonl").write_text(json.dumps({**rows[0], "label": None}))
     with pytest.raises(DataError, match=r"Line 1 .*no value of 'label'"):
@@ -78,7 +78,7 @@ def test_numbers_are_targets_of_a_regression_with_the_figures_of_the_training_ro
     csv(tmp_path, "train", [f"{n},x,{2 * n},{10 * n}" for n in range(10)])
     csv(tmp_path, "test", ["5,x,7,1"])
     spec = Data(name="table_numbers", dir=str(tmp_path), label="code, label", validation=0)
-    dataset = data.load(spec, seed=0, task=Task(name="regression"))
+    dataset = data.load(spec, seed=0, task=TaskSection(name="regression"))
     assert (dataset.outputs, dataset.test.targets.tolist()) == (("code", "label"), [[7, 1]])
     assert dataset.task.mean == (9.0, 45.0)
     assert dataset.task.std == pytest.approx((2 * np.std(range(10)), 10 * np.std(range(10))))
@@ -91,16 +91,18 @@ def test_a_target_that_is_no_number_is_refused_with_its_row(tmp_path: Path, valu
     csv(tmp_path, "train", ["1,x,7,1", f"1,x,7,{value}"])
     spec = Data(name="table_numbers", dir=str(tmp_path), validation=0)
     with pytest.raises(DataError, match=f"train.csv:3 has '{value}' as its 'label'"):
-        data.load(spec, seed=0, task=Task(name="regression"))
+        data.load(spec, seed=0, task=TaskSection(name="regression"))
     csv(tmp_path, "train", [f"1,x,7,{n}" for n in range(1, 10)] + [f"1,x,7,{value}"])
-    left = data.load(spec.model_copy(update={"exclude": ("train.csv:11",)}), seed=0, task=Task(name="regression"))
+    left = data.load(
+        spec.model_copy(update={"exclude": ("train.csv:11",)}), seed=0, task=TaskSection(name="regression")
+    )
     assert {*left.train.targets.ravel(), *left.test.targets.ravel()} <= set(range(1, 10))
 
 
 def test_targets_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
     csv(tmp_path, "train", [f"{n},x,7,7.7" for n in range(1000)])
     with pytest.raises(DataError, match="'label' are all the same number"):
-        data.load(Data(name="table_numbers", dir=str(tmp_path)), seed=0, task=Task(name="regression"))
+        data.load(Data(name="table_numbers", dir=str(tmp_path)), seed=0, task=TaskSection(name="regression"))
 
 
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def write(file: Path, rows, columns=("text", "label")) -> None:
 def loaded(folder: Path, *, name="texts", modality=(), **data):
     settings = {"name": "text", "tokenizer": str(folder.parent / "encoder"), "max_length": 16, **dict(modality)}
     spec = recipe.Data(name=name, dir=str(folder), **data)
-    return load(spec, seed=0, modality=recipe.Modality(**settings))
+    return load(spec, seed=0, modality=recipe.ModalitySection(**settings))
 
 
 def test_tables_by_split(folder: Path) -> None:
@@ -68,6 +68,7 @@ def test_names_of_classes_are_sorted_and_used_by_every_split(folder: Path) -> No
         (["2 stars", "1", "0"], ("0", "1", "2 stars"), [2, 1, 0]),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Some labels are numbers")
 def test_labels_are_numbers_or_names(folder: Path, labels, outputs, targets) -> None:
     for split in ("train", "dev", "test"):
         write(folder / f"{split}.tsv", [("good", label) for label in labels])
@@ -75,6 +76,24 @@ def test_labels_are_numbers_or_names(folder: Path, labels, outputs, targets) -> 
     assert (dataset.outputs, dataset.test.targets.tolist()) == (outputs, targets)
 
 
+def test_labels_of_both_kinds_get_a_warning_that_names_a_row(folder: Path) -> None:
+    write(folder / "train.tsv", [*ROWS, ("bad", "oops")])
+    with pytest.warns(UserWarning, match=r"row train\.tsv:7 has the label 'oops': all 3 are read as names"):
+        loaded(folder)
+
+
+def test_a_text_that_the_tokenizer_cannot_read_is_named_by_its_row(folder: Path) -> None:
+    for file in folder.glob("*.tsv"):
+        file.unlink()
+    rows = [{"text": "good film", "label": 0}, {"text": "bad film", "label": 1}, {"text": "bad \ud800", "label": 1}]
+    for split, count in (("train", 3), ("test", 2)):
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows[:count])), "utf-8")
+    with pytest.raises(DataError, match=r"train\.jsonl:3 cannot be used: The tokenizer .*surrogate pair") as caught:
+        loaded(folder)
+    assert "data.exclude" in (caught.value.next_step or "")
+
+
+@pytest.mark.filterwarnings("ignore:Some labels are numbers")
 def test_a_number_is_no_position_among_classes_that_are_called_by_numbers(folder: Path) -> None:
     write(folder / "train.tsv", [("good", "1"), ("bad", "many")])
     write(folder / "test.tsv", [("good", "0")])
@@ -140,10 +159,10 @@ def test_another_tokenizer_is_another_fingerprint(folder: Path) -> None:
     [
         ([("good", "0"), ("bad", "2")], "No row .*label 1"),
         ([("good", "1"), ("bad", "2")], "No row .*label 0"),
-        ([("good", "0.5"), ("bad", "1")], "label 0.5"),
-        ([("good", "-1"), ("bad", "0")], "label -1"),
-        ([("good", ""), ("bad", "neg")], "empty label"),
-        ([("good", "nan"), ("bad", "0")], "nan"),
+        ([("good", "0.5"), ("bad", "1")], r"train\.tsv:2 has the label '0\.5'"),
+        ([("good", "-1"), ("bad", "0")], r"train\.tsv:2 has the label '-1'"),
+        ([("good", ""), ("bad", "neg")], r"train\.tsv:2 has an empty label"),
+        ([("bad", "0"), ("good", "nan")], r"train\.tsv:3 has the label 'nan'"),
     ],
 )
 def test_labels_that_are_no_classes(folder: Path, rows, message) -> None:
@@ -210,6 +229,6 @@ def test_sst2_as_glue_has_it(folder: Path) -> None:
 def test_the_real_sst2(sst2_folder: Path, tmp_path: Path) -> None:
     tokenizer_in(tmp_path)
     spec = recipe.Data(name="sst2", dir=str(sst2_folder))
-    dataset = load(spec, seed=0, modality=recipe.Modality(name="text", tokenizer=str(tmp_path)))
+    dataset = load(spec, seed=0, modality=recipe.ModalitySection(name="text", tokenizer=str(tmp_path)))
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (67349, 872, 1821)
     assert dataset.test.targets.mean() == pytest.approx(909 / 1821)

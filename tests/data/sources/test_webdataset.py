@@ -19,12 +19,12 @@ from PIL import Image
 from sdcompress.data import load
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import DataError, RecipeError
-from sdcompress.schema.recipe import Data, Modality
+from sdcompress.schema.recipe import Data, ModalitySection
 
 Files = Iterable[tuple[str, bytes]]
 
 
-SIZE = Modality(image_size=28)
+SIZE = ModalitySection(image_size=28)
 
 
 def image(value: int, kind: str = "png", mode: str = "RGB") -> bytes:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from networks import pictures
 
 from sdcompress.errors import RecipeError, UnknownNameError
 from sdcompress.models.backbones.cifar import cifar
 
 
 def network(name, classes=100, channels=3, pretrained=False):
-    return cifar(name, classes=classes, image=(channels, 32, 32), pretrained=pretrained)
+    return cifar(name, outputs=(classes,), inputs=pictures(channels, 32, 32), pretrained=pretrained)
 
 
 # kuangliu/pytorch-cifar (ResNet, VGG, 10 classes), xternalz/WideResNet-pytorch (10 classes) and papers (100 classes)

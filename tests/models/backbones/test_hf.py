@@ -94,10 +94,17 @@ def test_a_fine_tuned_classifier_is_the_last_exit(tmp_path: Path) -> None:
     assert built(tmp_path, EXITS, pretrained=True, head="tanh_mlp").output_layer == "head.classifier"
 
 
-def test_a_classifier_of_other_classes_starts_anew(tmp_path: Path) -> None:
+def test_a_classifier_of_other_classes_starts_from_random_values_and_a_warning_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     saved(transformers.BertForSequenceClassification(bert(num_labels=5)), tmp_path)
     exits = Exits(modules=("network.bert.encoder.layer.0",), head="linear")
-    assert built(tmp_path, exits, pretrained=True)(*TOKENS).logits[1].shape == (2, 2)
+    capfd.readouterr()  # the progress bar of saving
+    with pytest.warns(UserWarning, match=r"lack classifier.weight, classifier.bias in this size"):
+        net = built(tmp_path, exits, pretrained=True)
+    assert net(*TOKENS).logits[1].shape == (2, 2)
+    assert capfd.readouterr() == ("", "")  # of transformers itself
+    assert transformers.utils.logging.is_progress_bar_enabled()
 
 
 def test_half_precision_weights_are_trained_in_float32(tmp_path: Path) -> None:
@@ -154,7 +161,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     saved_config(folder, hidden_size=2 * WIDTH)
     assert "another network" in refused(RecipeError, folder, pretrained=True).problem
     (folder / "model.safetensors").write_bytes(b"no weights")
-    assert "cannot be loaded" in refused(RecipeError, folder, pretrained=True).problem
+    assert "fetch the file again" in refused(RecipeError, folder, pretrained=True).next_step
 
 
 class Code:
@@ -174,7 +181,7 @@ def test_a_pickle_of_tensors_is_loaded_and_one_with_code_is_not(
     key = "embeddings.word_embeddings.weight"
     assert torch.equal(net.backbone.encoder.state_dict()[key], original.state_dict()[key])
     torch.save({"weights": Code()}, folder / "pytorch_model.bin")
-    assert "nothing but tensors" in refused(RecipeError, folder, pretrained=True).allowed
+    assert "would run code" in refused(RecipeError, folder, pretrained=True).problem
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Code()))
     refused(RecipeError, folder, pretrained=True)
     assert not Path("ran").exists()

@@ -26,7 +26,7 @@ def test_an_exit_stands_behind_any_layer(inputs: tuple[Tensor, ...]) -> None:
 
 
 def test_a_category_that_was_never_trained_adds_nothing() -> None:
-    network = mlp("1x4", classes=2, inputs=(NUMBERS, CATEGORIES), pretrained=False).eval()
+    network = mlp("1x4", outputs=(2,), inputs=(NUMBERS, CATEGORIES), pretrained=False).eval()
     numbers = torch.randn(2, 3)
     plain, other = (network(numbers, torch.full((2, 2), index)) for index in (0, 6))
     assert torch.equal(plain, other)
@@ -42,4 +42,4 @@ def test_a_category_that_was_never_trained_adds_nothing() -> None:
 )
 def test_what_it_cannot_be_or_take_is_refused(name: str, inputs: tuple[Tensor, ...], why: str) -> None:
     with pytest.raises(RecipeError, match=why):
-        mlp(name, classes=2, inputs=inputs, pretrained=False)
+        mlp(name, outputs=(2,), inputs=inputs, pretrained=False)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import pictures
 
 from sdcompress.errors import RecipeError, SetupError, UnknownNameError
 from sdcompress.models.backbones.timm import timm
@@ -20,26 +21,26 @@ from sdcompress.schema.recipe import Model
     ],
 )
 def test_classes_channels_and_size_are_the_data_sets(name, channels, size):
-    net = timm(name, classes=7, image=(channels, size, size), pretrained=False).eval()
+    net = timm(name, outputs=(7,), inputs=pictures(channels, size, size), pretrained=False).eval()
     with torch.no_grad():
         assert net(torch.rand(2, channels, size, size)).shape == (2, 7)
 
 
 def test_unknown_models_name_the_nearest():
     with pytest.raises(UnknownNameError, match="Did you mean 'resnet18'") as error:
-        timm("resnett18", classes=7, image=(3, 32, 32), pretrained=False)
+        timm("resnett18", outputs=(7,), inputs=pictures(3, 32, 32), pretrained=False)
     assert len(error.value.allowed.split(", ")) == 8
 
 
 def test_options_reach_the_model_and_unknown_ones_are_refused():
-    net = timm("vit_tiny_patch16_224", classes=7, image=(3, 32, 32), pretrained=False, depth=2)
+    net = timm("vit_tiny_patch16_224", outputs=(7,), inputs=pictures(3, 32, 32), pretrained=False, depth=2)
     assert len(net.blocks) == 2
     with pytest.raises(TypeError, match="no_such_option"):
-        timm("resnet18", classes=7, image=(3, 32, 32), pretrained=False, no_such_option=1)
+        timm("resnet18", outputs=(7,), inputs=pictures(3, 32, 32), pretrained=False, no_such_option=1)
 
 
 def make(classes: int, **options):
-    return timm("resnet18", classes=classes, image=(1, 32, 32), **{"pretrained": False, **options})
+    return timm("resnet18", outputs=(classes,), inputs=pictures(1, 32, 32), **{"pretrained": False, **options})
 
 
 def test_weights_of_a_file_are_loaded_or_refused_with_the_way_that_makes_a_new_classifier(tmp_path: Path):

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from networks import pictures
 
 from sdcompress.errors import RecipeError, SetupError, UnknownNameError
 from sdcompress.models.backbones.torchvision import torchvision
 
 
 def make(name: str = "shufflenet_v2_x0_5", *, classes: int = 7, channels: int = 3, **options: Any) -> torch.nn.Module:
-    return torchvision(name, classes=classes, image=(channels, 64, 64), **{"pretrained": False, **options})
+    return torchvision(name, outputs=(classes,), inputs=pictures(channels, 64, 64), **{"pretrained": False, **options})
 
 
 def test_a_network_has_the_classes_and_the_record_of_its_published_weights() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from steps import step_of
 
 from sdcompress.objectives.batch import Mix
-from sdcompress.objectives.labels import encoded_targets, label_loss, label_losses
+from sdcompress.objectives.supervised import encoded_targets, supervised_loss, supervised_losses
 
 
 def test_a_smoothed_label_by_hand() -> None:
@@ -43,7 +43,7 @@ def test_cross_entropy_with_targets_is_torchs_smoothed_and_mixed_one(seed: int, 
     own, other = torch.randint(classes, (2, 5), generator=random)
     weight = torch.rand(5, generator=random)
     mix = Mix(other, weight, torch.arange(5))
-    ours = label_loss(logits, step_of(own, count=classes, smoothing=smoothing, mix=mix))
+    ours = supervised_loss(logits, step_of(own, count=classes, smoothing=smoothing, mix=mix))
     parts = [F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none") for y in (own, other)]
     torch.testing.assert_close(ours, (weight * parts[0] + (1 - weight) * parts[1]).mean())
 
@@ -55,9 +55,9 @@ def test_class_weights_are_those_of_torchs_cross_entropy() -> None:
         plain = step_of(labels, count=4, smoothing=smoothing)
         expected = F.cross_entropy(logits, encoded_targets(plain), weight=weights)
         weighed = replace(plain, class_weights=weights)
-        torch.testing.assert_close(label_loss(logits, weighed), expected)
-        (found,) = label_losses([logits], weighed)
+        torch.testing.assert_close(supervised_loss(logits, weighed), expected)
+        (found,) = supervised_losses([logits], weighed)
         torch.testing.assert_close(found, expected)
     # of hard labels: the mean of each image's loss times the weight of its class
     by_hand = (F.cross_entropy(logits, torch.tensor(labels), reduction="none") * weights[labels]).mean()
-    torch.testing.assert_close(label_loss(logits, step_of(labels, count=4, class_weights=weights)), by_hand)
+    torch.testing.assert_close(supervised_loss(logits, step_of(labels, count=4, class_weights=weights)), by_hand)

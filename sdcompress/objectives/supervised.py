@@ -1,4 +1,4 @@
-"""What the network should say of a sample: its target encoded by the task, mixed, smoothed and weighted."""
+"""Compute the supervised loss of exits: the target of a sample, encoded by the task, mixed, smoothed and weighted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdcompress.objectives.batch import Batch
 
-__all__ = ["encoded_targets", "label_loss", "label_losses", "last_target", "unweighted", "weighted"]
+__all__ = ["encoded_targets", "last_target", "supervised_loss", "supervised_losses", "unweighted", "weighted"]
 
 
 def encoded_targets(batch: Batch) -> Tensor:
@@ -49,12 +49,12 @@ def last_target(batch: Batch, encoded: Tensor) -> Tensor:
     return encoded if batch.last_target is None else batch.last_target
 
 
-def label_loss(outputs: Tensor, batch: Batch) -> Tensor:
+def supervised_loss(outputs: Tensor, batch: Batch) -> Tensor:
     """The task's supervised loss of outputs [B, ...] with the targets of a step: a scalar."""
     return batch.task.supervised_loss(outputs, encoded_targets(batch))
 
 
-def label_losses(outputs: Sequence[Tensor], batch: Batch) -> Iterator[Tensor]:
+def supervised_losses(outputs: Sequence[Tensor], batch: Batch) -> Iterator[Tensor]:
     """The supervised loss of each exit with its target, shallow to deep: scalars.
 
     Args:

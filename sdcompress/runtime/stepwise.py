@@ -1,0 +1,126 @@
+"""Run the stages of an artifact one by one, so that rows of several calls can share a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.policies._base import ExitPolicy, Float, Gate, Signals
+from sdcompress.runtime.backends._base import Array
+from sdcompress.runtime.segments import Stage
+
+__all__ = ["Carried", "StageResult", "Stepwise"]
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Rows between two stages: what the stages behind need of them. Nothing writes to these arrays.
+
+    Attributes:
+        tensors: name -> array [B, ...].
+        signals: of the exits so far, where the policy looks back.
+    """
+
+    tensors: Mapping[str, Array]
+    signals: tuple[Signals, ...] = ()
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    @property
+    def shape(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Return the names and shapes of the tensors without the batch; rows of equal shape can be joined."""
+        return tuple((name, array.shape[1:]) for name, array in self.tensors.items())
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Carried, Rows]]) -> Carried:
+        """Return rows of several batches as one batch; each row is copied once, and none if one batch is whole.
+
+        Args:
+            parts: batches of equal ``shape``, and which of their rows, in this order.
+        """
+        first, rows = parts[0]
+        if len(parts) == 1 and len(rows) == len(first) and bool((rows == np.arange(len(rows))).all()):
+            return first
+        ends = np.cumsum([len(rows) for _, rows in parts])
+        tensors = {
+            name: np.empty((int(ends[-1]), *array.shape[1:]), array.dtype) for name, array in first.tensors.items()
+        }
+        for (carried, rows), end in zip(parts, ends, strict=True):
+            for name, tensor in tensors.items():
+                tensor[end - len(rows) : end] = carried.tensors[name][rows]
+        signals = tuple(
+            Signals.joined([carried.signals[k].map(lambda column, rows=rows: column[rows]) for carried, rows in parts])
+            for k in range(len(first.signals))
+        )
+        return cls(tensors, signals)
+
+
+class StageResult(NamedTuple):
+    """What a stage computes of B rows.
+
+    Attributes:
+        outputs: float32 [B, ...], of the exit at its end.
+        scores: float32 [B], which the policy compares with the exit's threshold; None at the last exit, and without a
+            policy.
+        exits: bool [B], which rows the policy lets exit here; all of them at the last exit.
+        carried: all B rows for the next stage.
+    """
+
+    outputs: Float
+    scores: Float | None
+    exits: npt.NDArray[np.bool_]
+    carried: Carried
+
+
+class Stepwise:
+    """The stages of an artifact, each as a call; calls may come from several threads at once.
+
+    A row takes the same exits as in ``CascadeEngine``, whatever rows share its stages.
+
+    Args:
+        stages: one for each exit.
+        temperatures: one for each exit.
+        policy: None: all rows run to the last exit.
+        gates: of the policy, one for each exit but the last.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        temperatures: Sequence[float],
+        policy: ExitPolicy | None,
+        gates: Sequence[Gate],
+    ) -> None:
+        self._stages, self._temperatures, self._policy, self._gates = stages, temperatures, policy, gates
+
+    def __len__(self) -> int:
+        return len(self._stages)
+
+    def run(self, exit_index: int, carried: Carried) -> StageResult:
+        """Run the stage that ends at an exit.
+
+        Args:
+            exit_index: of the exit.
+            carried: at least one row; for stage 0 the checked inputs of the network, else from the stage before.
+
+        Raises:
+            ArtifactError: if a graph cannot compute these rows.
+        """
+        stage, tensors = self._stages[exit_index], dict(carried.tensors)
+        stage.run(tensors)
+        outputs = np.asarray(tensors[stage.exit.outputs], np.float32)
+        kept = {name: tensors[name] for name in stage.kept}
+        if self._policy is None or exit_index == len(self._stages) - 1:
+            exits = np.full(len(outputs), exit_index == len(self._stages) - 1)
+            return StageResult(outputs, None, exits, Carried(kept, carried.signals))
+        signals = (*carried.signals, stage.signals(tensors, self._temperatures[exit_index]))
+        scores = np.asarray(self._policy.score(exit_index, signals), np.float32)
+        looked_back = signals if self._policy.history else ()
+        return StageResult(outputs, scores, self._gates[exit_index](signals), Carried(kept, looked_back))

@@ -1,0 +1,102 @@
+"""Read the body of an HTTP request within limits of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+
+from starlette.requests import ClientDisconnect, Request
+
+from sdcompress.errors import InputError, brief
+from sdcompress.serving.errors import TooLargeError
+
+__all__ = ["SlowBodyError", "UnknownEncodingError", "read_body"]
+
+_WINDOW = {"gzip": 31, "deflate": 15}  # zlib's numbers for the two formats
+_ON_THE_LOOP = 2**16  # bytes that are inflated without a thread
+
+
+class SlowBodyError(InputError):
+    """A body that does not arrive in time, or breaks off."""
+
+
+class UnknownEncodingError(InputError):
+    """A Content-Encoding that is not supported."""
+
+
+async def read_body(request: Request, *, most_bytes: int, timeout: float) -> bytes:
+    """Return the body, decompressed.
+
+    Args:
+        request: whose body was not read yet.
+        most_bytes: before and after decompression.
+        timeout: seconds until all of it has to be there.
+
+    Raises:
+        TooLargeError: if it is larger.
+        SlowBodyError: if it takes longer.
+        UnknownEncodingError: if it is compressed in an unknown way.
+        InputError: if the compressed data is broken.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity" and encoding not in _WINDOW:
+        raise UnknownEncodingError(
+            f"The Content-Encoding is '{brief(encoding)}'.",
+            allowed=", ".join(("identity", *_WINDOW)),
+            next_step="send the body without compression",
+        )
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > most_bytes:
+        raise _too_large(most_bytes)
+    try:
+        body = await asyncio.wait_for(_received(request, most_bytes), timeout)
+    except (asyncio.TimeoutError, ClientDisconnect) as error:
+        raise SlowBodyError(
+            "The body of the request did not arrive as a whole.",
+            allowed=f"all of it within {timeout:g} s",
+            next_step="send it again",
+        ) from error
+    if encoding == "identity":
+        return body
+    if len(body) <= _ON_THE_LOOP:
+        return _inflated(body, _WINDOW[encoding], most_bytes)
+    return await asyncio.to_thread(_inflated, body, _WINDOW[encoding], most_bytes)
+
+
+async def _received(request: Request, most_bytes: int) -> bytes:
+    chunks, size = list[bytes](), 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > most_bytes:
+            raise _too_large(most_bytes)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _inflated(body: bytes, window: int, most_bytes: int) -> bytes:
+    decompressor = zlib.decompressobj(window)
+    try:
+        inflated = decompressor.decompress(body, most_bytes + 1)
+    except zlib.error as error:
+        raise _broken() from error
+    if len(inflated) > most_bytes:
+        raise _too_large(most_bytes)
+    if not decompressor.eof or decompressor.unused_data:
+        raise _broken()
+    return inflated
+
+
+def _broken() -> InputError:
+    return InputError(
+        "The compressed body is broken.",
+        allowed="one whole stream of the format that Content-Encoding names",
+        next_step="compress it again, or send it without compression",
+    )
+
+
+def _too_large(most_bytes: int) -> TooLargeError:
+    return TooLargeError(
+        "The body is too large.",
+        allowed=f"{most_bytes:,} bytes, also once it is decompressed",
+        next_step="send fewer rows at once, raw examples instead of tensors, or binary data instead of JSON",
+    )

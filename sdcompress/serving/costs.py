@@ -1,0 +1,92 @@
+"""Predict how long stages take on this machine, and choose batch sizes by that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdcompress.runtime.cost_model import CostModel
+
+__all__ = ["StageCosts"]
+
+_NEARLY_BEST = 1.05  # a larger batch that saves less than this share of a row's time only adds latency
+_PRIOR_ROWS = 100  # so many rows count the exit shares of the calibration
+_NEWEST = 0.1  # weight of one measurement
+
+
+class StageCosts:
+    """Stage times by rows, corrected by what batches take here, and how many rows reach each stage.
+
+    Args:
+        model: measured when the artifact was calibrated, or at the start of the service.
+        batch_rows: numbers of rows that a batch may have, rising from 1.
+        shares: share of the samples that exit at each exit, [E].
+    """
+
+    def __init__(self, model: CostModel, batch_rows: Sequence[int], shares: Sequence[float]) -> None:
+        self._model, self._batch_rows = model, tuple(batch_rows)
+        self.stages = len(shares)
+        self._reached = [_PRIOR_ROWS * max(sum(shares[stage:]), 1e-3) for stage in range(self.stages)]
+        self._ratio: float | None = None  # seconds here to those of the model
+        self._best: dict[tuple[int, int], tuple[int, float]] = {}  # a few stages and sizes
+
+    def seconds(self, stage: int, rows: int, size: int = 1) -> float:
+        """Return the predicted seconds of one batch at a stage.
+
+        Args:
+            stage: index of its exit.
+            rows: at least 1.
+            size: of a row, see ``runtime.cost_model.sample_size``.
+        """
+        return self._model.ms(stage, rows, size) / 1000 * (self._ratio or 1.0)
+
+    def most_rows(self, stage: int, size: int = 1) -> int:
+        """Return the rows of a full batch: the fewest whose time per row is near the best."""
+        return self._best_batch(stage, size)[0]
+
+    def efficiency(self, stage: int, rows: int, size: int = 1) -> float:
+        """Return the time per row of the best batch divided by that of a batch of these rows, in (0, 1]."""
+        ms = self._model.ms(stage, rows, size)
+        return min(1.0, self._best_batch(stage, size)[1] * rows / ms) if ms > 0 else 1.0
+
+    def to_the_end(self, stage: int, rows: int, size: int = 1) -> float:
+        """Return the predicted seconds of these rows from a stage to the last exit, in batches of their own."""
+        total = 0.0
+        for each in range(stage, self.stages):
+            whole, rest = divmod(rows, most := self.most_rows(each, size))
+            total += whole * self.seconds(each, most, size) + (self.seconds(each, rest, size) if rest else 0.0)
+        return total
+
+    def expected(self, stage: int, rows: int, size: int = 1) -> float:
+        """Return the expected seconds of these rows from a stage on, in full batches that they share with others."""
+        per_row = sum(
+            self._best_batch(each, size)[1] * self._reached[each] / self._reached[stage]
+            for each in range(stage, self.stages)
+        )
+        return rows * per_row / 1000 * (self._ratio or 1.0)
+
+    def calibrate(self, seconds: Sequence[float], rows: int, size: int = 1) -> None:
+        """Learn how fast this machine is from one batch that ran through all stages.
+
+        Args:
+            seconds: of every stage.
+            rows: of the batch.
+            size: of a row.
+        """
+        ms = sum(self._model.ms(stage, rows, size) for stage in range(self.stages))
+        self._ratio = 1000 * sum(seconds) / ms if ms > 0 else None
+
+    def observe(self, stage: int, rows: int, seconds: float, size: int = 1) -> None:
+        """Learn from a batch that ran: how fast this machine is, and how many rows reach a stage."""
+        self._reached[stage] += rows
+        if (ms := self._model.ms(stage, rows, size)) > 0:
+            ratio = 1000 * seconds / ms
+            self._ratio = ratio if self._ratio is None else (1 - _NEWEST) * self._ratio + _NEWEST * ratio
+
+    def _best_batch(self, stage: int, size: int) -> tuple[int, float]:
+        """Return the rows of a full batch, and the ms of a row in the best one."""
+        if (known := self._best.get((stage, size))) is None:
+            per_row = {rows: self._model.ms(stage, rows, size) / rows for rows in self._batch_rows}
+            least = min(per_row.values())
+            rows = next(rows for rows in self._batch_rows if per_row[rows] <= _NEARLY_BEST * least)
+            known = self._best[stage, size] = rows, least
+        return known

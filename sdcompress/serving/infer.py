@@ -1,0 +1,101 @@
+"""Answer one infer request: from its body to the body of its response."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from time import monotonic
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sdcompress.errors import InputError, brief
+from sdcompress.serving.body import read_body
+from sdcompress.serving.job import Job
+from sdcompress.serving.model import ServedModel
+from sdcompress.serving.protocol.request import InferRequest, Output, parse
+from sdcompress.serving.protocol.response import HEADER_LENGTH, ResponseTensor, response_body
+from sdcompress.serving.service import Service
+from sdcompress.serving.wishes import Wishes, wishes_of
+
+__all__ = ["ClientGone", "answer"]
+
+_ON_THE_LOOP = 2**16  # outputs that are written without a thread
+
+
+class ClientGone(Exception):
+    """Nobody waits for the response any more."""
+
+
+async def answer(service: Service, model: ServedModel, request: Request) -> tuple[Response, Job]:
+    """Return the response to an infer request, and its finished job.
+
+    Raises:
+        SdcompressError: an ``InputError`` if the client is to blame; see ``ServedModel.run``.
+        ClientGone: if the client has gone.
+    """
+    arrived = monotonic()
+    service.check_open()
+    body = await read_body(request, most_bytes=service.options.body_bytes, timeout=service.options.timeout)
+    parsed = parse(body, request.headers.get(HEADER_LENGTH))
+    wishes, wanted = wishes_of(parsed.parameters, model.exits), _wanted(parsed, model)
+    inputs = await model.inputs(dict(parsed.inputs), service.preparing)
+    service.check_open()
+    job = await _unless_disconnected(request, model.run(inputs, wishes, arrived))
+    if job.outputs.size <= _ON_THE_LOOP:
+        return _response(model, parsed, wishes, wanted, job), job
+    return await asyncio.to_thread(_response, model, parsed, wishes, wanted, job), job
+
+
+async def _unless_disconnected(request: Request, running: Coroutine[Any, Any, Job]) -> Job:
+    """Return the job; a client that goes away cancels it."""
+    work = asyncio.ensure_future(running)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientGone
+        return work.result()
+    finally:
+        gone.cancel()
+        if not work.done():
+            work.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _wanted(request: InferRequest, model: ServedModel) -> tuple[Output, ...]:
+    if not request.outputs:
+        return tuple(map(Output, model.outputs))
+    if unknown := next((output.name for output in request.outputs if output.name not in model.outputs), None):
+        raise InputError(
+            f"There is no output '{brief(unknown)}'.",
+            allowed=", ".join(model.outputs),
+            next_step="correct the name, or leave 'outputs' out to get all",
+        )
+    return request.outputs
+
+
+def _response(
+    model: ServedModel, request: InferRequest, wishes: Wishes, wanted: tuple[Output, ...], job: Job
+) -> Response:
+    prediction = model.prediction(job)
+    tensors = []
+    for output in wanted:
+        served = model.outputs[output.name]
+        binary = wishes.binary if output.binary is None else output.binary
+        data = served.compute(prediction, job.scores)
+        tensors.append(ResponseTensor(output.name, served.datatype, (job.rows, *served.shape), data, binary))
+    fields: dict[str, Any] = {
+        "model_name": model.name,
+        "model_version": model.version,
+        "parameters": model.parameters(job, wishes),
+    }
+    if request.id:
+        fields["id"] = request.id
+    body, headers = response_body(fields, tensors)
+    return Response(body, headers=headers)

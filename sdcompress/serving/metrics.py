@@ -1,0 +1,99 @@
+"""Count and time what a service does, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
+
+from sdcompress.serving.job import NO_SCORE, Job
+
+if TYPE_CHECKING:
+    from threading import Thread
+    from wsgiref.simple_server import WSGIServer
+
+__all__ = ["Metrics", "ModelMetrics"]
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+_SHARES = (*(tenth / 10 for tenth in range(1, 10)), 0.95, 0.99, 1.0)
+
+
+class ModelMetrics:
+    """The metrics of one model.
+
+    Args:
+        metrics: of the service.
+        model: its name.
+        exits: names of its exits.
+    """
+
+    def __init__(self, metrics: Metrics, model: str, exits: Sequence[str]) -> None:
+        self._stage_seconds = [metrics.stage_seconds.labels(model, name) for name in exits]
+        self._batch_rows = [metrics.batch_rows.labels(model, name) for name in exits]
+        self._exits = [metrics.exits.labels(model, name) for name in exits]
+        self._scores = [metrics.scores.labels(model, name) for name in exits]
+        self._seconds = metrics.request_seconds.labels(model)
+        self._metrics, self._model = metrics, model
+
+    def batch(self, stage: int, rows: int, seconds: float) -> None:
+        """Count a batch that ran, from the worker's thread."""
+        self._stage_seconds[stage].observe(seconds)
+        self._batch_rows[stage].observe(rows)
+
+    def answered(self, job: Job) -> None:
+        """Count the exits of a request that is finished."""
+        for exit_index, score in zip(job.exit_index.tolist(), job.scores.tolist(), strict=True):
+            self._exits[exit_index].inc()
+            if score != NO_SCORE:
+                self._scores[exit_index].observe(score)
+
+    def request(self, outcome: str, seconds: float) -> None:
+        """Count a request, however it ended."""
+        self._metrics.requests.labels(self._model, outcome).inc()
+        if outcome == "ok":
+            self._seconds.observe(seconds)
+
+    def watch_queue(self, rows: Callable[[], float]) -> None:
+        """Report the queue whenever metrics are read."""
+        self._metrics.queue.labels(self._model).set_function(rows)
+
+    def describe(self, **facts: str) -> None:
+        """Say which artifact the model is."""
+        self._metrics.models.labels(self._model).info(facts)
+
+
+class Metrics:
+    """All metrics of one service, in a registry of their own."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "sdcompress_requests", "Requests by how they ended", ["model", "outcome"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "sdcompress_request_seconds", "Time of answered requests", ["model"], buckets=_SECONDS, registry=registry
+        )
+        self.stage_seconds = Histogram(
+            "sdcompress_stage_seconds", "Time of a batch at a stage", ["model", "exit"], buckets=_SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self.batch_rows = Histogram(
+            "sdcompress_batch_rows", "Rows of a batch at a stage", ["model", "exit"], buckets=_ROWS, registry=registry
+        )
+        self.exits = Counter("sdcompress_exits", "Rows by the exit they took", ["model", "exit"], registry=registry)
+        self.scores = Histogram(
+            "sdcompress_exit_score", "Scores of rows at the exit they took", ["model", "exit"], buckets=_SHARES,
+            registry=registry,
+        )  # fmt: skip
+        self.queue = Gauge("sdcompress_queue_rows", "Rows that wait or run", ["model"], registry=registry)
+        self.models = Info("sdcompress_model", "What a model is", ["model"], registry=registry)
+
+    def listen(self, host: str, port: int) -> tuple[WSGIServer, Thread]:
+        """Serve the metrics on a port of their own, on a thread.
+
+        Raises:
+            OSError: if the port is taken.
+        """
+        return start_http_server(port, host, registry=self.registry)

@@ -1,0 +1,226 @@
+"""Serve one artifact: its engine, its queue, and the thread that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from sdcompress.artifact.execution_target import check_covered
+from sdcompress.errors import CertificateError
+from sdcompress.modalities import Inputs
+from sdcompress.runtime.cascade import CascadeEngine
+from sdcompress.runtime.cost_model import sample_size
+from sdcompress.runtime.stepwise import Carried
+from sdcompress.schema.manifest import Manifest
+from sdcompress.serving.errors import UnavailableError, UncomputableError
+from sdcompress.serving.inputs import InputReader
+from sdcompress.serving.job import NO_SCORE, Job
+from sdcompress.serving.metrics import Metrics, ModelMetrics
+from sdcompress.serving.options import ServiceOptions
+from sdcompress.serving.outputs import served_outputs
+from sdcompress.serving.protocol.tensors import Tensor
+from sdcompress.serving.scheduler import Scheduler
+from sdcompress.serving.warm_up import warm_up
+from sdcompress.serving.wishes import Wishes
+from sdcompress.serving.worker import Worker
+from sdcompress.storage import digest_of
+from sdcompress.tasks import Prediction
+
+__all__ = ["ServedModel"]
+
+_DIGITS = 12  # of a digest, which name a version
+
+
+class ServedModel:
+    """An artifact under a name. It answers once ``warm_up`` has run.
+
+    Args:
+        name: in URLs and metrics.
+        engine: of the artifact.
+        options: of the service.
+        metrics: of the service.
+
+    Raises:
+        UsageError: if the engine's backend does not offer its stages one by one.
+    """
+
+    def __init__(self, name: str, engine: CascadeEngine, options: ServiceOptions, metrics: Metrics) -> None:
+        self.name, self._engine, self._options = name, engine, options
+        self._stages = engine.stepwise()
+        self.manifest: Manifest = engine.manifest
+        self.version = self.manifest.digest[:_DIGITS]
+        self.exits = engine.exit_names
+        self.reader = InputReader(engine.modality, most_rows=options.request_rows, decoded_bytes=options.decoded_bytes)
+        self.outputs = {output.name: output for output in served_outputs(engine.task)}
+        self.metrics = ModelMetrics(metrics, name, self.exits)
+        self.certificate = _certificate_id(engine)
+        self._worker: Worker | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Return whether requests are answered."""
+        return self._worker is not None
+
+    def warm_up(self) -> None:
+        """Run the network, measure it where needed, and start the worker.
+
+        Raises:
+            ArtifactError: if the network cannot compute the modality's own edge cases.
+        """
+        options = self._options
+        costs = warm_up(self._engine, self._stages, most_rows=options.batch_rows)
+        scheduler = Scheduler(costs, most_rows=options.queue_rows, clock=monotonic)
+        worker = Worker(self._stages, scheduler, name=f"sdcompress {self.name}", observe=self.metrics.batch)
+        worker.start()
+        self.metrics.describe(
+            artifact=self.manifest.digest,
+            certificate=self.certificate or "",
+            policy=self.manifest.policy.name if self.manifest.policy else "",
+        )
+        self.metrics.watch_queue(lambda: float(worker.rows))
+        self._worker = worker
+
+    def stop(self) -> None:
+        """Finish all accepted requests."""
+        if self._worker is not None:
+            self._worker.stop()
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the protocol says of a model."""
+        outputs = [
+            {"name": output.name, "datatype": output.datatype, "shape": [-1, *output.shape]}
+            for output in self.outputs.values()
+        ]
+        return {
+            "name": self.name,
+            "versions": [self.version],
+            "platform": "onnx_onnxv1",
+            "inputs": self.reader.metadata(),
+            "outputs": outputs,
+        }
+
+    async def inputs(self, tensors: dict[str, Tensor], preparing: Executor) -> Inputs:
+        """Return the inputs of the network.
+
+        Args:
+            tensors: of a request, by name.
+            preparing: runs what takes longer than the event loop should wait.
+
+        Raises:
+            InputError: if they cannot be used.
+        """
+        if self.reader.is_raw(tensors):
+            return await asyncio.get_running_loop().run_in_executor(preparing, self.reader.read, tensors)
+        return self.reader.read(tensors)
+
+    async def run(self, inputs: Inputs, wishes: Wishes, arrived: float) -> Job:
+        """Return the finished job of a request; cancelling this cancels it.
+
+        Args:
+            inputs: of the network, checked.
+            wishes: of the request.
+            arrived: when it arrived, by ``time.monotonic``.
+
+        Raises:
+            OverloadedError: if the queue does not take it.
+            UnavailableError: if the model is not ready, or the request took too long.
+            UncomputableError: if the network cannot compute it.
+        """
+        worker = self._worker
+        if worker is None:
+            raise UnavailableError(
+                "The model is not ready yet: it warms up.",
+                allowed="requests once GET /v2/health/ready answers 200",
+                next_step="send it again after the time in Retry-After",
+                retry_after_s=1.0,
+            )
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Job] = loop.create_future()
+        deadline = None if wishes.deadline_ms is None else arrived + wishes.deadline_ms / 1000
+        job = Job(
+            Carried(inputs.arrays),
+            bound=arrived + self._options.latency_bound,
+            deadline=deadline,
+            min_exit=wishes.min_exit,
+            max_exit=wishes.max_exit,
+            size=sample_size(self.manifest.inputs, inputs) if self.reader.longest else 1,
+            on_end=_to_loop(loop, future),
+        )
+        worker.submit(job)
+        try:
+            await asyncio.wait_for(future, self._options.timeout)
+        except asyncio.TimeoutError as error:
+            raise UnavailableError(
+                f"There is no answer after {self._options.timeout:g} s.",
+                allowed="requests that are answered within that time",
+                next_step="send it again after the time in Retry-After, or fewer rows at once",
+                retry_after_s=self._options.latency_bound,
+            ) from error
+        finally:
+            if not job.finished and job.error is None:
+                worker.cancel(job)
+        if job.error is not None:
+            raise UncomputableError(
+                "The network cannot compute these inputs.",
+                allowed="inputs in the range of the network, such as indices of its vocabulary",
+                next_step="send raw examples, which the model prepares itself",
+            ) from job.error
+        self.metrics.answered(job)
+        return job
+
+    def prediction(self, job: Job) -> Prediction:
+        """Return the prediction of a finished job.
+
+        Raises:
+            UncomputableError: if the outputs are not finite.
+        """
+        if not bool(np.isfinite(job.outputs).all()):
+            raise UncomputableError(
+                "The network's outputs are not finite for these inputs.",
+                allowed="inputs as the network was trained on",
+                next_step="check their range, or send raw examples, which the model prepares itself",
+            )
+        temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
+        return self._engine.task.prediction(job.outputs, job.exit_index, self.exits, temperatures)
+
+    def parameters(self, job: Job, wishes: Wishes) -> dict[str, str | float | bool]:
+        """Return what a response says beside its tensors: exit, score, certificate."""
+        said: dict[str, str | float | bool] = {"artifact": self.manifest.digest}
+        if job.rows == 1:
+            said["exit"] = self.exits[int(job.exit_index[0])]
+            if (score := float(job.scores[0])) != NO_SCORE:
+                said["score"] = score
+        if job.cut:
+            said["deadline_reached"] = True
+        if self.certificate is not None and wishes.policy_decides:
+            said["certificate_id"] = self.certificate
+        return said
+
+
+def _certificate_id(engine: CascadeEngine) -> str | None:
+    """Return the digest of the certificate, if there is one and it covers what runs."""
+    certificate, policy = engine.manifest.certificate, engine.policy
+    if certificate is None or policy is None or policy.guarantee != "certified":
+        return None
+    try:
+        check_covered(engine.manifest, engine.execution_target)
+    except CertificateError:  # runs because it was allowed without
+        return None
+    return digest_of(certificate.model_dump(mode="json"))
+
+
+def _to_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Job]) -> Callable[[Job], None]:
+    def resolve(job: Job) -> None:
+        if not future.done():
+            future.set_result(job)
+
+    def on_end(job: Job) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(resolve, job)
+
+    return on_end

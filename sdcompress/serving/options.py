@@ -1,0 +1,63 @@
+"""Say how a service runs: addresses, bounds and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from sdcompress.errors import UsageError
+
+__all__ = ["ServiceOptions"]
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """How a service runs. All times are in seconds.
+
+    Attributes:
+        host: address that it listens on; the default lets only this machine in.
+        port: of the protocol; 0 chooses a free one.
+        metrics_port: of the metrics, on the same address; 0 chooses a free one, None: no metrics.
+        latency_bound: within which every request is to be answered; a queue too long for that refuses new ones.
+        timeout: after which a request is given up; also of a body on its way.
+        queue_rows: rows that wait or run at once, for each model.
+        request_rows: most rows of one request.
+        batch_rows: most rows of one batch.
+        body_bytes: largest body of a request, before and after decompression.
+        decoded_bytes: most memory of one raw example once it is decoded.
+        drain_delay: between the signal to stop, from which on the service says that it is not ready, and the end of new
+            connections; for load balancers that look every few seconds.
+        drain_timeout: longest wait for accepted requests after that.
+        log_requests: write a line for every request.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    metrics_port: int | None = 8002
+    latency_bound: float = 1.0
+    timeout: float = 30.0
+    queue_rows: int = 1024
+    request_rows: int = 256
+    batch_rows: int = 32
+    body_bytes: int = 64 * 2**20
+    decoded_bytes: int = 256 * 2**20
+    drain_delay: float = 0.0
+    drain_timeout: float = 30.0
+    log_requests: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers without a meaning.
+
+        Raises:
+            UsageError: names the first.
+        """
+        least = {"port": 0, "metrics_port": 0, "drain_delay": 0}
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, bool | str) or value is None:
+                continue
+            if value < least.get(name, 0) or (value == 0 and name not in least):
+                raise UsageError(
+                    f"{name} is {value}.",
+                    allowed="0 or more" if name in least else "above 0",
+                    next_step="choose another number",
+                )

@@ -1,0 +1,202 @@
+"""Read the body of an infer request: its JSON, then its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sdcompress.errors import InputError, brief, nearest
+from sdcompress.serving.protocol.datatypes import BYTES, NUMBERS
+from sdcompress.serving.protocol.tensors import Tensor, tensor_of_binary, tensor_of_json
+
+__all__ = ["InferRequest", "Output", "Parameters", "parse"]
+
+Parameter = bool | int | float | str
+Parameters = Mapping[str, Parameter]
+
+_MOST_TENSORS, _MOST_AXES, _LONGEST_AXIS = 64, 8, 2**31
+_OF_INPUTS, _OF_OUTPUTS = ("binary_data_size", "content_type"), ("binary_data",)
+_Name = Field(min_length=1, max_length=1000)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+
+class _Input(_Strict):
+    name: str = _Name
+    shape: list[int] = Field(min_length=1, max_length=_MOST_AXES)
+    datatype: str
+    parameters: dict[str, Parameter] = Field({}, max_length=_MOST_TENSORS)
+    data: Any = None
+
+
+class _Output(_Strict):
+    name: str = _Name
+    parameters: dict[str, Parameter] = Field({}, max_length=_MOST_TENSORS)
+
+
+class _Request(_Strict):
+    id: str = Field("", max_length=1000)
+    parameters: dict[str, Parameter] = Field({}, max_length=_MOST_TENSORS)
+    inputs: list[_Input] = Field(min_length=1, max_length=_MOST_TENSORS)
+    outputs: list[_Output] = Field([], max_length=_MOST_TENSORS)
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output that is asked for.
+
+    Attributes:
+        name: of the tensor.
+        binary: whether it is wanted as binary data; None: as the request says.
+    """
+
+    name: str
+    binary: bool | None = None
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """What a client asks.
+
+    Attributes:
+        id: comes back with the response.
+        parameters: of the request.
+        inputs: name -> tensor.
+        outputs: that are asked for; empty: all.
+    """
+
+    id: str
+    parameters: Parameters
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[Output, ...] = ()
+
+
+def parse(body: bytes, header_length: str | None = None) -> InferRequest:
+    """Read a request.
+
+    Args:
+        body: JSON, and behind it binary data if there is a header.
+        header_length: of the HTTP header ``Inference-Header-Content-Length``: bytes of the JSON.
+
+    Raises:
+        InputError: says what is wrong.
+    """
+    length = len(body) if header_length is None else _header_length(header_length, len(body))
+    request, tail = _validated(_json(body[:length])), memoryview(body)[length:]
+    inputs = dict[str, Tensor]()
+    for one in request.inputs:
+        if one.name in inputs:
+            raise InputError(f"Two inputs are called '{brief(one.name)}'.", next_step="give each input once")
+        _check_input(one)
+        if (size := one.parameters.get("binary_data_size")) is None:
+            inputs[one.name] = tensor_of_json(one.name, one.datatype, one.shape, one.data, _content_type(one))
+        else:
+            end = _binary_end(one.name, size, len(tail))
+            inputs[one.name] = tensor_of_binary(one.name, one.datatype, one.shape, tail[:end])
+            tail = tail[end:]
+    if len(tail):
+        raise InputError(
+            f"{len(tail)} bytes behind the JSON belong to no input.",
+            allowed="binary data of as many bytes as the binary_data_size of the inputs add up to",
+            next_step="correct binary_data_size, or Inference-Header-Content-Length",
+        )
+    return InferRequest(request.id, request.parameters, inputs, tuple(map(_output, request.outputs)))
+
+
+def _binary_end(name: str, size: Parameter, left: int) -> int:
+    if isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= left:
+        return size
+    raise InputError(
+        f"The input '{brief(name)}' has a binary_data_size of {brief(size)}, and {left} bytes are left.",
+        allowed="its bytes behind the JSON, in the order of the inputs",
+        next_step="send the header Inference-Header-Content-Length, and the sizes of all binary inputs",
+    )
+
+
+def _header_length(text: str, most: int) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and 0 < int(text) <= most):
+        raise InputError(
+            f"Inference-Header-Content-Length is '{brief(text)}'.",
+            allowed=f"the bytes of the JSON, at most the {most} of the body",
+            next_step="correct the header",
+        )
+    return int(text)
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InputError(
+            f"The body is no JSON: {error}.",
+            allowed="RFC 8259 in UTF-8: no NaN or Infinity, at most 1024 levels",
+            next_step="correct it; for binary data send the header Inference-Header-Content-Length",
+        ) from error
+
+
+def _validated(value: Any) -> _Request:
+    try:
+        return _Request.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        raise InputError(
+            f"'{brief(where)}' does not fit the protocol: {first['msg']}.",
+            allowed="{id?, parameters?, inputs: [{name, shape, datatype, parameters?, data}], outputs?: [{name}]}",
+            next_step="correct it; see the Open Inference Protocol, version 2",
+        ) from error
+
+
+def _check_input(one: _Input) -> None:
+    _check_parameters(one.parameters, _OF_INPUTS, f"the input '{brief(one.name)}'")
+    if one.datatype != BYTES and one.datatype not in NUMBERS:
+        raise InputError(
+            f"The input '{brief(one.name)}' has the datatype '{brief(one.datatype)}'.",
+            allowed=", ".join((*NUMBERS, BYTES)),
+            next_step="see the model's metadata: GET /v2/models/NAME",
+        )
+    if not all(0 <= size < _LONGEST_AXIS for size in one.shape):
+        raise InputError(
+            f"The input '{brief(one.name)}' has the shape {brief(one.shape)}.",
+            allowed="sizes from 0",
+            next_step="give the shape of the data, without -1",
+        )
+
+
+def _content_type(one: _Input) -> Literal["", "base64"]:
+    given = one.parameters.get("content_type", "")
+    if given not in ("", "base64"):
+        raise InputError(
+            f"The input '{brief(one.name)}' has the content_type {brief(given)}.",
+            allowed="base64, for BYTES in JSON",
+            next_step="leave it out, or encode the bytes as base64",
+        )
+    return "base64" if given else ""
+
+
+def _output(one: _Output) -> Output:
+    _check_parameters(one.parameters, _OF_OUTPUTS, f"the output '{brief(one.name)}'")
+    binary = one.parameters.get("binary_data")
+    if binary is not None and not isinstance(binary, bool):
+        raise InputError(
+            f"The output '{brief(one.name)}' has a binary_data of {brief(binary)}.",
+            allowed="true or false",
+            next_step="correct it",
+        )
+    return Output(one.name, binary)
+
+
+def _check_parameters(given: Parameters, known: tuple[str, ...], what: str) -> None:
+    if unknown := next((name for name in given if name not in known), None):
+        guess = nearest(unknown, known)
+        raise InputError(
+            f"There is no parameter '{brief(unknown)}' of {what}." + (f" Did you mean '{guess}'?" if guess else ""),
+            allowed=", ".join(known),
+            next_step="leave it out",
+        )

@@ -1,0 +1,338 @@
+"""Choose what runs next: batches that form anew at every stage, of the rows of all requests that wait there.
+
+A server without this runs a batch to its last exit, or until its hardest row is done. Here rows that go on past an
+exit wait at the next stage for rows of other requests, so that deep stages get full batches too.
+
+What runs next is decided each time the worker is free. It never waits for rows that may come: while a batch runs,
+the next one gathers by itself, and a lone request on an idle server runs at once.
+
+1. A row whose time is short goes first, the one with the least slack: its bound, less what is left of the network.
+   Serving the oldest deadline first in general would run deep stages for single rows and lose the throughput that
+   keeps bounds in the first place; so deadlines decide only where another batch in between would break one.
+2. Otherwise the deepest stage that has a full batch, or nearly: it ends requests, frees their memory, and nothing is
+   gained by waiting. Where large batches save nothing, as on one CPU core, every batch is full, and this is the
+   shortest remaining work first, which has the least mean latency.
+3. Otherwise the stage whose batch is nearest to a full one; the rows that it sends on fill the next stage.
+
+Within a stage the earliest deadline goes first. Rows of one shape alone share a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from itertools import count
+
+import numpy as np
+
+from sdcompress.policies._base import Float
+from sdcompress.runtime.stepwise import Carried, Rows, StageResult
+from sdcompress.serving.costs import StageCosts
+from sdcompress.serving.errors import OverloadedError
+from sdcompress.serving.job import Job
+
+__all__ = ["Batch", "Clock", "Part", "Scheduler"]
+
+Clock = Callable[[], float]
+
+_NEARLY_FULL = 0.9  # efficiency from which a batch counts as full
+
+
+@dataclass(order=True)
+class Part:
+    """Rows of one request that wait at one stage; ordered by the time by which they are due.
+
+    Attributes:
+        due: of the request.
+        number: of its arrival at the stage; equal deadlines go first come, first served.
+        job: the request.
+        stage: at which they wait.
+        carried: of a batch that they were in.
+        rows: which of its rows they are.
+        places: which rows of the request they are.
+        outputs: of the last exit that they may take, for a deadline; None: they may take none yet.
+        scores: at that exit.
+        alone: whether they share no batch, because one that they were in failed.
+    """
+
+    due: float
+    number: int
+    job: Job = field(compare=False)
+    stage: int = field(compare=False)
+    carried: Carried = field(compare=False)
+    rows: Rows = field(compare=False)
+    places: Rows = field(compare=False)
+    outputs: Float | None = field(default=None, compare=False)
+    scores: Float | None = field(default=None, compare=False)
+    alone: bool = field(default=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def chosen(self, rows: slice) -> Part:
+        """Return some of the rows."""
+        return Part(
+            self.due,
+            self.number,
+            self.job,
+            self.stage,
+            self.carried,
+            self.rows[rows],
+            self.places[rows],
+            None if self.outputs is None else self.outputs[rows],
+            None if self.scores is None else self.scores[rows],
+            self.alone,
+        )
+
+
+_LaneKey = tuple[int, object, int]  # stage, shape of a row, and a request that has to run alone
+
+
+class _Lane:
+    """Parts that may share a batch, the earliest deadline first."""
+
+    def __init__(self, stage: int, size: int) -> None:
+        self.stage, self.size, self.rows = stage, size, 0
+        self.parts: list[Part] = []
+
+    def push(self, part: Part) -> None:
+        heappush(self.parts, part)
+        self.rows += len(part)
+
+    def take(self, most: int) -> list[Part]:
+        """Remove parts of at most so many rows; the last one may be split."""
+        taken: list[Part] = []
+        while self.parts and most > 0:
+            part = heappop(self.parts)
+            if len(part) > most:
+                heappush(self.parts, part.chosen(slice(most, None)))
+                part = part.chosen(slice(most))
+            taken.append(part)
+            most -= len(part)
+            self.rows -= len(part)
+        return taken
+
+    def remove(self, unwanted: Callable[[Part], bool]) -> list[Part]:
+        removed = [part for part in self.parts if unwanted(part)]
+        if removed:
+            self.parts = [part for part in self.parts if not unwanted(part)]
+            heapify(self.parts)
+            self.rows -= sum(map(len, removed))
+        return removed
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one or more requests for one stage.
+
+    Attributes:
+        stage: index of its exit.
+        parts: whose rows, in this order.
+        size: of a row.
+    """
+
+    stage: int
+    parts: tuple[Part, ...]
+    size: int
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def carried(self) -> Carried:
+        """Return the rows as one batch."""
+        return Carried.joined([(part.carried, part.rows) for part in self.parts])
+
+
+class Scheduler:
+    """The queue of one model. It computes nothing and holds no lock: a worker takes batches and reports results.
+
+    Args:
+        costs: of the stages.
+        most_rows: rows of unfinished requests that it accepts.
+        clock: seconds that rise.
+    """
+
+    def __init__(self, costs: StageCosts, *, most_rows: int, clock: Clock) -> None:
+        self._costs, self._most_rows, self._clock = costs, most_rows, clock
+        self._lanes: dict[_LaneKey, _Lane] = {}
+        self._numbers = count()
+        self._running: tuple[Batch, float] | None = None  # and when it should end
+        self._ended: list[Job] = []
+
+    @property
+    def rows(self) -> int:
+        """Return the rows that wait or run."""
+        return sum(lane.rows for lane in self._lanes.values()) + (len(self._running[0]) if self._running else 0)
+
+    def submit(self, job: Job) -> None:
+        """Accept a request.
+
+        Raises:
+            OverloadedError: if the queue is full, or too long for the request's bound.
+        """
+        rows, now = self.rows, self._clock()
+        backlog = self._backlog(now)
+        if rows and rows + job.rows > self._most_rows:
+            raise OverloadedError(
+                f"The queue is full: {rows} rows wait.",
+                allowed=f"{self._most_rows} rows",
+                next_step="send it again after the time in Retry-After, or to another server",
+                retry_after_s=backlog,
+            )
+        late = now + backlog + self._costs.to_the_end(0, job.rows, job.size) - job.bound
+        if rows and late > 0:
+            raise OverloadedError(
+                f"The queue is too long for the latency bound: its work takes {1000 * backlog:.0f} ms.",
+                allowed=f"an answer within {1000 * (job.bound - now):.0f} ms",
+                next_step="send it again after the time in Retry-After, or to another server",
+                retry_after_s=late,
+            )
+        everything = np.arange(job.rows)
+        self._push(Part(job.due, next(self._numbers), job, 0, job.inputs, everything, everything))
+
+    def next_batch(self) -> Batch | None:
+        """Return what to run now; None: nothing waits. ``finish`` or ``fail`` has to follow."""
+        now = self._clock()
+        self._release_late(now)
+        if not self._lanes:
+            return None
+        key = self._chosen(now)
+        lane = self._lanes[key]
+        parts = lane.take(self._costs.most_rows(lane.stage, lane.size))
+        if not lane.parts:
+            del self._lanes[key]
+        batch = Batch(lane.stage, tuple(parts), lane.size)
+        self._running = batch, now + self._costs.seconds(batch.stage, len(batch), batch.size)
+        return batch
+
+    def finish(self, batch: Batch, result: StageResult, seconds: float) -> None:
+        """Take the result of a batch: rows exit, or wait at the next stage.
+
+        Args:
+            batch: from ``next_batch``.
+            result: of its rows.
+            seconds: that it took.
+        """
+        self._running = None
+        self._costs.observe(batch.stage, len(batch), seconds, batch.size)
+        start = 0
+        for part in batch.parts:
+            rows = np.arange(start, start + len(part))
+            start += len(part)
+            if not part.job.cancelled and part.job.error is None:
+                self._route(part, rows, result)
+
+    def fail(self, batch: Batch, error: Exception) -> None:
+        """Take the error of a batch. Of several requests each runs again alone, so that one spoils no other."""
+        self._running = None
+        jobs = {id(part.job) for part in batch.parts}
+        for part in batch.parts:
+            if part.job.cancelled or part.job.error is not None:
+                continue
+            if len(jobs) > 1:
+                part.alone = True
+                self._push(part)
+            else:
+                part.job.error = error
+                self._drop(part.job)
+                self._ended.append(part.job)
+
+    def cancel(self, job: Job) -> None:
+        """Forget a request; rows of it that run now are ignored when they are done."""
+        job.cancelled = True
+        self._drop(job)
+
+    def ended(self) -> list[Job]:
+        """Return the requests that have finished or failed since the last call."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _route(self, part: Part, rows: Rows, result: StageResult) -> None:
+        """Let rows of a result exit or go on."""
+        job, stage = part.job, part.stage
+        may_exit = stage >= job.min_exit
+        exits = result.exits[rows] & may_exit | (stage >= min(job.max_exit, self._costs.stages - 1))
+        scores = None if result.scores is None else result.scores[rows]
+        if exits.any():
+            self._record(job, part.places[exits], result.outputs[rows[exits]], _at(scores, exits), stage)
+        if exits.all():
+            return
+        on = ~exits
+        outputs = result.outputs[rows[on]] if may_exit and job.deadline is not None else None
+        waiting = Part(
+            part.due, next(self._numbers), job, stage + 1, result.carried, rows[on], part.places[on], outputs,
+            _at(scores, on), part.alone,
+        )  # fmt: skip
+        if self._too_late(waiting, self._clock()):
+            self._cut(waiting)
+        else:
+            self._push(waiting)
+
+    def _record(self, job: Job, places: Rows, outputs: Float, scores: Float | None, exit_index: int) -> None:
+        job.record(places, outputs, scores, exit_index)
+        if job.finished:
+            self._ended.append(job)
+
+    def _cut(self, part: Part) -> None:
+        """Let rows take the last exit that they passed."""
+        assert part.outputs is not None
+        part.job.cut = True
+        self._record(part.job, part.places, part.outputs, part.scores, part.stage - 1)
+
+    def _too_late(self, part: Part, now: float) -> bool:
+        """Return whether the next stage would end after the deadline of rows that can exit already."""
+        if part.outputs is None or part.job.deadline is None:
+            return False
+        return now + self._costs.seconds(part.stage, len(part), part.job.size) > part.job.deadline
+
+    def _release_late(self, now: float) -> None:
+        for key, lane in [*self._lanes.items()]:
+            for part in lane.remove(lambda part: self._too_late(part, now)):
+                self._cut(part)
+            if not lane.parts:
+                del self._lanes[key]
+
+    def _chosen(self, now: float) -> _LaneKey:
+        """Return the lane to run; see the top of this file."""
+        costs, lanes = self._costs, self._lanes
+        rows = {key: min(lane.rows, costs.most_rows(lane.stage, lane.size)) for key, lane in lanes.items()}
+        longest = max(costs.seconds(lane.stage, rows[key], lane.size) for key, lane in lanes.items())
+        slack = {
+            key: lane.parts[0].due - now - costs.to_the_end(lane.stage, len(lane.parts[0]), lane.size)
+            for key, lane in lanes.items()
+        }
+        urgent = min(slack, key=slack.__getitem__)
+        if slack[urgent] <= longest:
+            return urgent
+        efficiency = {key: costs.efficiency(lane.stage, rows[key], lane.size) for key, lane in lanes.items()}
+        if full := [key for key in lanes if efficiency[key] >= _NEARLY_FULL]:
+            return max(full, key=lambda key: (lanes[key].stage, -lanes[key].parts[0].due))
+        return max(lanes, key=lambda key: (efficiency[key], lanes[key].stage))
+
+    def _backlog(self, now: float) -> float:
+        """Return the expected seconds of everything that waits or runs."""
+        waiting = sum(self._costs.expected(lane.stage, lane.rows, lane.size) for lane in self._lanes.values())
+        if self._running is None:
+            return waiting
+        batch, end = self._running
+        after = self._costs.expected(batch.stage, len(batch), batch.size)
+        after -= self._costs.seconds(batch.stage, len(batch), batch.size)
+        return waiting + max(0.0, end - now) + max(0.0, after)
+
+    def _push(self, part: Part) -> None:
+        key = part.stage, part.carried.shape, id(part.job) if part.alone else 0
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane(part.stage, part.job.size)
+        lane.push(part)
+
+    def _drop(self, job: Job) -> None:
+        for key, lane in [*self._lanes.items()]:
+            lane.remove(lambda part: part.job is job)
+            if not lane.parts:
+                del self._lanes[key]
+
+
+def _at(scores: Float | None, rows: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Float | None:
+    return None if scores is None else scores[rows]

@@ -1,0 +1,105 @@
+"""serve: answer requests over HTTP until the process is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sdcompress.errors import SetupError, UsageError, brief, requires_extra
+from sdcompress.machine import default_threads
+from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
+from sdcompress.runtime.open import open_cascade
+from sdcompress.serving.options import ServiceOptions
+
+__all__ = ["serve"]
+
+Artifacts = Iterable[Path | str | tuple[str, Path | str]]
+
+_LOG = logging.getLogger(__name__)
+_MOST_NAME = 200
+
+
+def serve(
+    artifacts: Artifacts,
+    options: EngineOptions = DEFAULT_OPTIONS,
+    service: ServiceOptions | None = None,
+    *,
+    require_signature: Path | str | None = None,
+) -> None:
+    """Serve artifacts by the Open Inference Protocol until SIGTERM or SIGINT; logs go to stderr.
+
+    Args:
+        artifacts: folders, each alone, which takes its name, or as (name, folder).
+        options: of the engines; default threads: those that other work leaves free.
+        service: addresses, bounds, limits.
+        require_signature: PEM file by whose holder the artifacts must be signed; see ``open``.
+
+    Raises:
+        ArtifactError, SignatureError, CertificateError: if an artifact cannot be opened; see ``open``.
+        UsageError: if two artifacts have one name, or a backend does not offer its stages one by one.
+        SetupError: if an address cannot be listened on.
+        MissingExtraError: if the packages of the extra 'serve' are not installed.
+    """
+    with requires_extra("serve"):
+        from sdcompress.serving.logs import log_to_stderr
+        from sdcompress.serving.server import DrainingServer
+        from sdcompress.serving.service import Service
+
+    service = service or ServiceOptions()
+    threads = options.threads if options.threads is not None else default_threads().threads
+    engine_options = EngineOptions(options.backend, threads, options.device, options.allow_uncertified)
+    log_to_stderr()
+    engines = {
+        name: open_cascade(folder, engine_options, require_signature=require_signature)
+        for name, folder in _named(artifacts).items()
+    }
+    running = Service(engines, service)
+    server = DrainingServer(running)
+    with _listening(service.host, service.port):
+        family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
+        listener = socket.create_server((service.host, service.port), family=family, backlog=server.config.backlog)
+    metrics = None
+    if service.metrics_port is not None:
+        with _listening(service.host, service.metrics_port):
+            metrics, _ = running.metrics.listen(service.host, service.metrics_port)
+        _LOG.info("metrics", extra={"url": f"http://{service.host}:{metrics.server_port}/metrics"})
+    _LOG.info("listening", extra={"url": f"http://{service.host}:{listener.getsockname()[1]}/v2", "threads": threads})
+    try:
+        server.run(sockets=[listener])
+    finally:
+        if metrics is not None:
+            metrics.shutdown()
+    _LOG.info("stopped")
+    if running.failure is not None:
+        raise running.failure
+
+
+def _named(artifacts: Artifacts) -> dict[str, Path | str]:
+    named: dict[str, Path | str] = {}
+    for each in artifacts:
+        name, folder = each if isinstance(each, tuple) else (Path(each).resolve().name, each)
+        if name in named or not name or "/" in name or len(name) > _MOST_NAME:
+            raise UsageError(
+                f"Two artifacts are called '{name}'." if name in named else f"An artifact is called '{brief(name)}'.",
+                allowed="names that are all different, not empty and without a slash",
+                next_step="give it another name: NAME=FOLDER",
+            )
+        named[name] = folder
+    if not named:
+        raise UsageError("There is no artifact to serve.", next_step="name the folder of one")
+    return named
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, OverflowError) as error:
+        raise SetupError(
+            f"Nothing can listen on {host}, port {port}: {error}.",
+            allowed="an address of this machine and a free port; 0 chooses one",
+            next_step="choose another with --port, --metrics-port or --host",
+        ) from error

@@ -1,0 +1,108 @@
+"""Hold the models of a service, and whether it takes requests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
+from typing import Any
+
+import sdcompress
+from sdcompress.errors import brief, nearest
+from sdcompress.runtime.cascade import CascadeEngine
+from sdcompress.serving.errors import NoSuchModelError, UnavailableError
+from sdcompress.serving.metrics import Metrics
+from sdcompress.serving.model import ServedModel
+from sdcompress.serving.options import ServiceOptions
+
+__all__ = ["Service"]
+
+_LOG = logging.getLogger(__name__)
+_PREPARING = 2  # threads that decode images and tokenise texts
+
+
+class Service:
+    """Several artifacts by name.
+
+    ``draining`` says that it will stop, and so is not ready; ``closed`` that it takes no new request.
+
+    Args:
+        engines: name -> engine of an artifact.
+        options: of the service.
+    """
+
+    def __init__(self, engines: Mapping[str, CascadeEngine], options: ServiceOptions | None = None) -> None:
+        self.options, self.metrics = options or ServiceOptions(), Metrics()
+        self.models = {name: ServedModel(name, engine, self.options, self.metrics) for name, engine in engines.items()}
+        self.preparing = ThreadPoolExecutor(_PREPARING, "prepare")
+        self.draining = self.closed = False
+        self.failure: Exception | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Return whether all models answer requests."""
+        return not self.draining and all(model.ready for model in self.models.values())
+
+    def start(self) -> Thread:
+        """Warm up all models on a thread of its own; until then ``ready`` is false."""
+        thread = Thread(target=self._warm_up, name="warm up", daemon=True)
+        thread.start()
+        return thread
+
+    def stop(self) -> None:
+        """Finish all accepted requests and end the threads."""
+        self.draining = self.closed = True
+        for model in self.models.values():
+            model.stop()
+        self.preparing.shutdown()
+
+    def check_open(self) -> None:
+        """Refuse new requests once the service is closed.
+
+        Raises:
+            UnavailableError: if it is.
+        """
+        if self.closed:
+            raise UnavailableError(
+                "The service stops: it finishes what it has accepted.",
+                allowed="requests to a service that is ready",
+                next_step="send it to another server, or again after the time in Retry-After",
+                retry_after_s=self.options.drain_timeout,
+            )
+
+    def model(self, name: str, version: str | None = None) -> ServedModel:
+        """Return a model by its name.
+
+        Raises:
+            NoSuchModelError: if there is none, or it has another version.
+        """
+        model = self.models.get(name)
+        if model is None:
+            guess = nearest(name, self.models)
+            raise NoSuchModelError(
+                f"There is no model '{brief(name)}'." + (f" Did you mean '{guess}'?" if guess else ""),
+                allowed=", ".join(self.models),
+                next_step="correct the name",
+            )
+        if version is not None and version != model.version:
+            raise NoSuchModelError(
+                f"There is no version '{brief(version)}' of the model '{name}'.",
+                allowed=model.version,
+                next_step="leave the version out",
+            )
+        return model
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the protocol says of a server."""
+        extensions: Sequence[str] = ("binary_tensor_data",)
+        return {"name": "sdcompress", "version": sdcompress.__version__, "extensions": extensions}
+
+    def _warm_up(self) -> None:
+        try:
+            for model in self.models.values():
+                model.warm_up()
+                _LOG.info("model ready", extra={"model": model.name, "version": model.version})
+        except Exception as error:  # noqa: BLE001 - handed to whoever started the service
+            _LOG.error("a model cannot be warmed up", exc_info=error)
+            self.failure = error

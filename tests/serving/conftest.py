@@ -1,0 +1,69 @@
+"""A service of tiny artifacts, asked in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sdcompress.runtime.open import open_cascade
+from sdcompress.serving.app import create_app
+from sdcompress.serving.options import ServiceOptions
+from sdcompress.serving.service import Service
+
+MODEL = "/v2/models/tiny"
+
+
+class Client:
+    """Asks a service; each call runs its own event loop, as each test has its own service."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self._app = service, create_app(service)
+
+    def request(self, method: str, path: str, **request: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            async with self.connect() as client:
+                return await client.request(method, path, **request)
+
+        return asyncio.run(ask())
+
+    def connect(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url="http://service")
+
+    def get(self, path: str) -> httpx.Response:
+        return self.request("GET", path)
+
+    def infer(self, body: Any, path: str = f"{MODEL}/infer") -> httpx.Response:
+        return self.request("POST", path, json=body)
+
+
+Serve = Callable[..., Client]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve artifacts by name; ``serve({"tiny": folder}, **options)``. They are warm."""
+    running: list[Service] = []
+
+    def start(artifacts: dict[str, Path], *, warm: bool = True, **options: Any) -> Client:
+        engines = {name: open_cascade(folder) for name, folder in artifacts.items()}
+        service = Service(engines, ServiceOptions(**options))
+        running.append(service)
+        if warm:
+            service.start().join()
+            assert service.failure is None
+        return Client(service)
+
+    yield start
+    for service in running:
+        service.stop()
+
+
+@pytest.fixture
+def client(serve: Serve, tiny_artifact: Callable[..., Path]) -> Client:
+    """The tiny cascade with a policy."""
+    return serve({"tiny": tiny_artifact(policy=(0.7, 0.6))})

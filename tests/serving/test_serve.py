@@ -1,0 +1,175 @@
+"""The service as a process: standard clients, metrics on a port of their own, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+import sdcompress
+from sdcompress.errors import ArtifactError, SetupError, UsageError
+from sdcompress.runtime.open import open_engine
+from sdcompress.serving.options import ServiceOptions
+
+COMMAND = [sys.executable, "-c", "from sdcompress.cli import main; main()", "serve", "--threads", "1"]
+CLIENTS, EACH = 4, 400
+PATIENCE_S = 60
+
+
+@dataclass
+class Process:
+    """A running service, and the file of its log."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All whole lines so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def line(self, message: str) -> dict[str, Any]:
+        """Wait for a message."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            for line in self.lines():
+                if line["message"] == message:
+                    return line
+            time.sleep(0.02)
+        raise AssertionError(f"there is no '{message}': {self.log.read_text()}")
+
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start the command on free ports."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin(*arguments: str) -> Process:
+        command = [*COMMAND, "--port", "0", "--metrics-port", "0", *arguments]
+        log = tmp_path / "service.log"
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(command, stderr=stderr, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        running.append(process)
+        return Process(process, log)
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_a_real_client_asks_and_sigterm_loses_no_accepted_request(
+    start: Start, tiny_artifact: Callable[..., Path]
+) -> None:
+    triton = pytest.importorskip("tritonclient.http")
+    folder = tiny_artifact(policy=(0.7, 0.6))
+    service = start(f"tiny={folder}", "--log-requests")
+    metrics = service.line("metrics")["url"]
+    url = service.line("listening")["url"]
+    service.line("model ready")
+    with urllib.request.urlopen(metrics) as read:
+        assert b"sdcompress_queue_rows" in read.read()
+    _as_triton(triton, url.removeprefix("http://").removesuffix("/v2"), folder)
+    _drain(service, url)
+
+
+def _as_triton(triton: Any, address: str, folder: Path) -> None:
+    """All calls of the protocol by NVIDIA's client."""
+    client = triton.InferenceServerClient(address)
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("tiny")
+    assert client.get_server_metadata()["name"] == "sdcompress"
+    assert client.get_model_metadata("tiny")["inputs"][1]["name"] == "input"
+    images = np.random.default_rng(0).normal(size=(9, 1, 4, 4)).astype(np.float32)
+    expected = open_engine(folder)(images)
+    for binary in (True, False):
+        tensor = triton.InferInput("input", list(images.shape), "FP32")
+        tensor.set_data_from_numpy(images, binary_data=binary)
+        wanted = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("outputs", "exit_index", "answer")]
+        for compression in (None, "gzip", "deflate"):
+            result = client.infer(
+                "tiny", [tensor], outputs=wanted, request_id="7", request_compression_algorithm=compression
+            )
+            np.testing.assert_allclose(result.as_numpy("outputs"), expected.outputs, rtol=1e-5, atol=1e-6)
+            assert result.as_numpy("exit_index").tolist() == expected.exit_index.tolist()
+            assert result.as_numpy("answer").shape == (9,)
+            assert result.get_response()["id"] == "7"
+    limited = client.infer("tiny", [tensor], parameters={"max_exit": "exit1"})
+    assert limited.as_numpy("exit_index").tolist() == [0] * 9
+    pixels = np.zeros((2, 5, 5, 1), np.uint8)
+    tensor = triton.InferInput("raw", [2, 5, 5, 1], "UINT8")
+    tensor.set_data_from_numpy(pixels)
+    assert client.infer("tiny", [tensor]).as_numpy("outputs").shape == (2, 3)
+    wrong = triton.InferInput("input", [1, 1, 4, 5], "FP32")
+    wrong.set_data_from_numpy(np.zeros((1, 1, 4, 5), np.float32))
+    with pytest.raises(triton.InferenceServerException, match=r"has the shape \[1, 1, 4, 5\]"):
+        client.infer("tiny", [wrong])
+    client.close()
+
+
+def _drain(service: Process, url: str) -> None:
+    """SIGTERM while clients ask without a pause: every request is answered, or told that it was not accepted."""
+    codes: list[int] = []
+
+    def ask() -> None:
+        body = {"inputs": [{"name": "input", "shape": [1, 1, 4, 4], "datatype": "FP32", "data": [0.5] * 16}]}
+        with httpx.Client(timeout=30) as client:
+            for _ in range(EACH):
+                try:
+                    response = client.post(f"{url}/models/tiny/infer", json=body)
+                except httpx.TransportError:  # the port or an idle connection was closed: nothing was accepted
+                    break
+                codes.append(response.status_code)
+                if response.status_code != 200:
+                    break
+
+    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    while len(codes) < 10:
+        time.sleep(0.001)
+    service.process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    assert service.process.wait(timeout=PATIENCE_S) == 0
+    assert set(codes) <= {200, 503}
+    lines = service.lines()
+    stops = [line["message"] for line in lines if line["message"] in {"draining", "stopped"}]
+    assert stops == ["draining", "stopped"]
+    # what the service answered, its clients got
+    answered = sum(line["message"] == "request" and line["status"] == 200 and line["rows"] == 1 for line in lines)
+    assert answered == codes.count(200)
+
+
+def test_what_cannot_be_served_is_refused_before_a_port_is_opened(
+    tiny_artifact: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tiny_artifact()
+    with pytest.raises(UsageError, match="Two artifacts are called 'cascade'"):
+        sdcompress.serve([folder, folder])
+    with pytest.raises(UsageError, match="An artifact is called 'a/b'"):
+        sdcompress.serve([("a/b", folder)])
+    with pytest.raises(UsageError, match="no artifact"):
+        sdcompress.serve([])
+    with pytest.raises(ArtifactError):
+        sdcompress.serve([tmp_path / "nothing"])
+    with pytest.raises(SetupError, match=r"Nothing can listen on 203\.0\.113\.1, port 1"):
+        sdcompress.serve([folder], service=ServiceOptions(host="203.0.113.1", port=1))
+    with pytest.raises(UsageError, match="latency_bound is 0"):
+        ServiceOptions(latency_bound=0)

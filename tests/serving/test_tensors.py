@@ -1,0 +1,55 @@
+"""Tensors of the protocol, there and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdcompress.errors import InputError
+from sdcompress.serving.protocol.datatypes import NUMBERS, datatype_of
+from sdcompress.serving.protocol.request import parse
+from sdcompress.serving.protocol.tensors import binary_of, json_of, tensor_of_binary, tensor_of_json
+
+
+@pytest.mark.parametrize("datatype", NUMBERS)
+def test_numbers_survive_both_encodings(datatype: str) -> None:
+    dtype = NUMBERS[datatype]
+    array = np.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
+    assert datatype_of(array.dtype) == datatype
+    binary = tensor_of_binary("x", datatype, [2, 3], memoryview(binary_of(array)))
+    flat = json_of(array)
+    written = tensor_of_json("x", datatype, [2, 3], np.asarray(flat).tolist())
+    for tensor in (binary, written):
+        assert tensor.shape == (2, 3)
+        assert isinstance(tensor.data, np.ndarray)
+        assert tensor.data.dtype == dtype
+        assert (tensor.data == array).all()
+
+
+@given(st.lists(st.binary(max_size=20), max_size=5))
+def test_bytes_survive_as_binary_data(elements: list[bytes]) -> None:
+    tensor = tensor_of_binary("x", "BYTES", [len(elements)], memoryview(binary_of(elements)))
+    assert tensor.data == tuple(elements)
+
+
+@pytest.mark.parametrize("data", [b"\1", b"\5\0\0\0abc", b"\0\0\0\0\0"])
+def test_bytes_that_end_within_an_element(data: bytes) -> None:
+    with pytest.raises(InputError, match=r"ends within an element|has . elements"):
+        tensor_of_binary("x", "BYTES", [1], memoryview(data))
+
+
+def test_integers_out_of_range_and_truth_values() -> None:
+    for datatype, value in (("UINT8", 256), ("INT8", -129), ("UINT64", -1), ("INT64", 2**63)):
+        with pytest.raises(InputError, match="out of range"):
+            tensor_of_json("x", datatype, [1], [value])
+    assert tensor_of_json("x", "UINT64", [1], [2**64 - 1]).data.tolist() == [2**64 - 1]  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="neither 0 nor 1"):
+        tensor_of_binary("x", "BOOL", [1], memoryview(b"\2"))
+
+
+@given(st.binary(max_size=200), st.one_of(st.none(), st.text(max_size=5)))
+def test_any_body_is_read_or_refused(body: bytes, header: str | None) -> None:
+    with pytest.raises(InputError):  # random bytes are no request
+        parse(body, header)
