@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import zlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -17,6 +17,8 @@ __all__ = ["SlowBodyError", "UnknownEncodingError", "read_body"]
 
 _WINDOW = {"gzip": 31, "deflate": 15}  # zlib's numbers for the two formats
 _ON_THE_LOOP = 2**16  # bytes that are inflated without a thread
+# from Python 3.11 on; wait_for makes a task, which takes longer than reading a small body
+_TIMEOUT: Callable[[float], AbstractAsyncContextManager[object]] | None = getattr(asyncio, "timeout", None)
 
 
 class SlowBodyError(InputError):
@@ -66,10 +68,10 @@ async def read_body(request: Request, *, most_bytes: int, timeout: float) -> byt
     return await asyncio.to_thread(_inflated, body, _WINDOW[encoding], most_bytes)
 
 
-async def _within(timeout: float, reading: Coroutine[Any, Any, bytes]) -> bytes:
-    if sys.version_info < (3, 11):
-        return await asyncio.wait_for(reading, timeout)
-    async with asyncio.timeout(timeout):  # without a task of its own
+async def _within(seconds: float, reading: Coroutine[Any, Any, bytes]) -> bytes:
+    if _TIMEOUT is None:
+        return await asyncio.wait_for(reading, seconds)
+    async with _TIMEOUT(seconds):
         return await reading
 
 
