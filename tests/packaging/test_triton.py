@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import shutil
@@ -18,6 +19,7 @@ import sdcompress
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import CertificateError, OutputExistsError, UnknownNameError, UsageError
 from sdcompress.options import Options
+from sdcompress.packaging._triton_program import cascade_program
 from sdcompress.packaging.triton import Triton
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.manifest import FileEntry
@@ -255,6 +257,19 @@ PROBLEMS = {
     "no graph": "cannot have the form 'graph'",
     "no engines": "0 sets of TensorRT engines",
 }
+
+
+def test_names_in_an_artifact_never_become_code(tiny_artifact: Callable[..., Path]) -> None:
+    opened = open_artifact(tiny_artifact(policy=THRESHOLDS))
+    hostile = ["'#MODEL#", '"""\n#FUNCTIONS#\nraise SystemExit', "\\"]
+    exits = [one.model_copy(update={"name": name}) for one, name in zip(opened.manifest.exits, hostile, strict=True)]
+    artifact = type(opened)(opened.path, opened.manifest.model_copy(update={"exits": tuple(exits)}))
+    program = cascade_program(artifact, ("a", "b", "c"), stepwise=False)
+    (table,) = [node for node in ast.parse(program).body if "EXITS" in ast.unparse(node).partition("=")[0]]
+    assert isinstance(table, ast.Assign)
+    assert isinstance(table.value, ast.Tuple)
+    names = [row.values[0].value for row in table.value.elts]  # type: ignore[attr-defined]
+    assert names == hostile
 
 
 def test_wrong_settings_and_targets_are_refused(tiny_artifact: Callable[..., Path], tmp_path: Path) -> None:
