@@ -65,6 +65,7 @@ class CascadeEngine:
         self.manifest, self._executor = manifest, executor
         self._task, self._modality, self._varies = task_of(manifest), modality, modality.varies
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
+        self._exit_names = tuple(exit_.name for exit_ in self.manifest.exits)
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         policy = self.manifest.policy
         self._policy = restore(policy.name, policy.parameters, self._task, len(self._ends)) if policy else None
@@ -80,7 +81,7 @@ class CascadeEngine:
     @property
     def exit_names(self) -> tuple[str, ...]:
         """Return the names of the E exits, shallow to deep."""
-        return tuple(exit_.name for exit_ in self.manifest.exits)
+        return self._exit_names
 
     @property
     def task(self) -> Task:
@@ -185,7 +186,8 @@ class CascadeEngine:
 
     def _predicted(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
         batch, last = ActiveRows(len(inputs)), len(self._ends) - 1
-        size = sample_size(self.manifest.inputs, inputs) if self._varies else 1
+        alone = len(inputs) == 1 and due is None  # then no time is predicted
+        size = sample_size(self.manifest.inputs, inputs) if self._varies and not alone else 1
         with self._executor.start(inputs) as forward:
             for exit_index in range(last):
                 forward.stage(exit_index)

@@ -284,7 +284,9 @@ def _quiet() -> Iterator[None]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what torch cannot read is an error
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:
