@@ -278,8 +278,9 @@ def _unusable_weights(name: str, folder: Path, error: Exception) -> RecipeError:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers' progress bars and its table of missing tensors off stderr; ``_check_loaded`` reports them."""
-    from transformers.utils import logging
+    from transformers import utils
 
+    logging: Any = utils.logging  # its functions have no types
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
