@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
-from typing import Any
 
+import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from sdcompress.errors import InputError, brief
@@ -17,8 +15,6 @@ __all__ = ["SlowBodyError", "UnknownEncodingError", "read_body"]
 
 _WINDOW = {"gzip": 31, "deflate": 15}  # zlib's numbers for the two formats
 _ON_THE_LOOP = 2**16  # bytes that are inflated without a thread
-# from Python 3.11 on; wait_for makes a task, which takes longer than reading a small body
-_TIMEOUT: Callable[[float], AbstractAsyncContextManager[object]] | None = getattr(asyncio, "timeout", None)
 
 
 class SlowBodyError(InputError):
@@ -54,8 +50,9 @@ async def read_body(request: Request, *, most_bytes: int, timeout: float) -> byt
     if declared.isdecimal() and int(declared[:20]) > most_bytes:
         raise _too_large(most_bytes)
     try:
-        body = await _within(timeout, _received(request, most_bytes))
-    except (asyncio.TimeoutError, ClientDisconnect) as error:
+        with anyio.fail_after(timeout):
+            body = await _received(request, most_bytes)
+    except (TimeoutError, ClientDisconnect) as error:
         raise SlowBodyError(
             "The body of the request did not arrive as a whole.",
             allowed=f"all of it within {timeout:g} s",
@@ -66,13 +63,6 @@ async def read_body(request: Request, *, most_bytes: int, timeout: float) -> byt
     if len(body) <= _ON_THE_LOOP:
         return _inflated(body, _WINDOW[encoding], most_bytes)
     return await asyncio.to_thread(_inflated, body, _WINDOW[encoding], most_bytes)
-
-
-async def _within(seconds: float, reading: Coroutine[Any, Any, bytes]) -> bytes:
-    if _TIMEOUT is None:
-        return await asyncio.wait_for(reading, seconds)
-    async with _TIMEOUT(seconds):
-        return await reading
 
 
 async def _received(request: Request, most_bytes: int) -> bytes:

@@ -93,7 +93,7 @@ def launched(small: Small, torchrun: Torchrun, tmp_path_factory: pytest.TempPath
     (folder / "recipes").mkdir()
     recipe_of = {}
     for name, settings in RUNS.items():
-        common = ["train.augment.flip=true", "data.train_limit=96"]
+        common = ["train.augment.flip=true"]
         if not any(setting.startswith("model.name=") for setting in settings):
             common.append("model.name=nets:plain")
         recipe_of[name] = small(*common, *settings)
