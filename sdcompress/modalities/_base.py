@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from sdcompress.errors import InputError, UsageError
 from sdcompress.modalities._augmentation import Augment, AugmentationSettings
-from sdcompress.modalities._inputs import Array, Inputs, checked_input
+from sdcompress.modalities._inputs import Array, Inputs, checked_inputs
 from sdcompress.modalities._settings import check_names, checked
 from sdcompress.schema import recipe
 from sdcompress.schema.graphs import FileEntry, Tensor
@@ -289,19 +289,7 @@ class Modality(ABC):
         Raises:
             InputError: if a name, a dtype or a shape is another.
         """
-        tensors, named = self.tensors, inputs.arrays if isinstance(inputs, Inputs) else inputs
-        if not isinstance(named, Mapping):
-            named = {tensors[0].name: named}
-        arrays = {tensor.name: checked_input(named.get(tensor.name), tensor) for tensor in tensors}
-        if len({len(array) for array in arrays.values()}) > 1:
-            raise InputError(
-                "The inputs have "
-                + ", ".join(f"{len(array)} rows of '{name}'" for name, array in arrays.items())
-                + ".",
-                allowed="one batch size for all inputs",
-                next_step="make them with engine.preprocess",
-            )
-        return Inputs(arrays, self.mask)
+        return checked_inputs(inputs, self.tensors, self.mask)
 
     def ordered(self, inputs: Inputs) -> tuple[Array, ...]:
         """The arrays in the order of ``tensors``, in which networks take them."""

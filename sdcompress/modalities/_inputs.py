@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sdcompress.errors import InputError
 from sdcompress.schema.graphs import Tensor
 
-__all__ = ["Array", "Inputs", "checked_input"]
+__all__ = ["Array", "Inputs", "checked_inputs"]
 
 Array = npt.NDArray[Any]
 
@@ -66,8 +66,31 @@ class Inputs:
         return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
 
 
-def checked_input(array: Any, tensor: Tensor) -> Array:
-    """An input of a call, C-contiguous."""
+def checked_inputs(inputs: Any, tensors: Sequence[Tensor], mask: str | None) -> Inputs:
+    """Return the inputs of a call, C-contiguous; see ``Modality.check``.
+
+    Args:
+        inputs: ``Inputs``, or arrays by name; the array alone where there is one input.
+        tensors: that the network takes.
+        mask: see ``Inputs``.
+
+    Raises:
+        InputError: if a name, a dtype or a shape is another.
+    """
+    named = inputs.arrays if isinstance(inputs, Inputs) else inputs
+    if not isinstance(named, Mapping):
+        named = {tensors[0].name: named}
+    arrays = {tensor.name: _checked(named.get(tensor.name), tensor) for tensor in tensors}
+    if len({len(array) for array in arrays.values()}) > 1:
+        raise InputError(
+            "The inputs have " + ", ".join(f"{len(array)} rows of '{name}'" for name, array in arrays.items()) + ".",
+            allowed="one batch size for all inputs",
+            next_step="make them with engine.preprocess",
+        )
+    return Inputs(arrays, mask)
+
+
+def _checked(array: Any, tensor: Tensor) -> Array:
     sizes = tensor.shape[1:]
     if not isinstance(array, np.ndarray):
         problem, step = f"is a {type(array).__name__}, not an array.", "make it with engine.preprocess"

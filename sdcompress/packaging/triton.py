@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sdcompress.artifact.execution_target import ExecutionTarget, plans_digest
 from sdcompress.artifact.read import Artifact
@@ -26,6 +26,8 @@ Form = Literal["bls", "sequence", "graph"]
 _GRAPH, _PLAN, _PROGRAM = "model.onnx", "model.plan", "model.py"
 # Triton's default of 1 s is too short: a request whose step takes longer is then lost, and its client waits forever
 _SEQUENCE_IDLE_MICROSECONDS = 600_000_000
+_CANDIDATES = 1024  # sequences that may be joined; further ones wait
+_OF_OLDEST = ("preferred_batch_size", "max_queue_delay_microseconds")
 # TensorRT computes these in another type before version 10, inputs and outputs of engines too
 _NARROWED = {"int64": "int32", "float64": "float32"}
 
@@ -60,6 +62,16 @@ class Triton(Target):
     max_queue_size: NonNegativeInt = Field(0, description="requests that may wait; further ones are refused; 0: any")
     instances: PositiveInt = Field(1, description="of the program, or of a single model, that run at once")
     intra_op_threads: PositiveInt | None = Field(None, description="of ONNX Runtime in each model; null: its default")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Triton:
+        if self.backend == "tensorrt" and self.device == "cpu":
+            raise ValueError("tensorrt needs device=cuda")
+        if self.gpu is not None and self.backend != "tensorrt":
+            raise ValueError("gpu chooses engines: it needs backend=tensorrt")
+        if any(size > self.max_batch_size for size in self.preferred_batch_size):
+            raise ValueError("a preferred_batch_size is above max_batch_size")
+        return self
 
     def execution_target(self, artifact: Artifact) -> ExecutionTarget:
         """Return backend, device and engine plans; see ``Target``."""
@@ -126,6 +138,12 @@ class _Repository:
         self._most = settings.max_batch_size
         if self._engines is not None:
             self._most = min(self._most, self._engines.profiles[-1].max)
+        if above := [size for size in settings.preferred_batch_size if size > self._most]:
+            raise UsageError(
+                f"The engines of '{artifact.path}' take batches up to {self._most}, and not {max(above)}.",
+                allowed=f"preferred_batch_size up to {self._most}",
+                next_step="choose smaller ones, or build engines with a larger --batch",
+            )
 
     def write(self) -> tuple[str, ...]:
         """Write all models and return their names."""
@@ -206,9 +224,9 @@ class _Repository:
         self._write_text(f"{self._name}/{self._settings.version}/{_PROGRAM}", program)
         scheduler = {"dynamic_batching": self._front().fields()}
         if form == "sequence":
-            oldest = {
-                "max_candidate_sequences": max(self._settings.max_queue_size, 1024),
-                "max_queue_delay_microseconds": self._settings.max_queue_delay_microseconds,
+            front = self._front().fields()
+            oldest = {"max_candidate_sequences": _CANDIDATES} | {
+                name: front[name] for name in _OF_OLDEST if name in front
             }
             scheduler = {
                 "sequence_batching": {

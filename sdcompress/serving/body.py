@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import zlib
-from collections.abc import Coroutine
-from typing import Any
 
+import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from sdcompress.errors import InputError, brief
@@ -52,8 +50,9 @@ async def read_body(request: Request, *, most_bytes: int, timeout: float) -> byt
     if declared.isdecimal() and int(declared[:20]) > most_bytes:
         raise _too_large(most_bytes)
     try:
-        body = await _within(timeout, _received(request, most_bytes))
-    except (asyncio.TimeoutError, ClientDisconnect) as error:
+        with anyio.fail_after(timeout):
+            body = await _received(request, most_bytes)
+    except (TimeoutError, ClientDisconnect) as error:
         raise SlowBodyError(
             "The body of the request did not arrive as a whole.",
             allowed=f"all of it within {timeout:g} s",
@@ -64,13 +63,6 @@ async def read_body(request: Request, *, most_bytes: int, timeout: float) -> byt
     if len(body) <= _ON_THE_LOOP:
         return _inflated(body, _WINDOW[encoding], most_bytes)
     return await asyncio.to_thread(_inflated, body, _WINDOW[encoding], most_bytes)
-
-
-async def _within(timeout: float, reading: Coroutine[Any, Any, bytes]) -> bytes:
-    if sys.version_info < (3, 11):
-        return await asyncio.wait_for(reading, timeout)
-    async with asyncio.timeout(timeout):  # without a task of its own
-        return await reading
 
 
 async def _received(request: Request, most_bytes: int) -> bytes:

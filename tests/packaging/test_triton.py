@@ -191,6 +191,16 @@ def test_the_configuration_says_all_that_triton_would_guess(tiny_artifact: Calla
     assert {port.name: port.label_filename for port in net.output} == {"outputs": "labels.txt", "exit_index": ""}
 
 
+def test_a_sequence_waits_longer_than_triton_would_let_it(tiny_artifact: Callable[..., Path]) -> None:
+    config = packaged(tiny_artifact(policy=THRESHOLDS), form="sequence", preferred_batch_size=(8,)).configs["net"]
+    batching = config.sequence_batching
+    assert batching.iterative_sequence
+    assert batching.max_sequence_idle_microseconds == 600_000_000  # the default of 1 s loses requests of busy machines
+    assert list(batching.oldest.preferred_batch_size) == [8]
+    assert batching.oldest.max_queue_delay_microseconds == 500
+    assert not config.HasField("dynamic_batching")
+
+
 def test_graphs_have_the_hashes_of_the_manifest_and_all_files_are_listed(tiny_artifact: Callable[..., Path]) -> None:
     artifact = tiny_artifact(policy=THRESHOLDS)
     repository = packaged(artifact)
@@ -278,6 +288,10 @@ def test_wrong_settings_and_targets_are_refused(tiny_artifact: Callable[..., Pat
         sdcompress.package(artifact, tmp_path / "out", "triton", {"max_batchsize": 4})
     with pytest.raises(UsageError, match="name"):
         sdcompress.package(artifact, tmp_path / "out", "triton", {"name": "../up"})
+    with pytest.raises(UsageError, match="above max_batch_size"):
+        sdcompress.package(artifact, tmp_path / "out", "triton", {"preferred_batch_size": [64]})
+    with pytest.raises(UsageError, match="needs device=cuda"):
+        sdcompress.package(artifact, tmp_path / "out", "triton", {"backend": "tensorrt", "device": "cpu"})
     with pytest.raises(UnknownNameError, match="Did you mean 'triton'"):
         sdcompress.package(artifact, tmp_path / "out", "tritn")
 
@@ -316,6 +330,8 @@ def test_engines_are_configured_for_the_tensorrt_backend(
     assert (tmp_path / "net-segment-2" / "1" / "model.plan").read_bytes() == b"plan 2"
     with pytest.raises(UsageError, match="cannot have the form 'graph' with TensorRT"):
         Triton(form="graph", backend="tensorrt").write(artifact, tmp_path / "other")
+    with pytest.raises(UsageError, match="take batches up to 16, and not 32"):
+        Triton(preferred_batch_size=(32,), backend="tensorrt").write(artifact, tmp_path / "other")
     with pytest.raises(UsageError, match="0 sets of TensorRT engines for the GPU 'H100'"):
         Triton(gpu="H100", backend="tensorrt").write(artifact, tmp_path / "other")
 
