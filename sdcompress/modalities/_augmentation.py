@@ -1,4 +1,4 @@
-"""The contract of the augmentation of a modality: its parameters, and what makes inputs of training examples."""
+"""The contract of augmentation: what a recipe may set of it, and how examples become inputs in training."""
 
 from __future__ import annotations
 
