@@ -173,7 +173,7 @@ def calibrated(folds: list[Fold], times: tuple[float, ...]) -> tuple[dict[str, A
     figures = {
         "tuning_images": len(tuning),
         "certification_images": len(tested),
-        "accuracy_of_exits_on_certification_images": (1 - tested.loss.mean(axis=1)).round(4).tolist(),
+        "accuracy_of_exits_on_certification_images": [round(1 - float(each), 4) for each in tested.loss.mean(axis=1)],
         "certificates": levels,
     }
     return figures, chosen
