@@ -42,6 +42,14 @@ BORDERS = {"input": IMAGE, "hidden": ("batch", 6), "deep": ("batch", 8)} | {
 }
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run all tests of a file in one process, so that none of its fixtures is set up in several."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What a user is remembered to have trained stays out of the home of whoever runs the tests."""

@@ -1,6 +1,6 @@
 """Print which families of encoders can be trained with exits and exported, as the table of docs/encoders.md.
 
-    python tests/encoder_matrix.py
+    python tests/encoder_matrix.py [FAMILY ...]
 
 Each is built with small random weights and two exits, exported, cut into segments, and compared with torch at several
 numbers of rows and tokens. It takes about five minutes.
@@ -69,7 +69,7 @@ def main() -> None:
     packages = ", ".join(f"{name} {version(name)}" for name in ("transformers", "torch", "onnxruntime"))
     print(f"{packages}; rows x tokens: {', '.join(f'{rows} x {tokens}' for rows, tokens in SIZES)}\n")
     print("| family | works | exits after | |\n|---|---|---|---|")
-    for family in FAMILIES:
+    for family in sys.argv[1:] or FAMILIES:
         print(row(family), flush=True)
 
 

@@ -180,7 +180,11 @@ def _not_an_artifact(path: Path) -> ArtifactError:
         problem = f"'{path}' is an export that failed its parity gate; see its parity.json."
     else:
         problem = f"'{path}' has no manifest.json: it is not an artifact, or its export did not finish."
-    return ArtifactError(problem, allowed="a folder written by 'sdcompress export'", next_step="check the path")
+    return ArtifactError(
+        problem,
+        allowed="a folder written by 'sdcompress export'",
+        next_step="check the path; a training becomes an artifact by: sdcompress export RUN --out FOLDER",
+    )
 
 
 def _manifest(path: Path, fields: dict[str, Any]) -> Manifest:

@@ -35,6 +35,7 @@ from sdcompress.tasks import Task, task_of
 __all__ = [
     "EXTERNAL",
     "LEAST_SAMPLES",
+    "MORE_HELD_OUT",
     "calibrate",
     "check",
     "check_is_cascade",
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 LEAST_SAMPLES = 50
+MORE_HELD_OUT = "hold out more (data.validation, or the data's own validation split) and train again"
 EXTERNAL = "external"  # the name of the split, where it is samples of the user
 
 
@@ -249,7 +251,7 @@ def _check_strata(manifest: Manifest, task: Task, samples: Samples, settings: re
 
 
 def _too_few(count: int, settings: recipe.Calibrate, task: Task, split: str) -> DataError:
-    available, more = f"The {split} split has {count} samples", "set data.validation higher and train again"
+    available, more = f"The {split} split has {count} samples", MORE_HELD_OUT
     if split == EXTERNAL:
         available, more = f"The folder has {count} samples", "collect more samples"
     if settings.confidence is None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_is_cascade, check_policy, least_samples
+from sdcompress.calibration.calibrate import LEAST_SAMPLES, MORE_HELD_OUT, check_is_cascade, check_policy, least_samples
 from sdcompress.calibration.guarantee import split_of
 from sdcompress.calibration.tuning import Tuning, tune
 from sdcompress.certification.calibration_split import calibration_count_for
@@ -74,9 +74,7 @@ def plan(
         raise DataError(
             f"There are {len(samples)} samples, too few for an estimate.",
             allowed=f"at least {LEAST_SAMPLES}",
-            next_step="collect more samples"
-            if isinstance(samples, UnlabelledFolder)
-            else "set data.validation higher and train again",
+            next_step="collect more samples" if isinstance(samples, UnlabelledFolder) else MORE_HELD_OUT,
         )
     split, _ = split_of(opened.manifest, samples)
     engine = open_cascade(opened, replace(options, threads=options.threads or 1, allow_uncertified=True))

@@ -97,4 +97,4 @@ def show_use(manifest: Manifest, out: Path, *, engines: bool = False) -> None:
         say(f"  outputs, decision, exit_index = session.run(None, {{{feed}}})", "", "or", "")
     backend = ', backend="tensorrt", device="cuda"' if engines else ""
     say("  import sdcompress", f'  engine = sdcompress.open("{out}"{backend})')
-    say("  prediction = engine(engine.preprocess([raw_example]))  # such as a text, or an image file")
+    say("  prediction = engine(engine.preprocess([raw_example]))  # a text, an image file, a row {column: value}")

@@ -12,7 +12,7 @@ from sdcompress.cli.console import ms, percent, say, table, write_json
 from sdcompress.cli.options import Json
 
 if TYPE_CHECKING:
-    from sdcompress.schema.manifest import Certificate, Manifest, OneGraph
+    from sdcompress.schema.manifest import Certificate, Manifest, OneGraph, Policy
     from sdcompress.tasks import Task
 
 __all__ = ["in_every", "inspect", "show_manifest"]
@@ -32,14 +32,13 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="folder of an artifact
 
 def show_manifest(manifest: Manifest, folder: str) -> None:
     """Print what an artifact is, with the sums of its segments up to each exit."""
-    from sdcompress.artifact.execution_target import ExecutionTarget
     from sdcompress.cli.build_engines import show_engines
     from sdcompress.tasks import task_of
 
-    inputs = ", ".join(f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}]" for tensor in manifest.inputs)
-    metric = task_of(manifest).metric
+    inputs = ", ".join(f"{each.name} {each.dtype} [{', '.join(map(str, each.shape))}]" for each in manifest.inputs)
+    metric, count = task_of(manifest).metric, len(manifest.outputs)
     kind = ", ".join([manifest.layout, *(each for each in manifest.precisions if each != "fp32")])
-    say(f"{folder}: {kind}, {manifest.task.name}, {len(manifest.outputs)} outputs, input {inputs}")
+    say(f"{folder}: {kind}, {manifest.task.name}, {count} output{'s' * (count > 1)}, inputs {inputs}")
     say(f"digest {manifest.digest}")
     policy, rows = manifest.policy, []
     calibrated = any("ece" in exit_.metrics for exit_ in manifest.exits)
@@ -63,18 +62,25 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     columns = ["exit", f"val {metric}", *(["ECE"] if calibrated else []), "MACs", "parameters", "parity"]
     table([*columns, "temperature", "threshold", "share"], rows)
     if policy:
-        say(
-            f"policy: {policy.name}, chosen on {policy.samples} {policy.split} samples for a drop of at most "
-            f"{policy.max_drop:.2%}: {percent(policy.metric)} instead of {percent(policy.reference_metric)} "
-            f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}; by "
-            f"{ExecutionTarget(policy.backend, policy.device, policy.plans)}"
-        )
+        _show_policy(policy)
     if manifest.certificate:
         _show_certificate(manifest.certificate, task_of(manifest))
     if manifest.one_graph:
         _show_one_graph(manifest.one_graph)
     for built in manifest.engines:
         show_engines(built, " and ".join(manifest.precisions))
+
+
+def _show_policy(policy: Policy) -> None:
+    """Print how the thresholds were chosen; without targets no metric is known."""
+    from sdcompress.artifact.execution_target import ExecutionTarget
+
+    reached = f": {percent(policy.metric)} instead of {percent(policy.reference_metric)} there"
+    say(
+        f"policy: {policy.name}, chosen on {policy.samples} {policy.split} samples for a drop of at most "
+        f"{policy.max_drop:.2%}{'' if policy.metric is None else reached}; {policy.mean_ms:.3f} ms on average; "
+        f"guarantee: {policy.guarantee}; by {ExecutionTarget(policy.backend, policy.device, policy.plans)}"
+    )
 
 
 def _show_one_graph(one_graph: OneGraph) -> None:

@@ -84,7 +84,7 @@ def _show(predictions: Sequence[FilePrediction]) -> None:
             sum(times) / len(whole)
             for times in zip(*((one.prepare_ms or 0.0, one.run_ms or 0.0) for one in whole), strict=True)
         )
-        say(f"{len(whole)} files, mean {prepare:.3f} ms to prepare and {run:.3f} ms to run")
+        say(f"{len(whole)} examples, mean {prepare:.3f} ms to prepare and {run:.3f} ms to run")
 
 
 def _write_csv(predictions: Sequence[FilePrediction]) -> None:

@@ -101,7 +101,7 @@ class UnlabelledFolder(FileSamples):
             return super()._example(position)
         except DataError as error:
             # a folder has no recipe that could leave one out
-            raise DataError(error.problem, allowed=error.allowed, next_step="repair or remove the file") from error
+            raise DataError(error.problem, allowed=error.allowed, next_step="repair or remove it") from error
 
     @staticmethod
     def _check_unique(digests: list[bytes], names: list[str]) -> None:

@@ -10,7 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError, RecipeError, UsageError, brief
-from sdcompress.modalities._base import Augment, AugmentationSettings, Modality
+from sdcompress.modalities._augmentation import Augment, AugmentationSettings
+from sdcompress.modalities._base import Modality
 from sdcompress.modalities._inputs import Array, Inputs
 from sdcompress.modalities._settings import check_names
 from sdcompress.schema import recipe

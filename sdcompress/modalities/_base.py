@@ -9,83 +9,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter
 
 from sdcompress.errors import InputError, UsageError
-from sdcompress.modalities._inputs import Array, Inputs, checked_input
+from sdcompress.modalities._augmentation import Augment, AugmentationSettings
+from sdcompress.modalities._inputs import Array, Inputs, checked_inputs
 from sdcompress.modalities._settings import check_names, checked
 from sdcompress.schema import recipe
-from sdcompress.schema.base import Frozen
 from sdcompress.schema.graphs import FileEntry, Tensor
 from sdcompress.schema.manifest import RegistryEntry
 from sdcompress.storage import sha256_of
 
 if TYPE_CHECKING:
-    from torch import Generator
-    from torch import Tensor as Values
     from typing_extensions import Self
 
-    from sdcompress.modalities._mixing import Mixing
-
-__all__ = ["Augment", "AugmentationSettings", "Modality"]
-
-
-class AugmentationSettings(Frozen):
-    """The parameters of ``train.augment`` of a modality, beside mixup; every default means that nothing is done."""
-
-    mixing: ClassVar[tuple[str, ...]] = ()
-    """Those that mix samples, which some methods do not allow."""
-
-
-class Augment(Protocol):
-    """Examples as inputs in training: what ``Modality.augment`` makes."""
-
-    def __call__(self, examples: Values, generator: Generator) -> tuple[tuple[Values, ...], Mixing | None]:
-        """Augment and collate one batch on its device.
-
-        Args:
-            examples: [B, ...], as ``Samples.examples`` gives them.
-            generator: the only source of chance, alike in all processes; on any device.
-
-        Returns:
-            The inputs in the order of ``Modality.tensors``, each [B, ...]; and how they were mixed, if they were.
-
-        Raises:
-            RecipeError: if a setting does not fit the examples.
-        """
-
-    def joint(
-        self, examples: Values, targets: Values, generator: Generator, *, fill: int
-    ) -> tuple[tuple[Values, ...], Values | None, Mixing | None]:
-        """The same with targets that have the places of the inputs, such as masks: what moves the one moves the other.
-
-        Args:
-            examples: [B, ...].
-            targets: [B, H, W].
-            generator: the only source of chance.
-            fill: what a target holds where nothing is known of the input.
-
-        Returns:
-            The inputs, the targets where they lie now, and how inputs were mixed, if their targets are to be mixed too.
-
-        Raises:
-            RecipeError: if a setting cannot move targets.
-        """
-
-    def mixup(
-        self, inputs: tuple[Values, ...], alpha: float, generator: Generator
-    ) -> tuple[tuple[Values, ...], Mixing]:
-        """Mix inputs among themselves, for methods that ask for it.
-
-        Args:
-            inputs: each [B, ...].
-            alpha: of the Beta distribution of the weight.
-            generator: the only source of chance.
-        """
+__all__ = ["Modality"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +45,8 @@ class Modality(ABC):
     """Endings of files, in lower case with the dot, that are raw examples or hold some; none: it has no files."""
     from_weights: ClassVar[tuple[str, ...]] = ()
     """Settings that a training takes over from the weights that it starts from, unless its recipe sets them."""
+    mask: ClassVar[str | None] = None
+    """Name of the input that says where padding is, see ``Inputs``; None: inputs are never padded."""
     _folder: ClassVar[Path | None] = None  # where its files lie; set for each of them by located
     augmentation: ClassVar[type[AugmentationSettings]] = AugmentationSettings
 
@@ -344,19 +288,7 @@ class Modality(ABC):
         Raises:
             InputError: if a name, a dtype or a shape is another.
         """
-        tensors, named = self.tensors, inputs.arrays if isinstance(inputs, Inputs) else inputs
-        if not isinstance(named, Mapping):
-            named = {tensors[0].name: named}
-        arrays = {tensor.name: checked_input(named.get(tensor.name), tensor) for tensor in tensors}
-        if len({len(array) for array in arrays.values()}) > 1:
-            raise InputError(
-                "The inputs have "
-                + ", ".join(f"{len(array)} rows of '{name}'" for name, array in arrays.items())
-                + ".",
-                allowed="one batch size for all inputs",
-                next_step="make them with engine.preprocess",
-            )
-        return Inputs(arrays)
+        return checked_inputs(inputs, self.tensors, self.mask)
 
     def ordered(self, inputs: Inputs) -> tuple[Array, ...]:
         """The arrays in the order of ``tensors``, in which networks take them."""

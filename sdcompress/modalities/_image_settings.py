@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from sdcompress.modalities._base import AugmentationSettings
+from sdcompress.modalities._augmentation import AugmentationSettings
 from sdcompress.schema.base import Frozen
 
 __all__ = ["ImageAugmentation", "ImageSettings"]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sdcompress.errors import InputError
 from sdcompress.schema.graphs import Tensor
 
-__all__ = ["Array", "Inputs", "checked_input"]
+__all__ = ["Array", "Inputs", "checked_inputs"]
 
 Array = npt.NDArray[Any]
 
@@ -24,8 +24,8 @@ class Inputs:
 
     Args:
         arrays: name -> array [B, ...], all of one B.
-        mask: name of the array that is 1 where there is no padding, int64 [B, S], padded on the right; all others have
-            these two axes first. None: nothing is padded.
+        mask: name of the array that is 0 where there is padding, int64 [B, S]; all others have these two axes first.
+            None: nothing is padded.
     """
 
     __slots__ = ("arrays", "mask")
@@ -42,19 +42,55 @@ class Inputs:
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, rows: slice | npt.NDArray[np.integer] | Sequence[int]) -> Inputs:
-        chosen = {name: array[rows] for name, array in self.arrays.items()}
+        chosen = Inputs({name: array[rows] for name, array in self.arrays.items()}, self.mask)
         if self.mask is None:
-            return Inputs(chosen)
-        longest = max(1, int(chosen[self.mask].sum(axis=1).max(initial=0)))
-        return Inputs({name: np.ascontiguousarray(array[:, :longest]) for name, array in chosen.items()}, self.mask)
+            return chosen
+        longest = max(1, int(chosen.lengths.max(initial=0)))
+        return Inputs(
+            {name: np.ascontiguousarray(array[:, :longest]) for name, array in chosen.arrays.items()}, self.mask
+        )
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Return the length of each row without the padding on its right, int64 [B]; 0 where nothing is padded.
+
+        A row of padding alone has the length of the batch: what a network computes of it may depend on that.
+        """
+        if self.mask is None:
+            return np.zeros(len(self), np.int64)
+        mask = self.arrays[self.mask]
+        return np.asarray(mask.shape[1] - (mask[:, ::-1] != 0).argmax(axis=1), np.int64)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         (array,) = self.arrays.values()
         return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
 
 
-def checked_input(array: Any, tensor: Tensor) -> Array:
-    """An input of a call, C-contiguous."""
+def checked_inputs(inputs: Any, tensors: Sequence[Tensor], mask: str | None) -> Inputs:
+    """Return the inputs of a call, C-contiguous; see ``Modality.check``.
+
+    Args:
+        inputs: ``Inputs``, or arrays by name; the array alone where there is one input.
+        tensors: that the network takes.
+        mask: see ``Inputs``.
+
+    Raises:
+        InputError: if a name, a dtype or a shape is another.
+    """
+    named = inputs.arrays if isinstance(inputs, Inputs) else inputs
+    if not isinstance(named, Mapping):
+        named = {tensors[0].name: named}
+    arrays = {tensor.name: _checked(named.get(tensor.name), tensor) for tensor in tensors}
+    if len({len(array) for array in arrays.values()}) > 1:
+        raise InputError(
+            "The inputs have " + ", ".join(f"{len(array)} rows of '{name}'" for name, array in arrays.items()) + ".",
+            allowed="one batch size for all inputs",
+            next_step="make them with engine.preprocess",
+        )
+    return Inputs(arrays, mask)
+
+
+def _checked(array: Any, tensor: Tensor) -> Array:
     sizes = tensor.shape[1:]
     if not isinstance(array, np.ndarray):
         problem, step = f"is a {type(array).__name__}, not an array.", "make it with engine.preprocess"

@@ -13,7 +13,8 @@ from PIL import Image as Pillow
 from pydantic import TypeAdapter
 
 from sdcompress.errors import DataError, InputError, RecipeError
-from sdcompress.modalities._base import Augment, AugmentationSettings, Modality
+from sdcompress.modalities._augmentation import Augment, AugmentationSettings
+from sdcompress.modalities._base import Modality
 from sdcompress.modalities._image_card import card_code, card_text
 from sdcompress.modalities._image_files import check_picture, open_picture
 from sdcompress.modalities._image_preprocess import geometry, normalise

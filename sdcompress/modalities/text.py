@@ -78,6 +78,7 @@ class Text(Modality):
     columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] = ("text",)
 
     suffixes = SUFFIXES
+    mask = _MASK
 
     @classmethod
     def of(
@@ -423,5 +424,5 @@ class Text(Modality):
     def _inputs(self, arrays: Sequence[npt.NDArray[Any]]) -> Inputs:
         return Inputs(
             {name: np.ascontiguousarray(array, np.int64) for name, array in zip(self._names, arrays, strict=True)},
-            mask=_MASK,
+            self.mask,
         )

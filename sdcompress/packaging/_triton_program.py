@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -52,9 +53,8 @@ def cascade_program(artifact: Artifact, models: tuple[str, ...], *, stepwise: bo
         "#FUNCTIONS#": "\n" + "\n\n".join(functions),
         "#MODEL#": "\n" + _text("_triton_sequence.py.in" if stepwise else "_triton_bls.py.in").rstrip(),
     }
-    program = _text("_triton_model.py.in")
-    for mark, text in parts.items():
-        program = program.replace(mark, text, 1)
+    # in one pass: a name in the artifact may look like a mark
+    program = re.sub("|".join(parts), lambda mark: parts[mark[0]], _text("_triton_model.py.in"))
     compile(program, "model.py", "exec")
     return program
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sdcompress.artifact.execution_target import ExecutionTarget, plans_digest
 from sdcompress.artifact.read import Artifact
@@ -24,6 +24,10 @@ __all__ = ["Triton"]
 Form = Literal["bls", "sequence", "graph"]
 
 _GRAPH, _PLAN, _PROGRAM = "model.onnx", "model.plan", "model.py"
+# Triton's default of 1 s is too short: a request whose step takes longer is then lost, and its client waits forever
+_SEQUENCE_IDLE_MICROSECONDS = 600_000_000
+_CANDIDATES = 1024  # sequences that may be joined; further ones wait
+_OF_OLDEST = ("preferred_batch_size", "max_queue_delay_microseconds")
 # TensorRT computes these in another type before version 10, inputs and outputs of engines too
 _NARROWED = {"int64": "int32", "float64": "float32"}
 
@@ -59,10 +63,20 @@ class Triton(Target):
     instances: PositiveInt = Field(1, description="of the program, or of a single model, that run at once")
     intra_op_threads: PositiveInt | None = Field(None, description="of ONNX Runtime in each model; null: its default")
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Triton:
+        if self.backend == "tensorrt" and self.device == "cpu":
+            raise ValueError("tensorrt needs device=cuda")
+        if self.gpu is not None and self.backend != "tensorrt":
+            raise ValueError("gpu chooses engines: it needs backend=tensorrt")
+        if any(size > self.max_batch_size for size in self.preferred_batch_size):
+            raise ValueError("a preferred_batch_size is above max_batch_size")
+        return self
+
     def execution_target(self, artifact: Artifact) -> ExecutionTarget:
         """Return backend, device and engine plans; see ``Target``."""
-        plans = plans_digest(self._engines(artifact)) if self.backend == "tensorrt" else None
-        return ExecutionTarget(self.backend, self._device, plans)
+        plans = plans_digest(self.engines(artifact)) if self.backend == "tensorrt" else None
+        return ExecutionTarget(self.backend, self.runs_on, plans)
 
     def applies_policy(self, artifact: Artifact) -> bool:
         """Return whether it is a cascade; the layouts single and all give the outputs of their exits."""
@@ -81,11 +95,16 @@ class Triton(Target):
         )
 
     @property
-    def _device(self) -> str:
+    def runs_on(self) -> str:
+        """Return the device."""
         return self.device or ("cuda" if self.backend == "tensorrt" else "cpu")
 
-    def _engines(self, artifact: Artifact) -> Engines:
-        """Return the engines to package."""
+    def engines(self, artifact: Artifact) -> Engines:
+        """Return the engines to package.
+
+        Raises:
+            UsageError: if the artifact has none for this GPU, or several.
+        """
         built = artifact.manifest.engines
         chosen = [engines for engines in built if self.gpu in {None, engines.gpu}]
         if len(chosen) != 1:
@@ -113,12 +132,18 @@ class _Repository:
         self._settings, self._artifact, self._folder = settings, artifact, folder
         self._manifest = artifact.manifest
         self._name = settings.name or _model_name(self._manifest.provenance.recipe.get("name"))
-        self._engines = settings._engines(artifact) if settings.backend == "tensorrt" else None  # noqa: SLF001
+        self._engines = settings.engines(artifact) if settings.backend == "tensorrt" else None
         narrowed = self._engines is not None and int(self._engines.tensorrt.partition(".")[0]) < 10
         self._dtypes: Mapping[str, str] = _NARROWED if narrowed else {}
         self._most = settings.max_batch_size
         if self._engines is not None:
             self._most = min(self._most, self._engines.profiles[-1].max)
+        if above := [size for size in settings.preferred_batch_size if size > self._most]:
+            raise UsageError(
+                f"The engines of '{artifact.path}' take batches up to {self._most}, and not {max(above)}.",
+                allowed=f"preferred_batch_size up to {self._most}",
+                next_step="choose smaller ones, or build engines with a larger --batch",
+            )
 
     def write(self) -> tuple[str, ...]:
         """Write all models and return their names."""
@@ -175,7 +200,7 @@ class _Repository:
         serving = Serving(
             settings.backend,
             _PLAN if plan else _GRAPH,
-            settings._device,  # noqa: SLF001
+            settings.runs_on,
             instances,
             profiles=tuple(map(str, range(len(self._engines.profiles)))) if self._engines else (),
             parameters={"intra_op_thread_count": str(threads)} if threads and not plan else {},
@@ -199,11 +224,17 @@ class _Repository:
         self._write_text(f"{self._name}/{self._settings.version}/{_PROGRAM}", program)
         scheduler = {"dynamic_batching": self._front().fields()}
         if form == "sequence":
-            oldest = {
-                "max_candidate_sequences": max(self._settings.max_queue_size, 1024),
-                "max_queue_delay_microseconds": self._settings.max_queue_delay_microseconds,
+            front = self._front().fields()
+            oldest = {"max_candidate_sequences": _CANDIDATES} | {
+                name: front[name] for name in _OF_OLDEST if name in front
             }
-            scheduler = {"sequence_batching": {"iterative_sequence": True, "oldest": oldest}}
+            scheduler = {
+                "sequence_batching": {
+                    "max_sequence_idle_microseconds": _SEQUENCE_IDLE_MICROSECONDS,
+                    "iterative_sequence": True,
+                    "oldest": oldest,
+                }
+            }
         serving = Serving("python", _PROGRAM, "cpu", self._settings.instances, parameters=self._description())
         outputs = Tensor(name=OUTPUTS_NAME, dtype="float32", shape=("batch", *self._artifact.task.output_shape))
         self._write_model(

@@ -48,9 +48,11 @@ def calibration_samples(training: Samples, task: Task, count: int | None) -> Sub
         )
     if count > len(training):
         raise DataError(
-            f"There are {len(training)} training samples, fewer than the {count} asked for to calibrate with.",
+            f"There are {len(training)} training samples, fewer than the {count} that are to give the ranges.",
             allowed=f"{MINIMUM} to the number of training samples",
-            next_step=f"--calibration-samples {len(training)}" if len(training) >= MINIMUM else "train on more samples",
+            next_step=f"--calibration-samples {len(training)}"
+            if len(training) >= MINIMUM
+            else "train on more samples, or take a precision without ranges: --precision fp16",
         )
     return Subset(training, sample_order(task, training.targets, seed=_SEED)[:count])
 

@@ -52,7 +52,8 @@ class CascadeEngine:
     every exit, so that an early exit changes the prediction but saves nothing.
 
     Calls from several threads are safe if the executor's forward passes are: everything else that changes during a
-    call belongs to that call. A batch above the executor's largest is run in parts.
+    call belongs to that call. A batch above the executor's largest is run in parts. So is a padded batch, where the
+    measured times say that parts of like lengths take less time.
 
     Args:
         manifest: of an artifact that was opened, so checked.
@@ -64,6 +65,7 @@ class CascadeEngine:
         self.manifest, self._executor = manifest, executor
         self._task, self._modality, self._varies = task_of(manifest), modality, modality.varies
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
+        self._exit_names = tuple(exit_.name for exit_ in self.manifest.exits)
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         policy = self.manifest.policy
         self._policy = restore(policy.name, policy.parameters, self._task, len(self._ends)) if policy else None
@@ -79,7 +81,7 @@ class CascadeEngine:
     @property
     def exit_names(self) -> tuple[str, ...]:
         """Return the names of the E exits, shallow to deep."""
-        return tuple(exit_.name for exit_ in self.manifest.exits)
+        return self._exit_names
 
     @property
     def task(self) -> Task:
@@ -148,7 +150,18 @@ class CascadeEngine:
         inputs = self._executor.checked(inputs)
         if len(inputs) == 0 or (not self._gates and due is None):
             return self._prediction(self._forced(inputs, len(self._ends) - 1))
-        return self._prediction(_joined([self._predicted(part, due) for part in self._parts(inputs)]))
+        parts = self.rows_by_length(inputs) if due is None else []
+        if len(parts) < 2:
+            return self._prediction(self._routed(inputs, due))
+        routed = _joined([self._routed(inputs[rows], due) for rows in parts])
+        back = np.argsort(np.concatenate(parts))
+        return self._prediction(RoutedOutputs(routed.outputs[back], routed.exit_index[back]))
+
+    def rows_by_length(self, inputs: Inputs) -> list[npt.NDArray[np.int64]]:
+        """Return the rows that a call without a deadline runs together, int64; see ``CostModel.parts``."""
+        if len(inputs) == 1 or not self._varies:
+            return [np.arange(len(inputs))]
+        return self._cost_model.parts(inputs.lengths)
 
     def stepwise(self) -> Stepwise:
         """Return the stages one by one, for a scheduler that lets rows of several calls share them.
@@ -168,9 +181,13 @@ class CascadeEngine:
         """Return the ms that compaction takes for one row after an exit; None: as long as numpy takes."""
         return self._executor.move_ms(exit_index)
 
+    def _routed(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
+        return _joined([self._predicted(part, due) for part in self._parts(inputs)])
+
     def _predicted(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
         batch, last = ActiveRows(len(inputs)), len(self._ends) - 1
-        size = sample_size(self.manifest.inputs, inputs) if self._varies else 1
+        alone = len(inputs) == 1 and due is None  # then no time is predicted
+        size = sample_size(self.manifest.inputs, inputs) if self._varies and not alone else 1
         with self._executor.start(inputs) as forward:
             for exit_index in range(last):
                 forward.stage(exit_index)

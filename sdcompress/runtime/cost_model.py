@@ -1,10 +1,13 @@
-"""Predict the time of the next stage: whether compaction pays, and whether a deadline can be kept."""
+"""Predict times: whether compaction pays, whether a deadline can be kept, which rows of a batch run together."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from math import prod
+from math import inf, prod
+
+import numpy as np
+import numpy.typing as npt
 
 from sdcompress.modalities import Inputs
 from sdcompress.schema.manifest import Policy, StageTimes, Tensor
@@ -46,6 +49,10 @@ class CostModel:
         rows, sizes = (self._times.rows, self._times.sizes) if self._times else ((), ())
         self._usual_size = sizes[-1] if sizes else None  # at which moving a row was measured
         self._work = [count * size for count, size in zip(rows, sizes or (1.0,) * len(rows), strict=True)]
+        self._call_size = inf
+        if self._times and sizes:
+            one, most = (sum(stage[at] for stage in self._times.ms) for at in (0, -1))
+            self._call_size = one / most * self._work[-1]
 
     def ms(self, stage: int, rows: int, size: int = 1) -> float:
         """Return the ms of a stage: linear between measured numbers of rows, proportional beyond them; 0 if unknown.
@@ -87,3 +94,23 @@ class CostModel:
         saved = self.ms(exit_index + 1, allocated, size) - self.ms(exit_index + 1, active, size)
         longer = size / self._usual_size if self._usual_size else 1.0
         return saved > moved * longer * self._times.move_ms[exit_index]
+
+    def parts(self, lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        """Return the rows of a batch in parts of like lengths, where padding costs more than further calls.
+
+        A call is taken to cost what a single row takes, which is more than what it costs beside its rows. A split is
+        made where it saves the most padding, and then within each side.
+
+        Args:
+            lengths: of each row, int64 [B].
+        """
+        parts, pending = [], [np.argsort(lengths, kind="stable")]
+        while pending:
+            rows = pending.pop()
+            ordered = lengths[rows]
+            saved = np.arange(1, len(rows)) * (ordered[-1:] - ordered[:-1])
+            if saved.max(initial=0) <= self._call_size:
+                parts.append(rows)
+            else:
+                pending += np.split(rows, [int(saved.argmax()) + 1])
+        return parts

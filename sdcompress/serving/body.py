@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 
+import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from sdcompress.errors import InputError, brief
@@ -49,8 +50,9 @@ async def read_body(request: Request, *, most_bytes: int, timeout: float) -> byt
     if declared.isdecimal() and int(declared[:20]) > most_bytes:
         raise _too_large(most_bytes)
     try:
-        body = await asyncio.wait_for(_received(request, most_bytes), timeout)
-    except (asyncio.TimeoutError, ClientDisconnect) as error:
+        with anyio.fail_after(timeout):
+            body = await _received(request, most_bytes)
+    except (TimeoutError, ClientDisconnect) as error:
         raise SlowBodyError(
             "The body of the request did not arrive as a whole.",
             allowed=f"all of it within {timeout:g} s",

@@ -8,7 +8,7 @@ from sdcompress.runtime.cost_model import CostModel
 
 __all__ = ["StageCosts"]
 
-_NEARLY_BEST = 1.05  # a larger batch that saves less than this share of a row's time only adds latency
+_NEARLY_BEST = 1.01  # a larger batch that saves less than this share of a row's time only adds latency
 _PRIOR_ROWS = 100  # so many rows count the exit shares of the calibration
 _NEWEST = 0.1  # weight of one measurement
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from time import monotonic
 from typing import Any
 
@@ -42,30 +41,20 @@ async def answer(service: Service, model: ServedModel, request: Request) -> tupl
     wishes, wanted = wishes_of(parsed.parameters, model.exits), _wanted(parsed, model)
     inputs = await model.inputs(dict(parsed.inputs), service.preparing)
     service.check_open()
-    job = await _unless_disconnected(request, model.run(inputs, wishes, arrived))
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        job = await model.run(inputs, wishes, arrived, gone)
+    finally:
+        gone.cancel()
     if job.outputs.size <= _ON_THE_LOOP:
         return _response(model, parsed, wishes, wanted, job), job
     return await asyncio.to_thread(_response, model, parsed, wishes, wanted, job), job
 
 
-async def _unless_disconnected(request: Request, running: Coroutine[Any, Any, Job]) -> Job:
-    """Return the job; a client that goes away cancels it."""
-    work = asyncio.ensure_future(running)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientGone
-        return work.result()
-    finally:
-        gone.cancel()
-        if not work.done():
-            work.cancel()
-
-
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    raise ClientGone
 
 
 def _wanted(request: InferRequest, model: ServedModel) -> tuple[Output, ...]:

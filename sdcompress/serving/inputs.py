@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -36,12 +37,19 @@ class InputReader:
         self._tensors = {tensor.name: tensor for tensor in modality.tensors}
         self.longest = self._longest()
 
+    def warm_up(self) -> None:
+        """Load what prepares raw examples, such as a tokenizer.
+
+        Raises:
+            MissingExtraError: if a package for that is not installed.
+        """
+        with contextlib.suppress(InputError):  # what is a text, or two, is no image
+            self._prepared(Tensor(BYTES, (1,), (b'["a", "a"]',)))
+
     def metadata(self) -> list[dict[str, object]]:
         """Return the inputs as the protocol lists them; either ``raw`` or all others are given."""
         optional = {"optional": True}
-        listed: list[dict[str, object]] = [
-            {"name": RAW, "datatype": BYTES, "shape": [-1], "parameters": {**optional, "content_type": "raw examples"}}
-        ]
+        listed: list[dict[str, object]] = [{"name": RAW, "datatype": BYTES, "shape": [-1], "parameters": optional}]
         for name, tensor in self._tensors.items():
             shape = [size if isinstance(size, int) else -1 for size in tensor.shape]
             listed.append({"name": name, "datatype": datatype_of(tensor.dtype), "shape": shape, "parameters": optional})

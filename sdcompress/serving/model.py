@@ -73,6 +73,7 @@ class ServedModel:
             ArtifactError: if the network cannot compute the modality's own edge cases.
         """
         options = self._options
+        self.reader.warm_up()
         costs = warm_up(self._engine, self._stages, most_rows=options.batch_rows)
         scheduler = Scheduler(costs, most_rows=options.queue_rows, clock=monotonic)
         worker = Worker(self._stages, scheduler, name=f"sdcompress {self.name}", observe=self.metrics.batch)
@@ -118,13 +119,14 @@ class ServedModel:
             return await asyncio.get_running_loop().run_in_executor(preparing, self.reader.read, tensors)
         return self.reader.read(tensors)
 
-    async def run(self, inputs: Inputs, wishes: Wishes, arrived: float) -> Job:
-        """Return the finished job of a request; cancelling this cancels it.
+    async def run(self, inputs: Inputs, wishes: Wishes, arrived: float, gone: asyncio.Future[None]) -> Job:
+        """Return the finished job of a request; what is cancelled or given up leaves the queue.
 
         Args:
             inputs: of the network, checked.
             wishes: of the request.
             arrived: when it arrived, by ``time.monotonic``.
+            gone: fails once nobody waits for the answer any more.
 
         Raises:
             OverloadedError: if the queue does not take it.
@@ -152,16 +154,13 @@ class ServedModel:
             on_end=_to_loop(loop, future),
         )
         worker.submit(job)
+        # callbacks on one future: a task and a wait_for for each would take longer than a small network
+        timer = loop.call_later(self._options.timeout, _fail, future, self._too_late())
+        gone.add_done_callback(lambda ended: _fail(future, ended.exception()) if not ended.cancelled() else None)
         try:
-            await asyncio.wait_for(future, self._options.timeout)
-        except asyncio.TimeoutError as error:
-            raise UnavailableError(
-                f"There is no answer after {self._options.timeout:g} s.",
-                allowed="requests that are answered within that time",
-                next_step="send it again after the time in Retry-After, or fewer rows at once",
-                retry_after_s=self._options.latency_bound,
-            ) from error
+            await future
         finally:
+            timer.cancel()
             if not job.finished and job.error is None:
                 worker.cancel(job)
         if job.error is not None:
@@ -172,6 +171,14 @@ class ServedModel:
             ) from job.error
         self.metrics.answered(job)
         return job
+
+    def _too_late(self) -> UnavailableError:
+        return UnavailableError(
+            f"There is no answer after {self._options.timeout:g} s.",
+            allowed="requests that are answered within that time",
+            next_step="send it again after the time in Retry-After, or fewer rows at once",
+            retry_after_s=self._options.latency_bound,
+        )
 
     def prediction(self, job: Job) -> Prediction:
         """Return the prediction of a finished job.
@@ -224,3 +231,8 @@ def _to_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Job]) -> Ca
             loop.call_soon_threadsafe(resolve, job)
 
     return on_end
+
+
+def _fail(future: asyncio.Future[Job], error: BaseException | None) -> None:
+    if error is not None and not future.done():
+        future.set_exception(error)

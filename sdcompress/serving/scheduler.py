@@ -36,7 +36,10 @@ __all__ = ["Batch", "Clock", "Part", "Scheduler"]
 
 Clock = Callable[[], float]
 
-_NEARLY_FULL = 0.9  # efficiency from which a batch counts as full
+_NEARLY_FULL = 0.95  # efficiency from which a batch counts as full
+# share of the time to the bound that accepted work may fill: in a queue up to the bound every row is urgent, rule 1
+# takes deep stages apart, and what is lost by that makes all of them late
+_FILLED = 0.7
 
 
 @dataclass(order=True)
@@ -171,25 +174,29 @@ class Scheduler:
         Raises:
             OverloadedError: if the queue is full, or too long for the request's bound.
         """
-        rows, now = self.rows, self._clock()
+        if rows := self.rows:  # an empty queue takes any request
+            self._check_room(job, rows)
+        everything = np.arange(job.rows)
+        self._push(Part(job.due, next(self._numbers), job, 0, job.inputs, everything, everything))
+
+    def _check_room(self, job: Job, rows: int) -> None:
+        now = self._clock()
         backlog = self._backlog(now)
-        if rows and rows + job.rows > self._most_rows:
+        if rows + job.rows > self._most_rows:
             raise OverloadedError(
                 f"The queue is full: {rows} rows wait.",
                 allowed=f"{self._most_rows} rows",
                 next_step="send it again after the time in Retry-After, or to another server",
                 retry_after_s=backlog,
             )
-        late = now + backlog + self._costs.to_the_end(0, job.rows, job.size) - job.bound
-        if rows and late > 0:
+        late = backlog + self._costs.to_the_end(0, job.rows, job.size) - _FILLED * (job.bound - now)
+        if late > 0:
             raise OverloadedError(
                 f"The queue is too long for the latency bound: its work takes {1000 * backlog:.0f} ms.",
                 allowed=f"an answer within {1000 * (job.bound - now):.0f} ms",
                 next_step="send it again after the time in Retry-After, or to another server",
                 retry_after_s=late,
             )
-        everything = np.arange(job.rows)
-        self._push(Part(job.due, next(self._numbers), job, 0, job.inputs, everything, everything))
 
     def next_batch(self) -> Batch | None:
         """Return what to run now; None: nothing waits. ``finish`` or ``fail`` has to follow."""
@@ -296,14 +303,17 @@ class Scheduler:
     def _chosen(self, now: float) -> _LaneKey:
         """Return the lane to run; see the top of this file."""
         costs, lanes = self._costs, self._lanes
+        if len(lanes) == 1:
+            return next(iter(lanes))
         rows = {key: min(lane.rows, costs.most_rows(lane.stage, lane.size)) for key, lane in lanes.items()}
-        longest = max(costs.seconds(lane.stage, rows[key], lane.size) for key, lane in lanes.items())
+        # one batch in between, and one that is more urgent by then
+        in_between = 2 * max(costs.seconds(lane.stage, rows[key], lane.size) for key, lane in lanes.items())
         slack = {
-            key: lane.parts[0].due - now - costs.to_the_end(lane.stage, len(lane.parts[0]), lane.size)
+            key: lane.parts[0].due - now - costs.to_the_end(lane.stage, rows[key], lane.size)
             for key, lane in lanes.items()
         }
         urgent = min(slack, key=slack.__getitem__)
-        if slack[urgent] <= longest:
+        if slack[urgent] <= in_between:
             return urgent
         efficiency = {key: costs.efficiency(lane.stage, rows[key], lane.size) for key, lane in lanes.items()}
         if full := [key for key in lanes if efficiency[key] >= _NEARLY_FULL]:

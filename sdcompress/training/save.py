@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import distributions
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,13 @@ def _entry(path: Path) -> FileEntry:
 
 def package_versions() -> dict[str, str]:
     """Return the version of each installed package that decides what a network computes, by its name."""
-    installed = {package.name: package.version for package in distributions()}
     packages = ("sdcompress", "torch", "torchvision", "timm", "transformers", "lightning-fabric", "numpy")
-    return {package: installed[package] for package in packages if package in installed}
+    return {package: installed for package in packages if (installed := _version(package)) is not None}
+
+
+@cache  # it is read from the disk
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

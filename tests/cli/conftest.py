@@ -24,7 +24,7 @@ model: {name: "cifar:resnet8"}
 exits: {count: 2, head: linear}
 method: byot
 train: {epochs: 1, batch_size: 32, device: cpu}
-bench: {scenarios: [single-stream], warmup_ms: 1, duration_s: 0.1, rounds: 5}
+bench: {scenarios: [single-stream], warmup_ms: 1, duration_s: 0.02, rounds: 5}
 """
 
 

@@ -12,7 +12,8 @@ CORE_ONLY = """
 import sys
 
 ABSENT = {"torch", "torchvision", "timm", "lightning_fabric", "onnx", "onnxscript", "onnx_ir", "safetensors", "sklearn",
-          "scipy", "tensorboard", "matplotlib", "jinja2", "model_signing"}
+          "scipy", "tensorboard", "matplotlib", "jinja2", "model_signing", "starlette", "uvicorn", "orjson",
+          "prometheus_client"}
 
 
 class Absent:
@@ -61,6 +62,10 @@ def test_quantize_names_its_extra(core, made, tmp_path: Path) -> None:
 
 def test_report_names_its_extra(core, made, tmp_path: Path) -> None:
     refused(core("report", made.cascade, "--out", tmp_path / "report"), "report")
+
+
+def test_serve_names_its_extra(core, made) -> None:
+    refused(core("serve", made.cascade), "serve")
 
 
 def test_signatures_name_theirs(core, made, tmp_path: Path) -> None:

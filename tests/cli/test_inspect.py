@@ -9,6 +9,7 @@ import pytest
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.cli.inspect import show_manifest
+from sdcompress.schema.manifest import Policy
 
 
 @pytest.mark.parametrize(("metrics", "shown"), [({"accuracy": 0.9, "ece": 0.02}, True), ({"closeness": 0.9}, False)])
@@ -23,3 +24,24 @@ def test_a_calibration_error_is_shown_where_the_task_has_one(
     exits = tuple(exit_.model_copy(update={"metrics": metrics}) for exit_ in manifest.exits)
     show_manifest(manifest.model_copy(update={"exits": exits}), "folder")
     assert ("ECE" in capsys.readouterr().out) == shown
+
+
+def test_a_policy_without_targets_has_no_metric_and_inputs_have_names(
+    tiny_artifact: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = open_artifact(tiny_artifact()).manifest
+    count = len(manifest.exits)
+    policy = Policy(
+        thresholds=(0.5,) * (count - 1),
+        max_drop=0.02,
+        samples=9,
+        metric=None,
+        reference_metric=None,
+        shares=(1 / count,) * count,
+        stage_ms=(1.0,) * count,
+    )
+    show_manifest(manifest.model_copy(update={"policy": policy}), "folder")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"inputs {manifest.inputs[0].name} float32 [batch" in shown
+    assert "drop of at most" in shown
+    assert "instead of" not in shown

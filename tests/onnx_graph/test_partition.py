@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from meaning import image_modality
-from networks import pictures
+from networks import SHALLOW, pictures
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
@@ -186,14 +186,15 @@ def test_networks_of_several_families_are_cut_right(name: str) -> None:
     pytest.importorskip("timm")
     side = 32
     torch.manual_seed(0)
-    net = build(Model(name=name), Exits(count=3, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
-    model = export_all_exits(net.logits_only(), net.exit_names, image_modality((3, side, side)))
+    model = Model(name=name, options=SHALLOW.get(name, {}))
+    net = build(model, Exits(count=3, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
+    graph = export_all_exits(net.logits_only(), net.exit_names, image_modality((3, side, side)))
     logits = [f"{exit_}_outputs" for exit_ in net.exit_names]
-    pieces = cut_segments(model, logits)
+    pieces = cut_segments(graph, logits)
     assert len(pieces) == 4
     images = np.random.default_rng(0).normal(size=(3, 3, side, side)).astype(np.float32)
     with torch.no_grad():
         wanted = np.stack([exit_.numpy() for exit_ in net(torch.from_numpy(images)).logits])
-    full = onnxruntime.InferenceSession(serialize(model)).run(logits, {"input": images})
+    full = onnxruntime.InferenceSession(serialize(graph)).run(logits, {"input": images})
     np.testing.assert_allclose(full, wanted, atol=2e-5)
     np.testing.assert_allclose(run(list(pieces), images, logits), full, atol=2e-6)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from meaning import image_modality
-from networks import pictures
+from networks import SHALLOW, pictures
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from signals import TASK
@@ -139,7 +139,8 @@ def test_segments_with_signals_hold_only_operators_of_tensorrt_8_5(name: str, he
     if name.startswith("timm:"):
         pytest.importorskip("timm")
     torch.manual_seed(0)
-    net = build(Model(name=name), Exits(count=1, head=head), outputs=(7,), inputs=pictures(3, side, side)).eval()
+    settings = Model(name=name, options=SHALLOW.get(name, {}))
+    net = build(settings, Exits(count=1, head=head), outputs=(7,), inputs=pictures(3, side, side)).eval()
     model = export_all_exits(net.logits_only(), net.exit_names, image_modality((3, side, side)), opset=16)
     first, last = cut_segments(model, [f"{exit_}_outputs" for exit_ in net.exit_names])
     first, _ = add_signals(first, net.exit_names[0], f"{net.exit_names[0]}_outputs", TASK, batch="batch")

@@ -94,3 +94,28 @@ def test_the_size_of_a_sample_is_what_varies_beside_the_batch() -> None:
     inputs = Inputs({"ids": np.zeros((2, 7, 3), np.int64), "mask": np.zeros((2, 7), np.int64)})
     assert sample_size((ids, mask), inputs) == 7
     assert sample_size((Tensor(name="ids", dtype="int64", shape=("batch", 7, 3)),), inputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("lengths", "parts"),
+    [
+        # a call costs 2 of 7 ms of 40 tokens: 120 / 7 = 17.1 tokens
+        ([30, 10, 30, 11], [[0, 2], [1, 3]]),  # two rows of 11 tokens save 2 * 19
+        ([30, 20, 30, 30], [[0, 1, 2, 3]]),  # a row saves 10
+        ([30, 12, 30, 30], [[0, 2, 3], [1]]),  # a row saves 18
+        ([60, 5, 30, 5], [[0], [2], [1, 3]]),  # 2 * 55, and then 30 among the longer ones
+        ([7, 7, 7], [[0, 1, 2]]),
+        ([9], [[0]]),
+    ],
+)
+def test_rows_run_with_those_of_like_lengths_where_that_saves_more_tokens_than_a_call_costs(
+    lengths: list[int], parts: list[list[int]]
+) -> None:
+    times = StageTimes(rows=(1, 2), sizes=(10.0, 20.0), ms=((1.0, 2.0), (2.0, 5.0)), move_ms=(0.5,))
+    found = [sorted(rows.tolist()) for rows in CostModel(policy(times)).parts(np.array(lengths))]
+    assert sorted(found) == sorted(parts)
+
+
+@pytest.mark.parametrize("times", [None, TIMES])
+def test_without_times_of_lengths_a_batch_stays_whole(times: StageTimes | None) -> None:
+    assert [rows.tolist() for rows in CostModel(policy(times)).parts(np.array([9, 500, 1]))] == [[2, 0, 1]]

@@ -368,6 +368,18 @@ def test_limits(serve: Any, tiny_artifact: Callable[..., Path]) -> None:
     assert client.infer({"inputs": [large | {"data": [base64.b64encode(png(0, (4, 4))).decode()]}]}).status_code == 200
 
 
+def test_a_body_that_does_not_arrive_is_given_up(serve: Any, tiny_artifact: Callable[..., Path]) -> None:
+    client = serve({"tiny": tiny_artifact()}, timeout=0.05)
+
+    async def slowly() -> Any:
+        yield b"{"
+        await asyncio.sleep(5)
+        yield b"}"
+
+    response = client.request("POST", INFER, content=slowly())
+    assert (response.status_code, "within 0.05 s" in response.json()["error"]) == (408, True)
+
+
 def test_a_bug_shows_nothing_of_itself(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("secret")

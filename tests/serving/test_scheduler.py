@@ -130,10 +130,10 @@ def test_a_full_deep_batch_goes_before_new_requests() -> None:
 
 def test_the_request_with_the_least_time_left_goes_first() -> None:
     bench = Bench()
-    bench.job(2, bound=0.065)
-    bench.step()  # 55 ms are left, 20 ms of them for its two stages
+    bench.job(2, bound=0.1)
+    bench.step()  # 90 ms are left, 20 ms of them for its two stages: time for two batches of 28 ms
     bench.job(*[0.0] * 8)
-    bench.step()  # 28 ms: it has time for that
+    bench.step()
     bench.job(*[0.0] * 8)
     bench.drain()
     assert [stage for stage, _ in bench.order] == [0, 0, 1, 2, 0]
@@ -174,9 +174,9 @@ def test_a_queue_that_is_too_long_for_the_bound_refuses() -> None:
     # reached: 100, 50, 25 of 100 samples, so a row takes 10 + 5 + 2.5 ms; eight of them 140 ms, and a new one up to 30
     bench.job(*[0.0] * 8)
     with pytest.raises(OverloadedError, match="its work takes 140 ms") as refused:
-        bench.job(0, bound=0.169)
+        bench.job(0, bound=0.169 / 0.7)  # three tenths of the bound are kept free
     assert refused.value.retry_after_s == pytest.approx(0.001)
-    bench.job(0, bound=0.171)
+    bench.job(0, bound=0.171 / 0.7)
 
 
 def test_the_running_batch_counts_with_the_time_that_is_left_of_it() -> None:
@@ -208,14 +208,15 @@ def test_a_deadline_that_has_passed_still_runs_the_first_stage() -> None:
 
 def test_a_deadline_that_passes_while_rows_wait_releases_them() -> None:
     bench = Bench()
-    job = bench.job(2, deadline=0.045)
+    job = bench.job(2, deadline=0.1)
     bench.step()
-    bench.job(*[0.0] * 8, bound=0.095)  # more urgent: to the end it may take 84 ms
-    bench.step()
+    bench.job(*[0.0] * 8)  # a full batch, and the other row has 70 ms to spare
+    bench.step(seconds=0.1)  # longer than predicted
     assert bench.order[1][0] == 0
     bench.step()
     assert bench.ended[-1] is job
     assert job.exit_index.tolist() == [0]
+    assert job.scores.tolist() == [pytest.approx(0.1)]
 
 
 def test_exits_below_the_first_allowed_are_not_taken_not_even_for_a_deadline() -> None:
@@ -286,6 +287,34 @@ def test_a_full_batch_is_the_smallest_that_is_nearly_best() -> None:
     assert costs_of(NOTHING_PAYS).most_rows(0) == 1
     assert costs_of().efficiency(0, 4) == pytest.approx(3.5 / 4)
     assert costs_of().to_the_end(1, 10) == pytest.approx(2 * (0.028 + 0.012))
+
+
+@pytest.mark.parametrize("ms", [(1.05, 1.2, 2.6), (0.75, 1.5, 8.5), (1.1, 2.1, 32.1)])  # of 1, 4 and 32 rows
+def test_three_times_too_many_requests_cost_neither_throughput_nor_the_bound(ms: tuple[float, float, float]) -> None:
+    times = StageTimes(rows=(1, 4, 32), ms=(ms,) * 3, move_ms=(0.0, 0.0))
+    peak = 1000 / (ms[-1] / 32 * 1.75)  # rows of full batches: 100, 50 and 25 of 100 at the three stages
+    bound, rng = 0.1, np.random.default_rng(0)
+    bench = Bench(times, most_rows=10**6)
+    count = int(3 * peak * 0.4)
+    arrivals = np.cumsum(rng.exponential(1 / (3 * peak), count)).tolist()
+    exits = rng.choice(3, count, p=(0.5, 0.25, 0.25)).tolist()
+    sent, took, at = {}, [], 0
+    while at < count:
+        batch = bench.scheduler.next_batch()
+        end = arrivals[at] if batch is None else bench.clock.now + bench.costs.seconds(batch.stage, len(batch))
+        while at < count and arrivals[at] <= end:
+            bench.clock.now = arrivals[at]
+            with contextlib.suppress(OverloadedError):
+                job = bench.job(exits[at], bound=bound)
+                sent[id(job)] = job, bench.clock.now
+            at += 1
+        bench.clock.now = end
+        if batch is not None:
+            bench.scheduler.finish(batch, bench.result(batch), bench.costs.seconds(batch.stage, len(batch)))
+        took += [end - sent[id(job)][1] for job in bench.scheduler.ended()]
+    good = sum(seconds <= bound for seconds in took)
+    assert good / arrivals[-1] >= 0.92 * peak
+    assert np.percentile(took, 99) <= bound
 
 
 @given(

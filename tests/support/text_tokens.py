@@ -19,6 +19,8 @@ __all__ = ["Tokens"]
 class Tokens(Modality):
     """An example is int64 [L], 0 behind its last token; a batch is cut to its longest."""
 
+    mask = "attention_mask"
+
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         return INPUTS
@@ -29,7 +31,7 @@ class Tokens(Modality):
     def collate(self, examples: Any) -> Inputs:
         mask = (examples > 0).astype(np.int64)
         longest = max(1, int(mask.sum(1).max(initial=0)))
-        return Inputs({"input_ids": examples[:, :longest], "attention_mask": mask[:, :longest]}, "attention_mask")
+        return Inputs({"input_ids": examples[:, :longest], "attention_mask": mask[:, :longest]}, self.mask)
 
     def edge_cases(self) -> Mapping[str, Any]:
         one = np.zeros(12, np.int64)

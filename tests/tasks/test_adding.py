@@ -64,7 +64,7 @@ def test_the_task_of_the_guide_serves_its_data_set_and_comes_back_from_its_recor
     task = dataset.task
     assert task.record.model_dump() == {"name": "counts", "parameters": {"most": 64}}
     assert tasks.restore(task.record.name, task.outputs, task.record.parameters) == task
-    assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [1294, 144, 359]
+    assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [1007, 431, 359]
     assert dataset.test.targets.dtype == np.int64
     with pytest.raises(DataError, match="out of range"):
         data.load(recipe.data, seed=0, modality=recipe.modality, task=recipe.task.model_copy(update={"most": 8}))

@@ -74,7 +74,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small() -> Callable[..., Recipe]:
     def make(*settings: str) -> Recipe:
         return recipes.read(SMALL, settings)
@@ -82,19 +82,19 @@ def small() -> Callable[..., Recipe]:
     return make
 
 
-@pytest.fixture
-def torchrun() -> Callable[..., str]:
+@pytest.fixture(scope="session")
+def torchrun(nets_folder: Path) -> Callable[..., str]:
     """Runs a program in two processes and returns what they print: ``torchrun(program, *arguments)``."""
 
     def run(program: Path, *arguments: Path) -> str:
-        beside = [str(program.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        beside = [str(program.parent), str(nets_folder), *filter(None, [os.environ.get("PYTHONPATH")])]
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         done = subprocess.run(
             [*launch, str(program), *map(str, arguments)],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(beside)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stderr[-4000:]
@@ -103,8 +103,15 @@ def torchrun() -> Callable[..., str]:
     return run
 
 
+@pytest.fixture(scope="session")
+def nets_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of ``nets.py``, which programs of ``torchrun`` can import."""
+    folder = tmp_path_factory.mktemp("nets")
+    (folder / "nets.py").write_text(NETS)
+    return folder
+
+
 @pytest.fixture
-def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Backbones ``nets:plain`` and ``nets:Odd``, for recipes and, in programs beside them in ``tmp_path``, too."""
-    (tmp_path / "nets.py").write_text(NETS)
-    monkeypatch.syspath_prepend(tmp_path)
+def nets(nets_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backbones ``nets:plain`` and ``nets:Odd`` for recipes."""
+    monkeypatch.syspath_prepend(nets_folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,43 +18,42 @@ from sdcompress.training.run import train
 Small = Callable[..., Recipe]
 Torchrun = Callable[..., str]
 
+# all that two processes do, in one launch: importing torch takes longer than the trainings
 PROGRAM = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
-from sdcompress import recipes
+from sdcompress import data, recipes
 from sdcompress.errors import Interrupted
+from sdcompress.training.hardware import launch
 from sdcompress.training.run import train
+from sdcompress.training.trainer import Trainer
+
+folder = Path(sys.argv[1])
 
 def ask(done, _all):
     if done == 3 and os.environ["RANK"] == "0":
         os.kill(os.getpid(), signal.SIGINT)
 
+def learn(out):  # a trainer that lived to the end of the process would keep gloo's threads, which may abort it then
+    recipe = recipes.read(out / "recipe.yaml")
+    fabric = launch(recipe.train)
+    trainer = Trainer(recipe, data.load(recipe.data, seed=0, modality=recipe.modality), fabric, out)
+    trainer.learner.begin_epoch()
+    for parts in trainer.batches.epoch(0):
+        trainer.learner.learn(parts)
+    nets = trainer.net, trainer.learner._teacher_ema.net
+    buffers = [value.double().sum().item() for net in nets for value in net.buffers()]
+    (out / str(fabric.global_rank)).write_text(json.dumps(buffers))
+
 try:
-    train(recipes.read(sys.argv[1]), Path(sys.argv[2]), on_step=ask)
+    train(recipes.read(folder / "stopped.yaml"), folder / "stopped", on_step=ask)
 except Interrupted as stop:
     print(stop.problem)
-"""
-
-
-def test_a_stop_of_one_process_stops_both_and_one_alone_can_go_on(
-    small: Small, torchrun: Torchrun, tmp_path: Path
-) -> None:
-    (tmp_path / "recipe.yaml").write_text(recipes.dump(small("train.processes=2")))
-    (tmp_path / "program.py").write_text(PROGRAM)
-    said = torchrun(tmp_path / "program.py", tmp_path / "recipe.yaml", tmp_path / "run")
-    assert said.count("Stopped after step 3 of 10") == 2
-    assert open_checkpoint(tmp_path / "run").state.step == 3
-    assert train(small(), tmp_path / "run").state.step == 10
-
-
-ALL = """
-import sys
-from pathlib import Path
-from sdcompress import recipes
-from sdcompress.training.run import train
-
-for recipe in sorted(Path(sys.argv[1]).glob("*.yaml")):
-    train(recipes.read(recipe, ["train.processes=2"]), Path(sys.argv[2]) / recipe.stem)
+for strategy in ("ddp", "fsdp"):
+    learn(folder / "teachers" / strategy)
+    for recipe in sorted((folder / "recipes").glob("*.yaml")):
+        settings = ["train.processes=2", f"train.strategy={strategy}"]
+        train(recipes.read(recipe, settings), folder / strategy / recipe.stem)
 """
 
 METHODS = (
@@ -72,70 +72,64 @@ RUNS = {method: [f"method={method}"] for method in METHODS} | {
 }
 
 
-@pytest.mark.usefixtures("nets")
-@pytest.mark.filterwarnings("ignore:.*take no part in the loss", "ignore:.*freezes the backbone")
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_train_as_one_does_on_the_same_batches(
-    small: Small, torchrun: Torchrun, tmp_path: Path, strategy: str
-) -> None:
-    (tmp_path / "program.py").write_text(ALL)
-    (tmp_path / "recipes").mkdir()
-    made = {}
+@dataclass(frozen=True)
+class Launched:
+    """What two processes wrote, what they printed, and the recipes of their runs."""
+
+    folder: Path
+    printed: str
+    recipes: dict[str, Recipe]
+
+
+@pytest.fixture(scope="module")
+def launched(small: Small, torchrun: Torchrun, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    folder = tmp_path_factory.mktemp("launched")
+    (folder / "program.py").write_text(PROGRAM)
+    (folder / "stopped.yaml").write_text(recipes.dump(small("train.processes=2")))
+    for strategy in ("ddp", "fsdp"):
+        recipe = small("method=ema_teacher", "train.processes=2", f"train.strategy={strategy}")
+        (folder / "teachers" / strategy).mkdir(parents=True)
+        (folder / "teachers" / strategy / "recipe.yaml").write_text(recipes.dump(recipe))
+    (folder / "recipes").mkdir()
+    recipe_of = {}
     for name, settings in RUNS.items():
-        common = ["train.augment.flip=true", f"train.strategy={strategy}"]
+        common = ["train.augment.flip=true"]
         if not any(setting.startswith("model.name=") for setting in settings):
             common.append("model.name=nets:plain")
-        made[name] = small(*common, *settings)
-        (tmp_path / "recipes" / f"{name}.yaml").write_text(recipes.dump(made[name]))
-    torchrun(tmp_path / "program.py", tmp_path / "recipes", tmp_path / "two")
-    for run, recipe in made.items():
-        one = train(recipe, tmp_path / "one" / run).network().state_dict()
-        two = open_checkpoint(tmp_path / "two" / run).network().state_dict()
+        recipe_of[name] = small(*common, *settings)
+        (folder / "recipes" / f"{name}.yaml").write_text(recipes.dump(recipe_of[name]))
+    return Launched(folder, torchrun(folder / "program.py", folder), recipe_of)
+
+
+def test_a_stop_of_one_process_stops_both_and_one_alone_can_go_on(small: Small, launched: Launched) -> None:
+    assert launched.printed.count("Stopped after step 3 of 10") == 2
+    assert open_checkpoint(launched.folder / "stopped").state.step == 3
+    assert train(small(), launched.folder / "stopped").state.step == 10
+
+
+@pytest.mark.usefixtures("nets")
+@pytest.mark.filterwarnings("ignore:.*take no part in the loss", "ignore:.*freezes the backbone")
+@pytest.mark.parametrize("run", RUNS)
+def test_two_processes_train_as_one_does_on_the_same_batches(launched: Launched, tmp_path: Path, run: str) -> None:
+    one = train(launched.recipes[run], tmp_path).network().state_dict()
+    for strategy in ("ddp", "fsdp"):
+        folder = launched.folder / strategy / run
+        two = open_checkpoint(folder).network().state_dict()
         for name, value in one.items():
-            torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=f"{run}: {name}")
-        curves = [read_metrics(tmp_path / kind / run) for kind in ("one", "two")]
-        for alone, together in zip(*curves, strict=True):
-            assert together["loss"] == pytest.approx(alone["loss"], rel=1e-4), run
+            torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=f"{strategy}: {name}")
+        for alone, together in zip(read_metrics(tmp_path), read_metrics(folder), strict=True):
+            assert together["loss"] == pytest.approx(alone["loss"], rel=1e-4), strategy
             assert together["val_accuracy/final"] == pytest.approx(alone["val_accuracy/final"], abs=0.05)
 
 
-TEACHERS = """
-import json, sys
-from pathlib import Path
-from sdcompress import data, recipes
-from sdcompress.training.hardware import launch
-from sdcompress.training.trainer import Trainer
-
-def main():  # a trainer that lived to the end of the process would keep gloo's threads, which may abort it then
-    recipe = recipes.read(sys.argv[1])
-    fabric = launch(recipe.train)
-    trainer = Trainer(recipe, data.load(recipe.data, seed=0, modality=recipe.modality), fabric, Path(sys.argv[2]))
-    trainer.learner.begin_epoch()
-    for parts in trainer.batches.epoch(0):
-        trainer.learner.learn(parts)
-    nets = trainer.net, trainer.learner._teacher_ema.net
-    buffers = [value.double().sum().item() for net in nets for value in net.buffers()]
-    (Path(sys.argv[2]) / str(fabric.global_rank)).write_text(json.dumps(buffers))
-
-main()
-"""
-
-
-def test_batch_norms_and_teachers_are_the_same_in_both_processes(
-    small: Small, torchrun: Torchrun, tmp_path: Path
-) -> None:
+def test_batch_norms_and_teachers_are_the_same_in_both_processes(launched: Launched) -> None:
     """Or a run that goes on would have another teacher in all processes but the first."""
-    (tmp_path / "program.py").write_text(TEACHERS)
-    found = {}
+    buffers = {}
     for strategy in ("ddp", "fsdp"):
-        recipe = small("method=ema_teacher", "train.processes=2", f"train.strategy={strategy}")
-        (tmp_path / "recipe.yaml").write_text(recipes.dump(recipe))
-        (tmp_path / strategy).mkdir()
-        torchrun(tmp_path / "program.py", tmp_path / "recipe.yaml", tmp_path / strategy)
-        first, second = (json.loads((tmp_path / strategy / rank).read_text()) for rank in "01")
-        assert first == second
-        found[strategy] = first
-    assert found["fsdp"] == pytest.approx(found["ddp"], rel=1e-5)
+        folder = launched.folder / "teachers" / strategy
+        buffers[strategy], second = (json.loads((folder / rank).read_text()) for rank in "01")
+        assert buffers[strategy] == second
+    assert buffers["fsdp"] == pytest.approx(buffers["ddp"], rel=1e-5)
 
 
 @pytest.mark.usefixtures("nets")

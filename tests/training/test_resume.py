@@ -344,8 +344,9 @@ def test_a_signal_leaves_a_run_that_goes_on(small: Small, tmp_path: Path, number
 
 
 def test_kill_minus_nine_in_another_process(small: Small, tmp_path: Path) -> None:
-    recipe = small("train.epochs=30", "train.checkpoint_steps=1", "train.evaluate_every=30")
-    (tmp_path / "recipe.yaml").write_text(recipes.dump(recipe))
+    settings = ["train.epochs=12", "train.evaluate_every=12"]
+    # a checkpoint takes longer than a step: many of them keep the process busy until it is killed
+    (tmp_path / "recipe.yaml").write_text(recipes.dump(small(*settings, "train.checkpoint_steps=1")))
     command = [sys.executable, "-m", "sdcompress", "train", "-c", str(tmp_path / "recipe.yaml"), "--out"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, str(tmp_path / "parts")], env=environment, stderr=subprocess.DEVNULL)
@@ -355,7 +356,8 @@ def test_kill_minus_nine_in_another_process(small: Small, tmp_path: Path) -> Non
     process.kill()
     process.wait()
     stopped = open_checkpoint(tmp_path / "parts").state.step
-    assert 0 < stopped < 150
+    assert 0 < stopped < 60
+    recipe = small(*settings)
     assert train(recipe, tmp_path / "parts").weights_sha256 == train(recipe, tmp_path / "whole").weights_sha256
 
 

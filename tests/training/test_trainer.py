@@ -123,6 +123,7 @@ def test_a_checkpoint_can_be_read_by_whom_the_umask_says(small: Small, tmp_path:
     assert len({path.stat().st_mode for path in done.path.iterdir()}) == 1
 
 
+@pytest.mark.usefixtures("nets")
 def test_fp16_goes_on_with_its_loss_scale(small: Small, tmp_path: Path) -> None:
     """Fabric offers fp16 on GPUs alone; its own plugin does the same on a CPU."""
 
@@ -132,7 +133,8 @@ def test_fp16_goes_on_with_its_loss_scale(small: Small, tmp_path: Path) -> None:
         made.launch()
         return made
 
-    recipe = small()
+    # half precision is slow on a CPU
+    recipe = small("model.name=nets:plain", "data.train_limit=40", "train.batch_size=8")
     dataset = data.load(recipe.data, seed=recipe.seed, modality=recipe.modality)
 
     def stop(done: int, _all: int) -> None:

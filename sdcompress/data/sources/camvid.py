@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from sdcompress.data.source import Source, data_folder
 from sdcompress.data.sources._camvid import CLASSES, MEAN, STD, root_of
-from sdcompress.data.sources._mask_files import VOID, MaskCoding, pairs_of
-from sdcompress.data.sources._masks import images_in, mask_source
+from sdcompress.data.sources._masks import VOID, MaskCoding, images_in, mask_source, pairs_of
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.schema import recipe

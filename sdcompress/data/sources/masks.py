@@ -26,8 +26,7 @@ from pathlib import Path
 from sdcompress.data.samples import without_setting
 from sdcompress.data.source import Source
 from sdcompress.data.sources._listing import Skipped, folders_in
-from sdcompress.data.sources._mask_files import VOID, MaskCoding, Pair, pairs_of
-from sdcompress.data.sources._masks import images_in, mask_source
+from sdcompress.data.sources._masks import VOID, MaskCoding, Pair, images_in, mask_source, pairs_of
 from sdcompress.data.sources._splits import has_splits, published_splits
 from sdcompress.errors import DataError, InputError, RecipeError
 from sdcompress.modalities._image_files import open_picture

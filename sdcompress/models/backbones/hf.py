@@ -253,27 +253,41 @@ def _pretrained(name: str, auto: Any, config: Any, folder: Path) -> nn.Module:
                 output_loading_info=True,
             )
     except (OSError, RuntimeError, UnpicklingError, SafetensorError, EOFError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise RecipeError(
-            f"The weights of 'hf:{name}' in {folder} cannot be loaded: {reason}",
-            allowed="safetensors, or a pickle of nothing but tensors",
-            next_step=f"convert them to {_SAFE[0]} where you trust the file: "
-            "AutoModel.from_pretrained(FOLDER).save_pretrained(OTHER)",
-        ) from error
+        raise _unusable_weights(name, folder, error) from error
     _check_loaded(name, folder, network, report)
     return cast("nn.Module", network)
+
+
+def _unusable_weights(name: str, folder: Path, error: Exception) -> RecipeError:
+    if isinstance(error, UnpicklingError):
+        reason = "they hold Python objects beside tensors, and to read those would run code. They were not read"
+        next_step = (
+            f"convert them to {_SAFE[0]} where you trust the file: "
+            "AutoModel.from_pretrained(FOLDER).save_pretrained(OTHER)"
+        )
+    else:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        next_step = "fetch the file again, and compare its size with the published one"
+    return RecipeError(
+        f"The weights of 'hf:{name}' in {folder} cannot be loaded: {reason}.",
+        allowed="safetensors, or a pickle of nothing but tensors",
+        next_step=next_step,
+    )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers' progress bars and its table of missing tensors off stderr; ``_check_loaded`` reports them."""
-    from transformers.utils import logging
+    from transformers import utils
 
+    logging: Any = utils.logging  # its functions have no types
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what torch cannot read is an error
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,8 @@ def _read(path: Path) -> dict[str, dict[str, Tensor]]:
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except (SafetensorError, KeyError, OSError, EOFError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        text = "it is empty, or ends too early" if isinstance(error, EOFError) else " ".join(str(error).split())
+        reason = text[:200] or type(error).__name__
         raise WeightsError(
             f"{path} is no whole file of weights: {reason}",
             allowed="safetensors, or what torch.save writes of a state_dict",
@@ -163,7 +165,9 @@ def _read(path: Path) -> dict[str, dict[str, Tensor]]:
 
 def _unpickled(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what it cannot read is an error below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         with path.open("rb") as file:
             if not file.read(2).startswith(_PICKLED):

@@ -127,10 +127,11 @@ class _Code:
         (lambda path: torch.save({"a": torch.zeros(1), "args": _Code()}, path), "would run code"),
         (lambda path: torch.save(torch.nn.Linear(1, 1), path), "would run code"),
         (lambda path: path.write_bytes(b"version https://git-lfs"), "is no whole file of weights: .*Git LFS"),
-        (lambda path: path.write_bytes(b""), "is no whole file of weights"),
+        (lambda path: path.write_bytes(b""), "is no whole file of weights: it is empty"),
         (lambda path: torch.save([torch.zeros(1)], path), "holds no tensors by name"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_what_is_no_file_of_tensors_is_refused_and_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None], message: str
 ) -> None:

@@ -1,0 +1,72 @@
+"""An InferenceService, and the Triton repository beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import sdcompress
+from sdcompress.errors import UsageError
+
+
+def service(artifact: Path, **settings: Any) -> Any:
+    out = artifact.with_name("package")
+    sdcompress.package(artifact, out, "kserve", {"storage_uri": "s3://bucket/net", **settings})
+    return yaml.safe_load((out / "inferenceservice.yaml").read_text())
+
+
+def test_the_service_asks_for_the_triton_runtime(tiny_artifact: Callable[..., Path]) -> None:
+    artifact = tiny_artifact(policy=(0.85, 0.75))
+    assert service(artifact, name="My_Net", min_replicas=0, max_replicas=3, runtime_version="24.10-py3") == {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "my-net"},
+        "spec": {
+            "predictor": {
+                "minReplicas": 0,
+                "maxReplicas": 3,
+                "model": {
+                    "modelFormat": {"name": "triton"},
+                    "protocolVersion": "v2",
+                    "runtime": "kserve-tritonserver",
+                    "runtimeVersion": "24.10-py3",
+                    "storageUri": "s3://bucket/net",
+                    "resources": {
+                        "requests": {"cpu": "1", "memory": "2Gi"},
+                        "limits": {"cpu": "1", "memory": "2Gi"},
+                    },
+                },
+            }
+        },
+    }
+    repository = artifact.with_name("package") / "repository"
+    assert (repository / "My_Net" / "1" / "model.py").is_file()
+    assert "repository/My_Net/config.pbtxt" in (repository.parent / "SHA256SUMS").read_text()
+
+
+def test_a_gpu_is_asked_for(tiny_artifact: Callable[..., Path]) -> None:
+    model = service(tiny_artifact("single"), device="cuda")["spec"]["predictor"]["model"]
+    assert model["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"storage_uri": "bucket/net"}, "storage_uri"),
+        ({"min_replicas": 2}, "max_replicas is less than min_replicas"),
+        ({"service": "My_Net"}, "service"),
+        ({"memory": "lots"}, "memory"),
+    ],
+)
+def test_wrong_settings_are_refused(tiny_artifact: Callable[..., Path], settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        service(tiny_artifact("single"), **settings)
+
+
+def test_the_storage_has_no_default(tiny_artifact: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="storage_uri"):
+        sdcompress.package(tiny_artifact("single"), tmp_path / "out", "kserve")
