@@ -7,7 +7,7 @@ images calibrate, half report. Outputs are those of the exported files. They are
 thresholds for all networks, tuned and certified on the calibration halves, then applied to the reporting halves. A
 fold that is finished is skipped; a training that was stopped goes on.
 
-The result is about the recipe: the mean over its networks, one for each fold, at common thresholds. It certifies no
+The result is about the recipe: the mean drop of its networks, one for each fold, at common thresholds. It certifies no
 single file. The images of a fold trained the networks of the others, so that pooled losses are not quite independent.
 """
 
