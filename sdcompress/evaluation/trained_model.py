@@ -165,21 +165,21 @@ def open_trained_model(
     if isinstance(source, Artifact | Checkpoint):
         return TrainedModel(source.path, source, options)
     path = Path(source)
-    if not path.exists() and not path.is_symlink():
+    if _is_missing(path):
         raise CheckpointError(
             f"{path} is not there.",
             allowed="the folder of an artifact or of a checkpoint",
             next_step="check the path, and whether the command that writes it ended without an error",
         )
-    return TrainedModel(path, open_artifact(path) if _has_manifest(path) else open_checkpoint(path), options)
+    return TrainedModel(path, open_checkpoint(path) if _is_missing(path / MANIFEST) else open_artifact(path), options)
 
 
-def _has_manifest(path: Path) -> bool:
-    """Whether there is a manifest, readable or not; opening the folder then reports what is wrong with it."""
+def _is_missing(path: Path) -> bool:
+    """Return whether nothing has this name; opening what cannot be looked at reports what is wrong with it."""
     try:
-        (path / MANIFEST).lstat()
+        path.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return True
     except OSError:
-        pass
-    return True
+        return False
+    return False

@@ -71,7 +71,7 @@ def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: 
     inputs = engine.preprocess(own.examples(draw_split(1200, certificate.seed).certify))
     differ = engine(inputs).decision != engine.exits(inputs)[-1].argmax(1)
     np.testing.assert_array_equal(excess_losses(open_artifact(out).evidence(), policy.thresholds), differ)
-    assert "not compared with the training images" in (out / "README.md").read_text(encoding="utf-8")
+    assert "not compared with the training samples" in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_where_the_data_set_is_at_hand_training_images_are_refused(

@@ -250,7 +250,7 @@ def test_a_loss_that_is_too_large_leaves_the_figures_and_no_artifact(
     assert final["metric_after"] == pytest.approx(1 - final["decision_changes"] / 4000)
     assert "lost" in final["problem"]
     assert "parity.json" in caught.value.next_step
-    assert "Each try overfits these images a little more" in caught.value.next_step
+    assert "Each try overfits these samples a little more" in caught.value.next_step
     with pytest.raises(sdcompress.errors.ArtifactError):  # type: ignore[attr-defined]
         open_artifact(tmp_path / "out.failed")
     lost = final["decision_changes"] / 4000
