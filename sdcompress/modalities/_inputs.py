@@ -56,9 +56,8 @@ class Inputs:
 
         A row of padding alone has the length of the batch: what a network computes of it may depend on that.
         """
-        if self.mask is None:
+        if self.mask is None or (mask := self.arrays[self.mask]).shape[1] == 0:
             return np.zeros(len(self), np.int64)
-        mask = self.arrays[self.mask]
         return np.asarray(mask.shape[1] - (mask[:, ::-1] != 0).argmax(axis=1), np.int64)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:

@@ -68,7 +68,7 @@ def create_app(service: Service) -> Starlette:
         ("/v2", routes.server, "GET"),
         ("/v2/health/live", routes.live, "GET"),
         ("/v2/health/ready", routes.ready, "GET"),
-        *((f"{one}", routes.model, "GET") for one in (model, f"{model}/versions/{{version}}")),
+        *((one, routes.model, "GET") for one in (model, f"{model}/versions/{{version}}")),
         *((f"{one}/ready", routes.model_ready, "GET") for one in (model, f"{model}/versions/{{version}}")),
         *((f"{one}/infer", routes.infer, "POST") for one in (model, f"{model}/versions/{{version}}")),
     ]
@@ -89,17 +89,19 @@ class _Routes:
         return _json(self._service.metadata())
 
     async def live(self, _: Request) -> Response:
-        return Response(status_code=200)
+        return _json({"live": True})
 
     async def ready(self, _: Request) -> Response:
-        return Response(status_code=200 if self._service.ready else 503)
+        return _health({"ready": self._service.ready})
 
     async def model(self, request: Request) -> Response:
         return self._with_model(request, lambda model: _json(model.metadata()))
 
     async def model_ready(self, request: Request) -> Response:
-        ready = not self._service.draining
-        return self._with_model(request, lambda model: Response(status_code=200 if ready and model.ready else 503))
+        draining = self._service.draining
+        return self._with_model(
+            request, lambda model: _health({"name": model.name, "ready": model.ready and not draining})
+        )
 
     def _with_model(self, request: Request, respond: Callable[[ServedModel], Response]) -> Response:
         try:
@@ -138,6 +140,10 @@ class _Routes:
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(value), status, headers, media_type="application/json")
+
+
+def _health(said: dict[str, Any]) -> Response:
+    return _json(said, 200 if said["ready"] else 503)
 
 
 def _refusal(error: SdcompressError) -> Response:

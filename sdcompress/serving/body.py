@@ -14,7 +14,7 @@ from sdcompress.serving.errors import TooLargeError
 __all__ = ["SlowBodyError", "UnknownEncodingError", "read_body"]
 
 _WINDOW = {"gzip": 31, "deflate": 15}  # zlib's numbers for the two formats
-_ON_THE_LOOP = 2**16  # bytes that are inflated without a thread
+_ON_THE_LOOP = 2**12  # bytes that are inflated without a thread: they become 4 MiB at most
 
 
 class SlowBodyError(InputError):

@@ -21,6 +21,7 @@ from sdcompress.serving.wishes import Wishes, wishes_of
 __all__ = ["ClientGone", "answer"]
 
 _ON_THE_LOOP = 2**16  # outputs that are written without a thread
+_JSON_ON_THE_LOOP = 2**20  # bytes that are read without a thread, in about 50 ms
 
 
 class ClientGone(Exception):
@@ -34,18 +35,21 @@ async def answer(service: Service, model: ServedModel, request: Request) -> tupl
         SdcompressError: an ``InputError`` if the client is to blame; see ``ServedModel.run``.
         ClientGone: if the client has gone.
     """
-    arrived = monotonic()
     service.check_open()
     body = await read_body(request, most_bytes=service.options.body_bytes, timeout=service.options.timeout)
-    parsed = parse(body, request.headers.get(HEADER_LENGTH))
+    arrived = monotonic()  # not before: how slowly a client sends is no delay of this service
+    header = request.headers.get(HEADER_LENGTH)
+    long_json = header is None and len(body) > _JSON_ON_THE_LOOP
+    parsed = await asyncio.to_thread(parse, body) if long_json else parse(body, header)
     wishes, wanted = wishes_of(parsed.parameters, model.exits), _wanted(parsed, model)
-    inputs = await model.inputs(dict(parsed.inputs), service.preparing)
-    service.check_open()
     gone = asyncio.ensure_future(_disconnected(request))
     try:
+        inputs = await model.inputs(parsed.inputs, service.preparing, gone)
+        service.check_open()
         job = await model.run(inputs, wishes, arrived, gone)
     finally:
-        gone.cancel()
+        if not gone.cancel():  # it is done: asyncio would log an error that nobody asked for
+            gone.exception()
     if job.outputs.size <= _ON_THE_LOOP:
         return _response(model, parsed, wishes, wanted, job), job
     return await asyncio.to_thread(_response, model, parsed, wishes, wanted, job), job
@@ -66,6 +70,8 @@ def _wanted(request: InferRequest, model: ServedModel) -> tuple[Output, ...]:
             allowed=", ".join(model.outputs),
             next_step="correct the name, or leave 'outputs' out to get all",
         )
+    if len({output.name for output in request.outputs}) < len(request.outputs):
+        raise InputError("An output is asked for twice.", next_step="name each output once")
     return request.outputs
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sdcompress.errors import InputError
+from sdcompress.errors import InputError, brief
 from sdcompress.modalities import Inputs, Modality
 from sdcompress.serving.errors import TooLargeError
 from sdcompress.serving.protocol.datatypes import BYTES, datatype_of
@@ -64,7 +64,7 @@ class InputReader:
         raw = tensors.keys() == {RAW}
         if not raw and tensors.keys() != self._tensors.keys():
             raise InputError(
-                f"The inputs are {', '.join(sorted(tensors))}.",
+                f"The inputs are {brief(', '.join(sorted(tensors)))}.",
                 allowed=f"{RAW} alone, or {' and '.join(self._tensors)}",
                 next_step="see the model's metadata: GET /v2/models/NAME",
             )

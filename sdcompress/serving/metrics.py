@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
 
-from sdcompress.serving.job import NO_SCORE, Job
+from sdcompress.serving.job import Job
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -46,7 +46,7 @@ class ModelMetrics:
         """Count the exits of a request that is finished."""
         for exit_index, score in zip(job.exit_index.tolist(), job.scores.tolist(), strict=True):
             self._exits[exit_index].inc()
-            if score != NO_SCORE:
+            if score >= 0:  # neither NO_SCORE nor NaN, after which a sum would be NaN for ever
                 self._scores[exit_index].observe(score)
 
     def request(self, outcome: str, seconds: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from time import monotonic
 from typing import Any
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from sdcompress.artifact.execution_target import check_covered
-from sdcompress.errors import CertificateError
+from sdcompress.errors import ArtifactError, CertificateError
 from sdcompress.modalities import Inputs
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.cost_model import sample_size
 from sdcompress.runtime.stepwise import Carried
 from sdcompress.schema.manifest import Manifest
-from sdcompress.serving.errors import UnavailableError, UncomputableError
+from sdcompress.serving.errors import OverloadedError, UnavailableError, UncomputableError
 from sdcompress.serving.inputs import InputReader
 from sdcompress.serving.job import NO_SCORE, Job
 from sdcompress.serving.metrics import Metrics, ModelMetrics
@@ -60,11 +60,12 @@ class ServedModel:
         self.metrics = ModelMetrics(metrics, name, self.exits)
         self.certificate = _certificate_id(engine)
         self._worker: Worker | None = None
+        self._unprepared = 0  # raw examples that wait for their preparation
 
     @property
     def ready(self) -> bool:
         """Return whether requests are answered."""
-        return self._worker is not None
+        return self._worker is not None and self._worker.alive
 
     def warm_up(self) -> None:
         """Run the network, measure it where needed, and start the worker.
@@ -105,19 +106,41 @@ class ServedModel:
             "outputs": outputs,
         }
 
-    async def inputs(self, tensors: dict[str, Tensor], preparing: Executor) -> Inputs:
+    async def inputs(self, tensors: Mapping[str, Tensor], preparing: Executor, gone: asyncio.Future[None]) -> Inputs:
         """Return the inputs of the network.
 
         Args:
             tensors: of a request, by name.
             preparing: runs what takes longer than the event loop should wait.
+            gone: see ``run``.
 
         Raises:
             InputError: if they cannot be used.
+            OverloadedError: if too many raw examples wait.
+            UnavailableError: if it took too long.
         """
-        if self.reader.is_raw(tensors):
-            return await asyncio.get_running_loop().run_in_executor(preparing, self.reader.read, tensors)
-        return self.reader.read(tensors)
+        if not self.reader.is_raw(tensors):
+            return self.reader.read(tensors)
+        rows, most = next(iter(tensors.values())).shape[0], self._options.queue_rows
+        if self._unprepared and self._unprepared + rows > most:
+            raise OverloadedError(
+                f"{self._unprepared} raw examples wait for their preparation.",
+                allowed=f"{most}",
+                next_step="send it again after the time in Retry-After, or to another server",
+                retry_after_s=self._options.latency_bound,
+            )
+        future = asyncio.get_running_loop().run_in_executor(preparing, self.reader.read, tensors)
+        self._unprepared += rows
+        try:
+            await asyncio.wait((future, gone), timeout=self._options.timeout, return_when=asyncio.FIRST_COMPLETED)
+            if future.done():
+                return future.result()
+            if gone.done():
+                gone.result()
+            raise self._too_late()
+        finally:
+            future.cancel()
+            self._unprepared -= rows
 
     async def run(self, inputs: Inputs, wishes: Wishes, arrived: float, gone: asyncio.Future[None]) -> Job:
         """Return the finished job of a request; what is cancelled or given up leaves the queue.
@@ -163,12 +186,14 @@ class ServedModel:
             timer.cancel()
             if not job.finished and job.error is None:
                 worker.cancel(job)
-        if job.error is not None:
+        if isinstance(job.error, ArtifactError):
             raise UncomputableError(
                 "The network cannot compute these inputs.",
                 allowed="inputs in the range of the network, such as indices of its vocabulary",
                 next_step="send raw examples, which the model prepares itself",
             ) from job.error
+        if job.error is not None:
+            raise job.error
         self.metrics.answered(job)
         return job
 

@@ -17,9 +17,10 @@ class ServiceOptions:
         host: address that it listens on; the default lets only this machine in.
         port: of the protocol; 0 chooses a free one.
         metrics_port: of the metrics, on the same address; 0 chooses a free one, None: no metrics.
-        latency_bound: within which every request is to be answered; a queue too long for that refuses new ones.
+        latency_bound: within which every request is to be answered once its body is there; a queue too long for that
+            refuses new ones.
         timeout: after which a request is given up; also of a body on its way.
-        queue_rows: rows that wait or run at once, for each model.
+        queue_rows: rows that wait or run at once, for each model; likewise raw examples that wait for preparation.
         request_rows: most rows of one request.
         batch_rows: most rows of one batch.
         body_bytes: largest body of a request, before and after decompression.

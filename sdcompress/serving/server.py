@@ -36,6 +36,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, service: Service) -> None:
         options = service.options
         self._service, self._close_at = service, math.inf
+        self._signal: int | None = None  # that is to be logged
         super().__init__(
             uvicorn.Config(
                 create_app(service),
@@ -65,12 +66,15 @@ class DrainingServer(uvicorn.Server):
         if self._service.draining:
             self.should_exit = self.force_exit = True
             return
-        _LOG.info("draining", extra={"signal": signal.Signals(sig).name})
-        self._service.draining = True
+        # no log here: a signal may arrive within the write of a log line, and a second write in it raises
+        self._service.draining, self._signal = True, sig
         self._close_at = monotonic() + self._service.options.drain_delay
 
     async def on_tick(self, counter: int) -> bool:
         """Close the service when its time has come, or when a model cannot be warmed up."""
+        if self._signal is not None:
+            _LOG.info("draining", extra={"signal": signal.Signals(self._signal).name})
+            self._signal = None
         if self._service.failure is not None or monotonic() >= self._close_at:
             self._service.draining = self._service.closed = self.should_exit = True
         return await super().on_tick(counter)

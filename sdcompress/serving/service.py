@@ -38,6 +38,7 @@ class Service:
         self.preparing = ThreadPoolExecutor(_PREPARING, "prepare")
         self.draining = self.closed = False
         self.failure: Exception | None = None
+        self._warming: Thread | None = None
 
     @property
     def ready(self) -> bool:
@@ -46,13 +47,15 @@ class Service:
 
     def start(self) -> Thread:
         """Warm up all models on a thread of its own; until then ``ready`` is false."""
-        thread = Thread(target=self._warm_up, name="warm up", daemon=True)
-        thread.start()
-        return thread
+        self._warming = Thread(target=self._warm_up, name="warm up", daemon=True)
+        self._warming.start()
+        return self._warming
 
     def stop(self) -> None:
         """Finish all accepted requests and end the threads."""
         self.draining = self.closed = True
+        if self._warming is not None:  # a network that runs while the interpreter ends aborts the process
+            self._warming.join()
         for model in self.models.values():
             model.stop()
         self.preparing.shutdown()
@@ -101,6 +104,8 @@ class Service:
     def _warm_up(self) -> None:
         try:
             for model in self.models.values():
+                if self.closed:
+                    return
                 model.warm_up()
                 _LOG.info("model ready", extra={"model": model.name, "version": model.version})
         except Exception as error:  # noqa: BLE001 - handed to whoever started the service

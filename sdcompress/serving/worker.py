@@ -56,6 +56,11 @@ class Worker:
             self._scheduler.cancel(job)
 
     @property
+    def alive(self) -> bool:
+        """Return whether the thread runs; a fault of this service would end it."""
+        return self._thread.is_alive()
+
+    @property
     def rows(self) -> int:
         """Return the rows that wait or run."""
         with self._changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -21,8 +22,10 @@ import pytest
 
 import sdcompress
 from sdcompress.errors import ArtifactError, SetupError, UsageError
-from sdcompress.runtime.open import open_engine
+from sdcompress.runtime.open import open_cascade, open_engine
 from sdcompress.serving.options import ServiceOptions
+from sdcompress.serving.server import DrainingServer
+from sdcompress.serving.service import Service
 
 COMMAND = [sys.executable, "-c", "from sdcompress.cli import main; main()", "serve", "--threads", "1"]
 CLIENTS, EACH = 4, 400
@@ -173,3 +176,43 @@ def test_what_cannot_be_served_is_refused_before_a_port_is_opened(
         sdcompress.serve([folder], service=ServiceOptions(host="203.0.113.1", port=1))
     with pytest.raises(UsageError, match="latency_bound is 0"):
         ServiceOptions(latency_bound=0)
+
+
+def test_a_signal_within_the_write_of_a_log_line_still_drains(tiny_artifact: Callable[..., Path]) -> None:
+    class Busy(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("reentrant call")
+
+    server, busy = DrainingServer(Service({"tiny": open_cascade(tiny_artifact())})), Busy()
+    logger = logging.getLogger("sdcompress.serving.server")
+    logger.addHandler(busy)
+    try:
+        server.handle_exit(signal.SIGTERM, None)
+    finally:
+        logger.removeHandler(busy)
+    assert server._service.draining
+    assert not server.should_exit
+
+
+def test_a_stop_during_the_warm_up_waits_for_it(
+    tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_artifact()
+    service = Service({"one": open_cascade(folder), "two": open_cascade(folder)})
+    begun, free = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        assert free.wait(PATIENCE_S)
+
+    monkeypatch.setattr(service.models["one"], "warm_up", slow)
+    warming = service.start()
+    assert begun.wait(PATIENCE_S)
+    stopping = threading.Thread(target=service.stop)
+    stopping.start()
+    while not service.closed:
+        time.sleep(0.001)
+    free.set()
+    stopping.join()
+    assert not warming.is_alive()
+    assert not service.models["two"].ready

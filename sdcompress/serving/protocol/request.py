@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sdcompress.errors import InputError, brief, nearest
 from sdcompress.serving.protocol.datatypes import BYTES, NUMBERS
@@ -18,9 +19,19 @@ __all__ = ["InferRequest", "Output", "Parameters", "parse"]
 Parameter = bool | int | float | str
 Parameters = Mapping[str, Parameter]
 
-_MOST_TENSORS, _MOST_AXES, _LONGEST_AXIS = 64, 8, 2**31
+_MOST_TENSORS, _MOST_AXES, _MOST_ELEMENTS = 64, 8, 2**31
 _OF_INPUTS, _OF_OUTPUTS = ("binary_data_size", "content_type"), ("binary_data",)
 _Name = Field(min_length=1, max_length=1000)
+
+
+def _few(value: Any) -> Any:
+    """Refuse many parameters before each of them is looked at: of half a million errors a list takes seconds."""
+    if isinstance(value, dict) and len(value) > _MOST_TENSORS:
+        raise ValueError(f"at most {_MOST_TENSORS} parameters")
+    return value
+
+
+_Given = Annotated[dict[str, Parameter], BeforeValidator(_few)]
 
 
 class _Strict(BaseModel):
@@ -31,18 +42,18 @@ class _Input(_Strict):
     name: str = _Name
     shape: list[int] = Field(min_length=1, max_length=_MOST_AXES)
     datatype: str
-    parameters: dict[str, Parameter] = Field({}, max_length=_MOST_TENSORS)
+    parameters: _Given = Field({})
     data: Any = None
 
 
 class _Output(_Strict):
     name: str = _Name
-    parameters: dict[str, Parameter] = Field({}, max_length=_MOST_TENSORS)
+    parameters: _Given = Field({})
 
 
 class _Request(_Strict):
     id: str = Field("", max_length=1000)
-    parameters: dict[str, Parameter] = Field({}, max_length=_MOST_TENSORS)
+    parameters: _Given = Field({})
     inputs: list[_Input] = Field(min_length=1, max_length=_MOST_TENSORS)
     outputs: list[_Output] = Field([], max_length=_MOST_TENSORS)
 
@@ -161,10 +172,11 @@ def _check_input(one: _Input) -> None:
             allowed=", ".join((*NUMBERS, BYTES)),
             next_step="see the model's metadata: GET /v2/models/NAME",
         )
-    if not all(0 <= size < _LONGEST_AXIS for size in one.shape):
+    # sizes beside a 0 count too: numpy refuses a huge shape without elements
+    if min(one.shape) < 0 or math.prod(size or 1 for size in one.shape) >= _MOST_ELEMENTS:
         raise InputError(
             f"The input '{brief(one.name)}' has the shape {brief(one.shape)}.",
-            allowed="sizes from 0",
+            allowed=f"sizes from 0, fewer than {_MOST_ELEMENTS:,} elements",
             next_step="give the shape of the data, without -1",
         )
 
