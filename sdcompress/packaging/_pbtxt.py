@@ -14,7 +14,8 @@ class Enum(str):
     __slots__ = ()
 
 
-Value = str | int | bool | Enum | Sequence[int] | Mapping[str, "Value"] | Sequence[Mapping[str, "Value"]]
+Scalar = str | int | bool | Enum
+Value = Scalar | Sequence[Scalar] | Mapping[str, "Value"] | Sequence[Mapping[str, "Value"]]
 Fields = Mapping[str, Value]
 
 
@@ -22,7 +23,7 @@ def pbtxt(fields: Fields) -> str:
     """Return a message as text, one field a line.
 
     Args:
-        fields: name -> string, ``Enum``, number, bool, list of numbers, message, or list of messages.
+        fields: name -> string, ``Enum``, number, bool, list of numbers or strings, message, or list of messages.
     """
     return "".join(f"{line}\n" for line in _lines(fields))
 
@@ -32,11 +33,11 @@ def _lines(fields: Fields, indent: str = "") -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from _message(name, value, indent)
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            messages = [one for one in value if isinstance(one, Mapping)]
-            for one in messages:
-                yield from _message(name, one, indent)
-            if value and not messages:
-                yield f"{indent}{name}: [ {', '.join(map(str, value))} ]"
+            for one in value:
+                if isinstance(one, Mapping):
+                    yield from _message(name, one, indent)
+            if scalars := [_scalar(one) for one in value if not isinstance(one, Mapping)]:
+                yield f"{indent}{name}: [ {', '.join(scalars)} ]"
         else:
             yield f"{indent}{name}: {_scalar(value)}"
 
@@ -50,7 +51,7 @@ def _message(name: str, fields: Fields, indent: str) -> Iterator[str]:
     yield f"{indent}}}"
 
 
-def _scalar(value: str | int) -> str:
+def _scalar(value: Scalar) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Enum | int):

@@ -59,7 +59,13 @@ class _Symbol(NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> _Symbol:
         if method not in {"__call__", "reduce"} or options.keys() - {"axis"}:
             raise self.recorder.refused(f"it calls {ufunc.__name__} with {', '.join(options) or method}")
+        if getattr(np, ufunc.__name__, None) is not ufunc:  # the program has no other module
+            raise self.recorder.refused(f"{ufunc.__name__} is not numpy's")
         return self.recorder.call(ufunc, method, inputs, options)
+
+    def __bool__(self) -> bool:
+        # else every comparison would be true, and only one branch recorded
+        raise TypeError("it branches on a signal")
 
 
 class _Recorder:

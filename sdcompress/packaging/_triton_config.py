@@ -80,7 +80,7 @@ class Serving:
             "kind": Enum("KIND_GPU" if self.device == "cuda" else "KIND_CPU"),
         }
         if self.profiles:
-            group["profile"] = [Enum(f'"{name}"') for name in self.profiles]
+            group["profile"] = self.profiles
         parameters = [{"key": key, "value": {"string_value": value}} for key, value in (self.parameters or {}).items()]
         return {
             "instance_group": [group],
@@ -89,14 +89,13 @@ class Serving:
         }
 
 
-def port(tensor: Tensor, dtypes: Mapping[str, str], *, batched: bool = True, labels: bool = False) -> dict[str, Any]:
+def port(tensor: Tensor, *, batched: bool = True, labels: bool = False) -> dict[str, Any]:
     """Return an input or output of a model.
 
     A row without axes has the dims ``[ 1 ]``, because Triton takes none without: clients see [batch, 1].
 
     Args:
         tensor: with the batch as its first axis.
-        dtypes: numpy's names that the backend computes in another type -> that type.
         batched: whether Triton adds the batch axis.
         labels: whether the names of an output's elements are in ``LABELS``.
     """
@@ -105,7 +104,7 @@ def port(tensor: Tensor, dtypes: Mapping[str, str], *, batched: bool = True, lab
     scalar: dict[str, Any] = {} if shape else {"reshape": {}}
     return {
         "name": tensor.name,
-        "data_type": Enum(f"TYPE_{_TYPES[dtypes.get(tensor.dtype, tensor.dtype)]}"),
+        "data_type": Enum(f"TYPE_{_TYPES[tensor.dtype]}"),
         "dims": shape or (1,),
         **scalar,
         **({"label_filename": LABELS} if labels else {}),
@@ -143,12 +142,12 @@ def config_pbtxt(
             "output": outputs,
             **scheduler,
             **serving.fields(),
-            **({"model_warmup": [_warm_up(inputs, max_batch_size)]} if warm_up else {}),
+            **({"model_warmup": [_warm_up(inputs)]} if warm_up else {}),
         }
     )
 
 
-def _warm_up(inputs: Sequence[Mapping[str, Any]], max_batch_size: int) -> dict[str, Any]:
+def _warm_up(inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     values = [
         {
             "key": one["name"],
@@ -160,4 +159,4 @@ def _warm_up(inputs: Sequence[Mapping[str, Any]], max_batch_size: int) -> dict[s
         }
         for one in inputs
     ]
-    return {"name": "zeros", "batch_size": 1 if max_batch_size else 0, "inputs": values}
+    return {"name": "zeros", "batch_size": 1, "inputs": values}  # 1 without batches too; Triton skips a sample of 0

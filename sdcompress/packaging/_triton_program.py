@@ -11,12 +11,11 @@ from sdcompress.errors import UsageError
 from sdcompress.packaging._score_source import DECISION, score_source
 from sdcompress.policies import restore
 from sdcompress.policies._base import ExitPolicy
-from sdcompress.schema.graphs import EXIT_INDEX, OUTPUTS, Tensor
+from sdcompress.schema.graphs import EXIT_INDEX, Tensor
 from sdcompress.schema.manifest import Exit, Manifest, Policy
 
-__all__ = ["EXIT_INDEX_TENSOR", "OUTPUTS_NAME", "cascade_program"]
+__all__ = ["EXIT_INDEX_TENSOR", "cascade_program"]
 
-OUTPUTS_NAME = OUTPUTS
 EXIT_INDEX_TENSOR = Tensor(name=EXIT_INDEX, dtype="int64", shape=("batch", 1))
 
 

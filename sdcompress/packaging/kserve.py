@@ -73,7 +73,9 @@ class KServe(Triton):
         """Return the InferenceService."""
         resources: dict[str, Any] = {"cpu": self.cpu, "memory": self.memory}
         gpus = {"nvidia.com/gpu": 1} if self.runs_on == "cuda" else {}
-        name = self.service or model.lower().replace("_", "-").replace(".", "-")[:63].strip("-")
+        given = model.lower().replace("_", "-").replace(".", "-")
+        derived = given if given[0].isalpha() else f"model-{given}"  # Kubernetes wants a letter first
+        name = self.service or derived[:63].rstrip("-")
         predictor = {
             "minReplicas": self.min_replicas,
             "maxReplicas": self.max_replicas,

@@ -14,9 +14,9 @@ from sdcompress.artifact.read import Artifact
 from sdcompress.errors import UsageError
 from sdcompress.packaging._base import Target
 from sdcompress.packaging._triton_config import LABELS, Batching, Serving, config_pbtxt, port
-from sdcompress.packaging._triton_program import EXIT_INDEX_TENSOR, OUTPUTS_NAME, cascade_program
+from sdcompress.packaging._triton_program import EXIT_INDEX_TENSOR, cascade_program
 from sdcompress.printable import printable
-from sdcompress.schema.graphs import Segment, Tensor
+from sdcompress.schema.graphs import OUTPUTS, Dtype, Segment, Tensor
 from sdcompress.schema.manifest import Engines
 
 __all__ = ["Triton"]
@@ -29,7 +29,7 @@ _SEQUENCE_IDLE_MICROSECONDS = 600_000_000
 _CANDIDATES = 1024  # sequences that may be joined; further ones wait
 _OF_OLDEST = ("preferred_batch_size", "max_queue_delay_microseconds")
 # TensorRT computes these in another type before version 10, inputs and outputs of engines too
-_NARROWED = {"int64": "int32", "float64": "float32"}
+_NARROWED: dict[Dtype, Dtype] = {"int64": "int32", "float64": "float32"}
 
 
 class Triton(Target):
@@ -59,7 +59,9 @@ class Triton(Target):
     max_batch_size: PositiveInt = Field(32, description="most rows of a batch; with tensorrt at most the engines' own")
     preferred_batch_size: tuple[PositiveInt, ...] = Field((), description="batch sizes that wait for no more requests")
     max_queue_delay_microseconds: NonNegativeInt = Field(500, description="how long a request waits for others")
-    max_queue_size: NonNegativeInt = Field(0, description="requests that may wait; further ones are refused; 0: any")
+    max_queue_size: NonNegativeInt = Field(
+        0, description="requests that may wait; more are refused; 0: any; not for sequence"
+    )
     instances: PositiveInt = Field(1, description="of the program, or of a single model, that run at once")
     intra_op_threads: PositiveInt | None = Field(None, description="of ONNX Runtime in each model; null: its default")
 
@@ -71,6 +73,8 @@ class Triton(Target):
             raise ValueError("gpu chooses engines: it needs backend=tensorrt")
         if any(size > self.max_batch_size for size in self.preferred_batch_size):
             raise ValueError("a preferred_batch_size is above max_batch_size")
+        if self.form == "sequence" and self.max_queue_size:
+            raise ValueError("max_queue_size is of batches; Triton has no such limit for form=sequence")
         return self
 
     def execution_target(self, artifact: Artifact) -> ExecutionTarget:
@@ -134,7 +138,7 @@ class _Repository:
         self._name = settings.name or _model_name(self._manifest.provenance.recipe.get("name"))
         self._engines = settings.engines(artifact) if settings.backend == "tensorrt" else None
         narrowed = self._engines is not None and int(self._engines.tensorrt.partition(".")[0]) < 10
-        self._dtypes: Mapping[str, str] = _NARROWED if narrowed else {}
+        self._dtypes = _NARROWED if narrowed else {}
         self._most = settings.max_batch_size
         if self._engines is not None:
             self._most = min(self._most, self._engines.profiles[-1].max)
@@ -210,8 +214,8 @@ class _Repository:
         self._write_model(
             name,
             serving,
-            inputs=graph.inputs,
-            outputs=graph.outputs,
+            inputs=self._computed(graph.inputs),
+            outputs=self._computed(graph.outputs),
             labelled=labelled,
             batched=batched,
             most=most,
@@ -236,13 +240,13 @@ class _Repository:
                 }
             }
         serving = Serving("python", _PROGRAM, "cpu", self._settings.instances, parameters=self._description())
-        outputs = Tensor(name=OUTPUTS_NAME, dtype="float32", shape=("batch", *self._artifact.task.output_shape))
+        outputs = Tensor(name=OUTPUTS, dtype="float32", shape=("batch", *self._artifact.task.output_shape))
         self._write_model(
             self._name,
             serving,
-            inputs=self._manifest.inputs,
+            inputs=self._computed(self._manifest.inputs),
             outputs=[outputs, EXIT_INDEX_TENSOR],
-            labelled={OUTPUTS_NAME},
+            labelled={OUTPUTS},
             batched=True,
             most=self._most,
             scheduler=scheduler,
@@ -258,6 +262,10 @@ class _Repository:
             "exits": ", ".join(exit_.name for exit_ in manifest.exits),
             "guarantee": manifest.policy.guarantee,
         }
+
+    def _computed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return tensors of graphs with the types that their backend has; the program takes them on as they are."""
+        return [tensor.model_copy(update={"dtype": self._dtypes.get(tensor.dtype, tensor.dtype)}) for tensor in tensors]
 
     @property
     def _outputs_of_exits(self) -> set[str]:
@@ -280,10 +288,8 @@ class _Repository:
         task = self._artifact.task
         if task.output_shape != (len(task.outputs),) or not batched:
             labelled = set()
-        inputs_fields = [port(tensor, self._dtypes, batched=batched) for tensor in inputs]
-        output_fields = [
-            port(tensor, self._dtypes, batched=batched, labels=tensor.name in labelled) for tensor in outputs
-        ]
+        inputs_fields = [port(tensor, batched=batched) for tensor in inputs]
+        output_fields = [port(tensor, batched=batched, labels=tensor.name in labelled) for tensor in outputs]
         config = config_pbtxt(
             name, inputs_fields, output_fields, serving, max_batch_size=most, scheduler=scheduler, warm_up=warm_up
         )

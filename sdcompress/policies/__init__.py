@@ -17,7 +17,7 @@ from sdcompress.tasks import Task
 __all__ = ["ROOM", "default_policy", "exit_index_of", "gates", "policy_class", "restore", "scores"]
 
 ROOM = "sdcompress.policies"
-_DEFAULTS = ("max_prob", "entropy", "settled")  # the last needs no signal
+_DEFAULTS = ("max_prob", "entropy", "settled", "fixed")  # the last needs nothing
 
 
 def policy_class(kind: str) -> type[ExitPolicy]:

@@ -93,11 +93,17 @@ def target_of(name: str, settings: Target | Overrides | None = None) -> Target:
 
     Raises:
         UnknownNameError: if there is no such target.
-        UsageError: if a setting is unknown or out of range.
+        UsageError: if a setting is unknown or out of range, or they are those of another target.
     """
     kind: type[Target] = registry.load(ROOM, name, extra="all")
     if isinstance(settings, Target):
-        return settings
+        if type(settings) is kind:
+            return settings
+        raise UsageError(
+            f"The settings are a {type(settings).__name__}, and the target '{name}' takes a {kind.__name__}.",
+            allowed="the target with this name, or some of its fields",
+            next_step="correct one of both; 'sdcompress list targets' lists the names",
+        )
     try:
         return kind.model_validate(dict(settings or {}))
     except ValidationError as error:

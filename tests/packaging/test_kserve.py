@@ -48,6 +48,10 @@ def test_the_service_asks_for_the_triton_runtime(tiny_artifact: Callable[..., Pa
     assert "repository/My_Net/config.pbtxt" in (repository.parent / "SHA256SUMS").read_text()
 
 
+def test_the_name_of_a_service_begins_with_a_letter(tiny_artifact: Callable[..., Path]) -> None:
+    assert service(tiny_artifact("single"), name="3_exits")["metadata"]["name"] == "model-3-exits"
+
+
 def test_a_gpu_is_asked_for(tiny_artifact: Callable[..., Path]) -> None:
     model = service(tiny_artifact("single"), device="cuda")["spec"]["predictor"]["model"]
     assert model["resources"]["limits"]["nvidia.com/gpu"] == 1

@@ -17,6 +17,7 @@ def test_protobuf_reads_back_what_was_written() -> None:
             "input": [{"name": "x", "data_type": Enum("TYPE_FP16"), "dims": (-1, 3)}, {"name": "y", "reshape": {}}],
             "output": [],
             "sequence_batching": {"iterative_sequence": True},
+            "instance_group": [{"profile": ("0", name)}],
         }
     )
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
@@ -26,3 +27,4 @@ def test_protobuf_reads_back_what_was_written() -> None:
     assert config.input[0].data_type == model_config_pb2.TYPE_FP16
     assert config.input[1].HasField("reshape")
     assert config.sequence_batching.iterative_sequence
+    assert list(config.instance_group[0].profile) == ["0", name]

@@ -48,7 +48,20 @@ class Constant(ExitPolicy):
         return np.float32(1)
 
 
-@pytest.mark.parametrize("policy", [Branching(), Constant()])
+class Choosing(ExitPolicy):
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Any:
+        return np.maximum.reduce([signals[-1]["max_prob"], signals[-1]["entropy"]])  # compares the two as objects
+
+
+_doubled = np.frompyfunc(lambda value: 2 * value, 1, 1)
+
+
+class Foreign(ExitPolicy):
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Any:
+        return _doubled(signals[-1]["max_prob"])
+
+
+@pytest.mark.parametrize("policy", [Branching(), Choosing(), Foreign(), Constant()])
 def test_a_policy_that_cannot_be_recorded_is_refused(policy: ExitPolicy) -> None:
     with pytest.raises(UsageError, match=type(policy).__name__):
         score_source(policy, 0, TASK, "score")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from triton_stub import Repository, read_config
+from triton_stub import Repository, Request, read_config
 from tritonclient.grpc import model_config_pb2
 
 import sdcompress
@@ -20,6 +20,7 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import CertificateError, OutputExistsError, UnknownNameError, UsageError
 from sdcompress.options import Options
 from sdcompress.packaging._triton_program import cascade_program
+from sdcompress.packaging.kserve import KServe
 from sdcompress.packaging.triton import Triton
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.manifest import FileEntry
@@ -124,6 +125,24 @@ def test_a_failing_segment_is_an_error_of_the_request(
         program({"input": np.zeros((1, 1, 4, 4), np.float32)})
 
 
+def test_a_failing_step_is_an_error_of_its_rows_alone(
+    tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = tiny_artifact(policy=THRESHOLDS)
+    repository = packaged(artifact, form="sequence")
+    program, inputs = repository.program("net", monkeypatch), inputs_of(artifact)["input"]
+    exit_index = sdcompress.open(artifact)({"input": inputs}).exit_index
+    early, late = int(exit_index.argmin()), int(exit_index.argmax())
+    waiting = Request({"input": inputs[late : late + 1]}, correlation_id=1)
+    program.model.execute([waiting])
+    del repository.configs["net-segment-1"]
+    new = Request({"input": inputs[early : early + 1]}, correlation_id=2)
+    failed, answered = program.model.execute([waiting.again(), new])
+    assert failed.has_error()
+    assert answered.tensors["exit_index"].as_numpy().tolist() == [[0]]
+    assert program.model.waiting == {}
+
+
 @pytest.mark.parametrize("layout", ["single", "all"])
 def test_an_artifact_of_one_graph_is_one_model_with_all_its_outputs(
     tiny_artifact: Callable[..., Path], layout: str
@@ -154,6 +173,7 @@ def test_the_one_graph_of_a_cascade_is_one_model(
     config = repository.configs["net"]
     assert config.max_batch_size == (0 if kind == "if" else 32)
     assert config.HasField("dynamic_batching") == (kind == "graph")
+    assert config.model_warmup[0].batch_size == 1  # Triton skips a sample of none
 
 
 def test_the_configuration_says_all_that_triton_would_guess(tiny_artifact: Callable[..., Path]) -> None:
@@ -292,6 +312,10 @@ def test_wrong_settings_and_targets_are_refused(tiny_artifact: Callable[..., Pat
         sdcompress.package(artifact, tmp_path / "out", "triton", {"preferred_batch_size": [64]})
     with pytest.raises(UsageError, match="needs device=cuda"):
         sdcompress.package(artifact, tmp_path / "out", "triton", {"backend": "tensorrt", "device": "cpu"})
+    with pytest.raises(UsageError, match="no such limit for form=sequence"):
+        sdcompress.package(artifact, tmp_path / "out", "triton", {"form": "sequence", "max_queue_size": 4})
+    with pytest.raises(UsageError, match="are a KServe, and the target 'triton' takes a Triton"):
+        sdcompress.package(artifact, tmp_path / "out", "triton", KServe(storage_uri="s3://bucket/net"))
     with pytest.raises(UnknownNameError, match="Did you mean 'triton'"):
         sdcompress.package(artifact, tmp_path / "out", "tritn")
 
@@ -327,6 +351,8 @@ def test_engines_are_configured_for_the_tensorrt_backend(
     assert config.instance_group[0].kind == config.instance_group[0].KIND_GPU
     types = {port.name: model_config_pb2.DataType.Name(port.data_type) for port in config.output}
     assert types["exit1_decision"] == decision
+    program = {port.name: port.data_type for port in read_config(tmp_path / "net" / "config.pbtxt").output}
+    assert program == {"outputs": model_config_pb2.TYPE_FP32, "exit_index": model_config_pb2.TYPE_INT64}
     assert (tmp_path / "net-segment-2" / "1" / "model.plan").read_bytes() == b"plan 2"
     with pytest.raises(UsageError, match="cannot have the form 'graph' with TensorRT"):
         Triton(form="graph", backend="tensorrt").write(artifact, tmp_path / "other")

@@ -98,11 +98,19 @@ class Entropic(Classification):
         return Signals({"entropy": whole["entropy"]}, whole.decision)
 
 
+class Masking(Entropic):
+    """A task whose one signal no policy knows, and whose exits hardly ever agree."""
+
+    signal_names = ("sharpness",)
+    exits_agree = False
+
+
 def test_a_policy_meets_the_tasks_signals() -> None:
     task = Entropic(("a", "b"))
     now = [task.signals(np.float32([[0, 1], [0, np.nan]]))]
     np.testing.assert_array_equal(restore("fixed", {}, task, 3).score(0, now), [1, np.nan])
     assert [type(default_policy(each)).__name__ for each in (TASK, task)] == ["MaxProb", "Entropy"]
+    assert type(default_policy(Masking(("a", "b")))).__name__ == "Fixed"
     with pytest.raises(ArtifactError, match="judges by max_prob, second_prob, which this task does not give"):
         restore("learned", {"weights": [[0.0] * 5]}, task, 2)
 

@@ -17,7 +17,7 @@ import onnxruntime
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-__all__ = ["Repository", "read_config"]
+__all__ = ["Repository", "Request", "read_config"]
 
 START, ALL, RESCHEDULE = 1, 1, 2
 
@@ -148,7 +148,7 @@ class Repository:
 
         utils: Any = types.ModuleType("triton_python_backend_utils")
         utils.Tensor, utils.InferenceResponse, utils.InferenceRequest = Tensor, Response, InferenceRequest
-        utils.TritonModelException = ModelError
+        utils.TritonModelException = utils.TritonError = ModelError
         utils.PreferredMemory, utils.TRITONSERVER_MEMORY_CPU = (lambda kind: kind), 0
         utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START = START
         utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE = RESCHEDULE
