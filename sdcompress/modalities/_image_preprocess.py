@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sdcompress.errors import InputError
-from sdcompress.modalities._image_files import MODES, load_pixels
+from sdcompress.modalities._image_files import MODES, MOST_PIXELS, load_pixels
 from sdcompress.modalities._preprocess_settings import Preprocess
 
 __all__ = ["RawImage", "geometry", "normalise"]
@@ -44,8 +44,8 @@ def geometry(image: RawImage, p: Preprocess) -> npt.NDArray[np.uint8]:
         uint8 [H, W, C], C = ``p.channels``.
 
     Raises:
-        InputError: if the array has another shape or dtype, the image has more than 16 bits, its file is broken, or it
-            is too small to crop.
+        InputError: if the array has another shape or dtype, the image has more than 16 bits, its file is broken, it
+            is too small to crop, or so long that resizing it would take too much memory.
     """
     picture = _picture(image, p.white_level or _WHITE)
     mode = "L" if p.channels == 1 else "RGB"
@@ -54,6 +54,12 @@ def geometry(image: RawImage, p: Preprocess) -> npt.NDArray[np.uint8]:
     if picture.mode != mode:
         picture = picture.convert(mode)
     size = _target(picture.size, p)
+    if size[0] * size[1] > MOST_PIXELS:  # a few bytes may hold an image of 1 by 20,000
+        raise InputError(
+            f"The image has {picture.height}x{picture.width} pixels, and {size[1]}x{size[0]} after resizing.",
+            allowed=f"at most {MOST_PIXELS:,} pixels after resizing",
+            next_step="give an image whose sides are less unequal",
+        )
     if size != picture.size:
         picture = picture.resize(size, Image.Resampling[p.interpolation.upper()])
     if p.crop is not None:

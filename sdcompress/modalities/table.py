@@ -244,6 +244,8 @@ class Table(Modality):
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan if self.is_missing(value) else math.inf
+        except OverflowError:  # an integer beyond float64
+            number = math.inf
         if math.isfinite(number):
             return number
         if math.isnan(number):

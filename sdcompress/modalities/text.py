@@ -233,7 +233,7 @@ class Text(Modality):
         try:
             text = content.decode()
             pair = json.loads(text) if self._pairs else text
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 "The text is not in UTF-8." if isinstance(error, UnicodeDecodeError) else "The two texts are no JSON.",
                 allowed='a JSON list: ["first text", "second text"]' if self._pairs else "a text in UTF-8",

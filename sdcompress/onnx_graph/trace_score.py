@@ -87,6 +87,10 @@ class _Symbol(NDArrayOperatorsMixin):
             raise self.trace.refused(f"it calls {ufunc.__name__} with {', '.join(options) or method}")
         return self.trace.apply(ufunc, inputs)
 
+    def __bool__(self) -> bool:
+        # else every comparison would be true, and only one branch traced
+        raise TypeError("it branches on a signal")
+
 
 class _Trace:
     """Records the operations on symbols as nodes, with the types that numpy would compute in."""

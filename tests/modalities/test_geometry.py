@@ -200,3 +200,9 @@ def test_normalise_gives_the_same_bits_in_any_batch() -> None:
 def test_normalise_refuses_other_arrays(images: np.ndarray) -> None:
     with pytest.raises(InputError):
         normalise(images, Preprocess(channels=3, **RGB))
+
+
+def test_a_line_that_resizing_would_make_huge_is_refused() -> None:
+    line = np.zeros((1, 20_000, 3), np.uint8)
+    with pytest.raises(InputError, match="1x20000 pixels, and 224x4480000 after resizing"):
+        geometry(line, Preprocess(channels=3, resize=224, crop=(224, 224), **RGB))

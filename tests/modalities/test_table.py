@@ -57,6 +57,7 @@ def test_a_missing_category_has_an_index_of_its_own() -> None:
         ({"age": 1, "hour": 2, "city": "Rome", "job": "cook"}, "no column 'hours'. Is it 'hour'"),
         ({**ROW, "age": "old"}, "'age' holds 'old'"),
         ({**ROW, "age": "inf"}, "'age' holds 'inf'"),
+        ({**ROW, "age": 10**400}, "'age' holds '1000"),
         ([50, 8, "Rome", "cook"], "A row is a list"),
     ],
 )

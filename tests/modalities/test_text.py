@@ -103,6 +103,12 @@ def test_a_network_of_pairs_takes_pairs(folder, raw):
         Text.of(folder, columns=("a", "b")).prepare([raw])
 
 
+@pytest.mark.parametrize("content", [b"film", b"\xff", b"[" * 100_000])
+def test_bytes_that_are_no_pair(folder, content):
+    with pytest.raises(InputError, match=r"no JSON|not in UTF-8"):
+        Text.of(folder, columns=("a", "b")).raw_from_bytes(content, most_bytes=2**20)
+
+
 def test_a_batch_of_none(text):
     assert {name: array.shape for name, array in text.prepare([]).arrays.items()} == {
         "input_ids": (0, 1),

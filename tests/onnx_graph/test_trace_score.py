@@ -172,6 +172,7 @@ def test_a_policy_of_another_package(policy: ExitPolicy) -> None:
         (lambda now: now["max_prob"] + np.zeros(3, np.float32), r"an array of shape \(3,\)"),
         (lambda now: np.ones(4, np.float32), "does not depend on the signals"),
         (lambda now: np.exp(now["max_prob"] > 0), "exp of float16"),
+        (lambda now: np.maximum.reduce([now["max_prob"], now["second_prob"]]), "branches on a signal"),
     ],
 )
 def test_a_score_that_cannot_be_traced_is_refused_with_the_reason(score: Callable[[Signals], Any], why: str) -> None:
