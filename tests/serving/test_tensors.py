@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sdcompress.errors import InputError
+from sdcompress.serving.errors import TooLargeError
 from sdcompress.serving.protocol.datatypes import NUMBERS, datatype_of
 from sdcompress.serving.protocol.request import parse
 from sdcompress.serving.protocol.tensors import binary_of, json_of, tensor_of_binary, tensor_of_json
@@ -53,3 +56,12 @@ def test_integers_out_of_range_and_truth_values() -> None:
 def test_any_body_is_read_or_refused(body: bytes, header: str | None) -> None:
     with pytest.raises(InputError):  # random bytes are no request
         parse(body, header)
+
+
+def test_json_of_more_than_8_mib_is_refused_and_binary_data_is_not() -> None:
+    data = np.zeros((1, 2**21 + 1), np.float32)
+    tensor = {"name": "input", "datatype": "FP32", "shape": list(data.shape)}
+    with pytest.raises(TooLargeError, match="The JSON of the request has 12582928 bytes"):
+        parse(b'{"inputs": [' + b"[]," * 2**22 + b"[]]}")
+    head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": data.nbytes}}]}).encode()
+    assert parse(head + data.tobytes(), str(len(head))).inputs["input"].data.shape == data.shape

@@ -11,6 +11,7 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sdcompress.errors import InputError, brief, nearest
+from sdcompress.serving.errors import TooLargeError
 from sdcompress.serving.protocol.datatypes import BYTES, NUMBERS
 from sdcompress.serving.protocol.tensors import Tensor, tensor_of_binary, tensor_of_json
 
@@ -19,6 +20,9 @@ __all__ = ["InferRequest", "Output", "Parameters", "parse"]
 Parameter = bool | int | float | str
 Parameters = Mapping[str, Parameter]
 
+_MOST_JSON = (
+    2**23
+)  # bytes: parsing holds the interpreter's lock, and hostile JSON takes a third of a second for each MiB
 _MOST_TENSORS, _MOST_AXES, _MOST_ELEMENTS = 64, 8, 2**31
 _OF_INPUTS, _OF_OUTPUTS = ("binary_data_size", "content_type"), ("binary_data",)
 _Name = Field(min_length=1, max_length=1000)
@@ -97,8 +101,15 @@ def parse(body: bytes, header_length: str | None = None) -> InferRequest:
 
     Raises:
         InputError: says what is wrong.
+        TooLargeError: if the JSON is larger than 8 MiB.
     """
     length = len(body) if header_length is None else _header_length(header_length, len(body))
+    if length > _MOST_JSON:
+        raise TooLargeError(
+            f"The JSON of the request has {length} bytes.",
+            allowed=f"{_MOST_JSON} bytes of JSON, and binary data behind it",
+            next_step="send tensors as binary data (binary_data_size), or fewer rows in one request",
+        )
     request, tail = _validated(_json(body[:length])), memoryview(body)[length:]
     inputs = dict[str, Tensor]()
     for one in request.inputs:
