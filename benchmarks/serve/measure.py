@@ -51,10 +51,10 @@ class Server:
         self.port = 0
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            said = json.loads(line)
-            if said["message"] == "listening":
-                self.port = int(said["url"].rpartition(":")[2].partition("/")[0])
-            if said["message"] == "model ready":
+            entry = json.loads(line)
+            if entry["message"] == "listening":
+                self.port = int(entry["url"].rpartition(":")[2].partition("/")[0])
+            if entry["message"] == "model ready":
                 break
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
 

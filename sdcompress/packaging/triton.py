@@ -161,21 +161,21 @@ class _Repository:
 
     def _form(self) -> str:
         """Return the form, "" for an artifact of one graph; refuse one that the artifact cannot have."""
-        manifest, wished = self._manifest, self._settings.form
+        manifest, form = self._manifest, self._settings.form
         one_graph = manifest.one_graph is not None and self._settings.backend == "onnxruntime"
         if len(manifest.segments) == 1:
             allowed, default = [], ""
         else:
             allowed, default = ["bls", "sequence"] + ["graph"] * one_graph, "graph" if one_graph else "bls"
-        if wished is not None and wished not in allowed:
+        if form is not None and form not in allowed:
             raise UsageError(
-                f"'{self._artifact.path}' (layout {manifest.layout}) cannot have the form '{wished}'"
+                f"'{self._artifact.path}' (layout {manifest.layout}) cannot have the form '{form}'"
                 + (" with TensorRT." if self._settings.backend == "tensorrt" else "."),
                 allowed=", ".join(allowed) or "no form: it is one graph, and so one model",
                 next_step="leave the form out"
-                + ("; sdcompress export CASCADE --layout graph writes the one graph" if wished == "graph" else ""),
+                + ("; sdcompress export CASCADE --layout graph writes the one graph" if form == "graph" else ""),
             )
-        return wished or default
+        return form or default
 
     def _front(self) -> Batching:
         """Return how requests of clients are joined."""

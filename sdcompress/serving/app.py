@@ -45,7 +45,7 @@ _STATUS: tuple[tuple[type[SdcompressError], int], ...] = (
     (OverloadedError, 429),
     (UsageError, 400),
 )
-_CLIENT_GONE = 499  # as nginx logs it; nobody reads the response
+_CLIENT_GONE = 499  # as nginx logs it; the response is not read
 _OUTCOMES = {200: "ok", 422: "uncomputable", 429: "overloaded", 500: "failed", 503: "unavailable"}
 
 
@@ -131,10 +131,14 @@ class _Routes:
         seconds = perf_counter() - start
         model.metrics.request(_OUTCOMES.get(response.status_code, "invalid"), seconds)
         if self._service.options.log_requests:
-            said: dict[str, Any] = {"model": model.name, "status": response.status_code, "ms": round(1000 * seconds, 3)}
+            entry: dict[str, Any] = {
+                "model": model.name,
+                "status": response.status_code,
+                "ms": round(1000 * seconds, 3),
+            }
             if job is not None:
-                said |= {"rows": job.rows, "exits": [model.exits[at] for at in job.exit_index.tolist()[:16]]}
-            _LOG.info("request", extra=said)
+                entry |= {"rows": job.rows, "exits": [model.exits[at] for at in job.exit_index.tolist()[:16]]}
+            _LOG.info("request", extra=entry)
         return response
 
 
@@ -142,8 +146,8 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return Response(orjson.dumps(value), status, headers, media_type="application/json")
 
 
-def _health(said: dict[str, Any]) -> Response:
-    return _json(said, 200 if said["ready"] else 503)
+def _health(state: dict[str, Any]) -> Response:
+    return _json(state, 200 if state["ready"] else 503)
 
 
 def _refusal(error: SdcompressError) -> Response:

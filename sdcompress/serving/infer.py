@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from sdcompress.errors import InputError, brief
 from sdcompress.serving.body import read_body
+from sdcompress.serving.infer_options import InferOptions, infer_options_of
 from sdcompress.serving.job import Job
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.protocol.request import InferRequest, Output, parse
 from sdcompress.serving.protocol.response import HEADER_LENGTH, ResponseTensor, response_body
 from sdcompress.serving.service import Service
-from sdcompress.serving.wishes import Wishes, wishes_of
 
 __all__ = ["ClientGone", "answer"]
 
@@ -25,7 +25,7 @@ _JSON_ON_THE_LOOP = 2**20  # bytes that are read without a thread, in about 50 m
 
 
 class ClientGone(Exception):
-    """Nobody waits for the response any more."""
+    """The client has disconnected."""
 
 
 async def answer(service: Service, model: ServedModel, request: Request) -> tuple[Response, Job]:
@@ -41,18 +41,18 @@ async def answer(service: Service, model: ServedModel, request: Request) -> tupl
     header = request.headers.get(HEADER_LENGTH)
     long_json = header is None and len(body) > _JSON_ON_THE_LOOP
     parsed = await asyncio.to_thread(parse, body) if long_json else parse(body, header)
-    wishes, wanted = wishes_of(parsed.parameters, model.exits), _wanted(parsed, model)
+    options, wanted = infer_options_of(parsed.parameters, model.exits), _wanted(parsed, model)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         inputs = await model.inputs(parsed.inputs, service.preparing, gone)
         service.check_open()
-        job = await model.run(inputs, wishes, arrived, gone)
+        job = await model.run(inputs, options, arrived, gone)
     finally:
-        if not gone.cancel():  # it is done: asyncio would log an error that nobody asked for
+        if not gone.cancel():  # it is done: asyncio would log an error otherwise
             gone.exception()
     if job.outputs.size <= _ON_THE_LOOP:
-        return _response(model, parsed, wishes, wanted, job), job
-    return await asyncio.to_thread(_response, model, parsed, wishes, wanted, job), job
+        return _response(model, parsed, options, wanted, job), job
+    return await asyncio.to_thread(_response, model, parsed, options, wanted, job), job
 
 
 async def _disconnected(request: Request) -> None:
@@ -76,19 +76,19 @@ def _wanted(request: InferRequest, model: ServedModel) -> tuple[Output, ...]:
 
 
 def _response(
-    model: ServedModel, request: InferRequest, wishes: Wishes, wanted: tuple[Output, ...], job: Job
+    model: ServedModel, request: InferRequest, options: InferOptions, wanted: tuple[Output, ...], job: Job
 ) -> Response:
     prediction = model.prediction(job)
     tensors = []
     for output in wanted:
         served = model.outputs[output.name]
-        binary = wishes.binary if output.binary is None else output.binary
+        binary = options.binary if output.binary is None else output.binary
         data = served.compute(prediction, job.scores)
         tensors.append(ResponseTensor(output.name, served.datatype, (job.rows, *served.shape), data, binary))
     fields: dict[str, Any] = {
         "model_name": model.name,
         "model_version": model.version,
-        "parameters": model.parameters(job, wishes),
+        "parameters": model.parameters(job, options),
     }
     if request.id:
         fields["id"] = request.id

@@ -29,7 +29,7 @@ class Job:
         size: of a row, see ``runtime.cost_model.sample_size``.
         on_end: called once, when it is finished or has failed; not when it was cancelled.
         error: why it failed.
-        cancelled: whether nobody waits for it any more.
+        cancelled: whether its client gave it up.
         cut: whether a row exited because of the deadline.
     """
 

@@ -18,6 +18,7 @@ from sdcompress.runtime.cost_model import sample_size
 from sdcompress.runtime.stepwise import Carried
 from sdcompress.schema.manifest import Manifest
 from sdcompress.serving.errors import OverloadedError, UnavailableError, UncomputableError
+from sdcompress.serving.infer_options import InferOptions
 from sdcompress.serving.inputs import InputReader
 from sdcompress.serving.job import NO_SCORE, Job
 from sdcompress.serving.metrics import Metrics, ModelMetrics
@@ -26,7 +27,6 @@ from sdcompress.serving.outputs import served_outputs
 from sdcompress.serving.protocol.tensors import Tensor
 from sdcompress.serving.scheduler import Scheduler
 from sdcompress.serving.warm_up import warm_up
-from sdcompress.serving.wishes import Wishes
 from sdcompress.serving.worker import Worker
 from sdcompress.storage import digest_of
 from sdcompress.tasks import Prediction
@@ -142,14 +142,14 @@ class ServedModel:
             future.cancel()
             self._unprepared -= rows
 
-    async def run(self, inputs: Inputs, wishes: Wishes, arrived: float, gone: asyncio.Future[None]) -> Job:
+    async def run(self, inputs: Inputs, options: InferOptions, arrived: float, gone: asyncio.Future[None]) -> Job:
         """Return the finished job of a request; what is cancelled or given up leaves the queue.
 
         Args:
             inputs: of the network, checked.
-            wishes: of the request.
+            options: of the request.
             arrived: when it arrived, by ``time.monotonic``.
-            gone: fails once nobody waits for the answer any more.
+            gone: fails once the client has disconnected.
 
         Raises:
             OverloadedError: if the queue does not take it.
@@ -166,13 +166,13 @@ class ServedModel:
             )
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
-        deadline = None if wishes.deadline_ms is None else arrived + wishes.deadline_ms / 1000
+        deadline = None if options.deadline_ms is None else arrived + options.deadline_ms / 1000
         job = Job(
             Carried(inputs.arrays),
             bound=arrived + self._options.latency_bound,
             deadline=deadline,
-            min_exit=wishes.min_exit,
-            max_exit=wishes.max_exit,
+            min_exit=options.min_exit,
+            max_exit=options.max_exit,
             size=sample_size(self.manifest.inputs, inputs) if self.reader.longest else 1,
             on_end=_to_loop(loop, future),
         )
@@ -220,18 +220,18 @@ class ServedModel:
         temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         return self._engine.task.prediction(job.outputs, job.exit_index, self.exits, temperatures)
 
-    def parameters(self, job: Job, wishes: Wishes) -> dict[str, str | float | bool]:
-        """Return what a response says beside its tensors: exit, score, certificate."""
-        said: dict[str, str | float | bool] = {"artifact": self.manifest.digest}
+    def parameters(self, job: Job, options: InferOptions) -> dict[str, str | float | bool]:
+        """Return the parameters of a response: artifact, exit, score, certificate."""
+        fields: dict[str, str | float | bool] = {"artifact": self.manifest.digest}
         if job.rows == 1:
-            said["exit"] = self.exits[int(job.exit_index[0])]
+            fields["exit"] = self.exits[int(job.exit_index[0])]
             if (score := float(job.scores[0])) != NO_SCORE:
-                said["score"] = score
+                fields["score"] = score
         if job.cut:
-            said["deadline_reached"] = True
-        if self.certificate is not None and wishes.policy_decides:
-            said["certificate_id"] = self.certificate
-        return said
+            fields["deadline_reached"] = True
+        if self.certificate is not None and options.policy_decides:
+            fields["certificate_id"] = self.certificate
+        return fields
 
 
 def _certificate_id(engine: CascadeEngine) -> str | None:

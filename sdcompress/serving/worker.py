@@ -16,7 +16,7 @@ __all__ = ["BatchObserver", "Worker"]
 _LOG = logging.getLogger(__name__)
 
 BatchObserver = Callable[[int, int, float], None]
-"""What hears of every batch: stage, rows, seconds."""
+"""Called with stage, rows and seconds of every batch."""
 
 
 class Worker:

@@ -50,9 +50,9 @@ class Bench:
         self.costs = costs_of(self.times)
         self.scheduler = Scheduler(self.costs, most_rows=self.most_rows, clock=self.clock)
 
-    def job(self, *values: float, bound: float = 10.0, width: int = 1, **wishes: object) -> Job:
+    def job(self, *values: float, bound: float = 10.0, width: int = 1, **options: object) -> Job:
         inputs = np.repeat(np.array(values, np.float32)[:, None], width, axis=1)
-        job = Job(Carried({"x": inputs}), self.clock.now + bound, **wishes)  # type: ignore[arg-type]
+        job = Job(Carried({"x": inputs}), self.clock.now + bound, **options)  # type: ignore[arg-type]
         self.scheduler.submit(job)
         return job
 

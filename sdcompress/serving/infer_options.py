@@ -1,4 +1,4 @@
-"""Read what a request wants of exits and time."""
+"""Read the parameters of an infer request: its exits, its deadline, the form of its outputs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from sdcompress.errors import InputError, brief, nearest
 from sdcompress.serving.protocol.request import Parameters
 
-__all__ = ["Wishes", "wishes_of"]
+__all__ = ["InferOptions", "infer_options_of"]
 
 _KNOWN = ("binary_data_output", "deadline_ms", "max_exit", "min_exit")
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What a request wants beside its inputs.
+class InferOptions:
+    """The options of one infer request, beside its inputs.
 
     Attributes:
         min_exit: index of the first exit that a row may take.
         max_exit: index of the exit at which all rows are done.
         deadline_ms: after which rows take the deepest exit that they have reached; None: never.
-        binary: whether outputs are wanted as binary data.
+        binary: whether outputs are sent as binary data.
         policy_decides: whether the exit policy alone decides, as its certificate presumes.
     """
 
@@ -33,8 +33,8 @@ class Wishes:
     policy_decides: bool = True
 
 
-def wishes_of(parameters: Parameters, exits: Sequence[str]) -> Wishes:
-    """Return the wishes of a request.
+def infer_options_of(parameters: Parameters, exits: Sequence[str]) -> InferOptions:
+    """Return the options that the parameters of a request give.
 
     Args:
         parameters: of the request.
@@ -66,7 +66,7 @@ def wishes_of(parameters: Parameters, exits: Sequence[str]) -> Wishes:
     if not isinstance(binary, bool):
         raise _refused("binary_data_output", binary, "true or false")
     decides = deadline is None and first_exit == 0 and last_exit == last
-    return Wishes(first_exit, last_exit, deadline, binary, decides)
+    return InferOptions(first_exit, last_exit, deadline, binary, decides)
 
 
 def _exit_index(parameters: Parameters, name: str, exits: Sequence[str], default: int) -> int:
