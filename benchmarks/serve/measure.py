@@ -177,18 +177,19 @@ def overload(engine: CascadeEngine, side: int, peak: float, seconds: float, boun
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=12.0, help="for each of the figures")
+    # about a millisecond for a row, as networks have; with much less Python's own work decides
+    parser.add_argument("--products", type=int, default=96, help="matrices in each stage of the batched network")
+    parser.add_argument("--name", default="", help="of the JSON; default: the script's")
     parser.add_argument("--bound", type=float, default=0.5, help="of the overload, in seconds")
-    seconds = parser.parse_args().seconds
-    bound = parser.parse_args().bound
-    record = Record(HERE)
+    chosen = parser.parse_args()
+    seconds, bound = chosen.seconds, chosen.bound
+    record = Record(HERE, chosen.name)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tiny = write_cascade(folder / "tiny", side=8, products=0)
         image = write_cascade(folder / "image", side=224, products=0)
         working = write_cascade(folder / "working", side=224, products=24)
-        # about a millisecond for a row, as networks have; with much less Python's own work decides
-        heavy = write_cascade(folder / "heavy", side=8, products=96)
-        engine = open_cascade(heavy, ONE)
+        engine = open_cascade(write_cascade(folder / "batched", side=8, products=chosen.products), ONE)
         figures: dict[str, Any] = {
             "tiny payload, no work": latency(tiny, 8, seconds / 2),
             "image payload (602 KB), no work": latency(image, 224, seconds / 2),
