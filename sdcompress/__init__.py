@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sdcompress.runtime.open import open_engine as open  # noqa: A004 - the verb that users expect
     from sdcompress.serving.serve import serve
     from sdcompress.tensorrt.building.build import build_engines
+    from sdcompress.tuning.tune import tune
     from sdcompress.verbs.bench import bench
     from sdcompress.verbs.calibrate import calibrate, plan
     from sdcompress.verbs.doctor import doctor
@@ -59,6 +60,7 @@ __all__ = [
     "serve",
     "sign",
     "train",
+    "tune",
     "verify",
 ]
 
@@ -73,6 +75,7 @@ _MODULES = {
     "run": "pipeline.run",
     "serve": "serving.serve",
     "sign": "artifact.signature",
+    "tune": "tuning.tune",
     "verify": "verification.verify",
 }
 

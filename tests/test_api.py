@@ -39,7 +39,17 @@ def test_dir_lists_the_verbs_before_any_was_used() -> None:
     listed, verbs = (set(line.split()) for line in done.stdout.splitlines())
     using = {"bench", "calibrate", "evaluate", "explain", "open", "plan", "predict", "quantize", "report"}
     looking = {"Options", "doctor", "inspect", "list_entries"}
-    assert verbs == using | looking | {"build_engines", "export", "package", "run", "serve", "sign", "train", "verify"}
+    assert verbs == using | looking | {
+        "build_engines",
+        "export",
+        "package",
+        "run",
+        "serve",
+        "sign",
+        "train",
+        "tune",
+        "verify",
+    }
     assert verbs <= listed
     assert "__version__" in listed
 
