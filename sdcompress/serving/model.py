@@ -17,7 +17,8 @@ from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.cost_model import sample_size
 from sdcompress.runtime.stepwise import Carried
 from sdcompress.schema.manifest import Manifest
-from sdcompress.serving.errors import OverloadedError, UnavailableError, UncomputableError
+from sdcompress.serving.call import Call
+from sdcompress.serving.errors import OverloadedError, TimedOutError, UnavailableError, UncomputableError
 from sdcompress.serving.infer_options import InferOptions
 from sdcompress.serving.inputs import InputReader
 from sdcompress.serving.job import NO_SCORE, Job
@@ -106,18 +107,18 @@ class ServedModel:
             "outputs": outputs,
         }
 
-    async def inputs(self, tensors: Mapping[str, Tensor], preparing: Executor, gone: asyncio.Future[None]) -> Inputs:
+    async def inputs(self, tensors: Mapping[str, Tensor], preparing: Executor, call: Call) -> Inputs:
         """Return the inputs of the network.
 
         Args:
             tensors: of a request, by name.
             preparing: runs what takes longer than the event loop should wait.
-            gone: see ``run``.
+            call: how the request came in.
 
         Raises:
             InputError: if they cannot be used.
             OverloadedError: if too many raw examples wait.
-            UnavailableError: if it took too long.
+            TimedOutError: if it took too long.
         """
         if not self.reader.is_raw(tensors):
             return self.reader.read(tensors)
@@ -132,28 +133,28 @@ class ServedModel:
         future = asyncio.get_running_loop().run_in_executor(preparing, self.reader.read, tensors)
         self._unprepared += rows
         try:
-            await asyncio.wait((future, gone), timeout=self._options.timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((future, call.gone), timeout=self._options.timeout, return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
-            if gone.done():
-                gone.result()
+            if call.gone.done():
+                call.gone.result()
             raise self._too_late()
         finally:
             future.cancel()
             self._unprepared -= rows
 
-    async def run(self, inputs: Inputs, options: InferOptions, arrived: float, gone: asyncio.Future[None]) -> Job:
+    async def run(self, inputs: Inputs, options: InferOptions, call: Call) -> Job:
         """Return the finished job of a request; what is cancelled or given up leaves the queue.
 
         Args:
             inputs: of the network, checked.
             options: of the request.
-            arrived: when it arrived, by ``time.monotonic``.
-            gone: fails once the client has disconnected.
+            call: how the request came in.
 
         Raises:
             OverloadedError: if the queue does not take it.
-            UnavailableError: if the model is not ready, or the request took too long.
+            UnavailableError: if the model is not ready.
+            TimedOutError: if the request took too long.
             UncomputableError: if the network cannot compute it.
         """
         worker = self._worker
@@ -166,10 +167,10 @@ class ServedModel:
             )
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
-        deadline = None if options.deadline_ms is None else arrived + options.deadline_ms / 1000
+        deadline = None if options.deadline_ms is None else call.arrived + options.deadline_ms / 1000
         job = Job(
             Carried(inputs.arrays),
-            bound=arrived + self._options.latency_bound,
+            bound=min(call.arrived + self._options.latency_bound, call.until),
             deadline=deadline,
             min_exit=options.min_exit,
             max_exit=options.max_exit,
@@ -179,7 +180,7 @@ class ServedModel:
         worker.submit(job)
         # callbacks on one future: a task and a wait_for for each would take longer than a small network
         timer = loop.call_later(self._options.timeout, _fail, future, self._too_late())
-        gone.add_done_callback(lambda ended: _fail(future, ended.exception()) if not ended.cancelled() else None)
+        call.gone.add_done_callback(lambda ended: _fail(future, ended.exception()) if not ended.cancelled() else None)
         try:
             await future
         finally:
@@ -197,8 +198,8 @@ class ServedModel:
         self.metrics.answered(job)
         return job
 
-    def _too_late(self) -> UnavailableError:
-        return UnavailableError(
+    def _too_late(self) -> TimedOutError:
+        return TimedOutError(
             f"There is no answer after {self._options.timeout:g} s.",
             allowed="requests that are answered within that time",
             next_step="send it again after the time in Retry-After, or fewer rows at once",
