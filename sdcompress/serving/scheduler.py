@@ -14,15 +14,19 @@ the next one gathers by itself, and a lone request on an idle server runs at onc
    shortest remaining work first, which has the least mean latency.
 3. Otherwise the stage whose batch is nearest to a full one; the rows that it sends on fill the next stage.
 
-Within a stage the earliest deadline goes first. Rows of one shape alone share a batch.
+Within a stage the earliest bound goes first, which is the order of arrival. Rows of one shape alone share a batch.
+
+A deadline changes when rows exit, never when they run. A client chooses it freely: if it moved rows forward, all would
+ask for the shortest one, and whoever asks for none would miss the bound that admission has promised. A deadline that
+the order of arrival keeps needs no priority; any other one could only be kept at the cost of requests that came first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import accumulate, count
 
 import numpy as np
 
@@ -44,11 +48,11 @@ _FILLED = 0.7
 
 @dataclass(order=True)
 class Part:
-    """Rows of one request that wait at one stage; ordered by the time by which they are due.
+    """Rows of one request that wait at one stage; ordered by their bound.
 
     Attributes:
-        due: of the request.
-        number: of its arrival at the stage; equal deadlines go first come, first served.
+        bound: of the request.
+        number: of its arrival at the stage; equal bounds go first come, first served.
         job: the request.
         stage: at which they wait.
         carried: of a batch that they were in.
@@ -59,7 +63,7 @@ class Part:
         alone: whether they share no batch, because one that they were in failed.
     """
 
-    due: float
+    bound: float
     number: int
     job: Job = field(compare=False)
     stage: int = field(compare=False)
@@ -76,7 +80,7 @@ class Part:
     def chosen(self, rows: slice) -> Part:
         """Return some of the rows."""
         return Part(
-            self.due,
+            self.bound,
             self.number,
             self.job,
             self.stage,
@@ -93,7 +97,7 @@ _LaneKey = tuple[int, object, int]  # stage, shape of a row, and a request that 
 
 
 class _Lane:
-    """Parts that may share a batch, the earliest deadline first."""
+    """Parts that may share a batch, the earliest bound first."""
 
     def __init__(self, stage: int, size: int) -> None:
         self.stage, self.size, self.rows = stage, size, 0
@@ -177,7 +181,7 @@ class Scheduler:
         if rows := self.rows:  # an empty queue takes any request
             self._check_room(job, rows)
         everything = np.arange(job.rows)
-        self._push(Part(job.due, next(self._numbers), job, 0, job.inputs, everything, everything))
+        self._push(Part(job.bound, next(self._numbers), job, 0, job.inputs, everything, everything))
 
     def _check_room(self, job: Job, rows: int) -> None:
         now = self._clock()
@@ -223,12 +227,14 @@ class Scheduler:
         """
         self._running = None
         self._costs.observe(batch.stage, len(batch), seconds, batch.size)
-        start = 0
+        start, waiting = 0, list[Part]()
         for part in batch.parts:
             rows = np.arange(start, start + len(part))
             start += len(part)
-            if not part.job.cancelled and part.job.error is None:
-                self._route(part, rows, result)
+            if not part.job.cancelled and part.job.error is None and (on := self._exit(part, rows, result)):
+                waiting.append(on)
+        for part in _compacted(waiting):
+            self._push(part)
 
     def fail(self, batch: Batch, error: Exception) -> None:
         """Take the error of a batch. Of several requests each runs again alone, so that one spoils no other."""
@@ -255,8 +261,8 @@ class Scheduler:
         ended, self._ended = self._ended, []
         return ended
 
-    def _route(self, part: Part, rows: Rows, result: StageResult) -> None:
-        """Let rows of a result exit or go on."""
+    def _exit(self, part: Part, rows: Rows, result: StageResult) -> Part | None:
+        """Let rows of a result exit, and return those that go on."""
         job, stage = part.job, part.stage
         may_exit = stage >= job.min_exit
         exits = result.exits[rows] & may_exit | (stage >= min(job.max_exit, self._costs.stages - 1))
@@ -264,17 +270,17 @@ class Scheduler:
         if exits.any():
             self._record(job, part.places[exits], result.outputs[rows[exits]], _at(scores, exits), stage)
         if exits.all():
-            return
+            return None
         on = ~exits
         outputs = result.outputs[rows[on]] if may_exit and job.deadline is not None else None
         waiting = Part(
-            part.due, next(self._numbers), job, stage + 1, result.carried, rows[on], part.places[on], outputs,
+            part.bound, next(self._numbers), job, stage + 1, result.carried, rows[on], part.places[on], outputs,
             _at(scores, on), part.alone,
         )  # fmt: skip
         if self._too_late(waiting, self._clock()):
             self._cut(waiting)
-        else:
-            self._push(waiting)
+            return None
+        return waiting
 
     def _record(self, job: Job, places: Rows, outputs: Float, scores: Float | None, exit_index: int) -> None:
         job.record(places, outputs, scores, exit_index)
@@ -309,7 +315,7 @@ class Scheduler:
         # one batch in between, and one that is more urgent by then
         in_between = 2 * max(costs.seconds(lane.stage, rows[key], lane.size) for key, lane in lanes.items())
         slack = {
-            key: lane.parts[0].due - now - costs.to_the_end(lane.stage, rows[key], lane.size)
+            key: lane.parts[0].bound - now - costs.to_the_end(lane.stage, rows[key], lane.size)
             for key, lane in lanes.items()
         }
         urgent = min(slack, key=slack.__getitem__)
@@ -317,7 +323,7 @@ class Scheduler:
             return urgent
         efficiency = {key: costs.efficiency(lane.stage, rows[key], lane.size) for key, lane in lanes.items()}
         if full := [key for key in lanes if efficiency[key] >= _NEARLY_FULL]:
-            return max(full, key=lambda key: (lanes[key].stage, -lanes[key].parts[0].due))
+            return max(full, key=lambda key: (lanes[key].stage, -lanes[key].parts[0].bound))
         return max(lanes, key=lambda key: (efficiency[key], lanes[key].stage))
 
     def _backlog(self, now: float) -> float:
@@ -342,6 +348,22 @@ class Scheduler:
             lane.remove(lambda part: part.job is job)
             if not lane.parts:
                 del self._lanes[key]
+
+
+def _compacted(parts: list[Part]) -> list[Part]:
+    """Return rows of one batch that go on, copied where few of it do: a view would keep all of it in memory.
+
+    At most half of the batch is copied, and a batch of which more goes on holds at most twice what is needed. Rows
+    that run together next are not copied again.
+    """
+    if not parts or 2 * sum(map(len, parts)) > len(parts[0].carried):
+        return parts
+    carried = parts[0].carried.chosen(np.concatenate([part.rows for part in parts]))
+    ends = accumulate(map(len, parts))
+    return [
+        replace(part, carried=carried, rows=np.arange(end - len(part), end))
+        for part, end in zip(parts, ends, strict=True)
+    ]
 
 
 def _at(scores: Float | None, rows: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Float | None:
