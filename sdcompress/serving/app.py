@@ -20,6 +20,7 @@ from starlette.routing import Route
 from sdcompress.errors import SdcompressError, UsageError
 from sdcompress.serving.body import SlowBodyError, UnknownEncodingError
 from sdcompress.serving.errors import (
+    ComputeFailedError,
     NoSuchModelError,
     OverloadedError,
     TooLargeError,
@@ -113,7 +114,7 @@ class _Routes:
         return self._service.model(request.path_params["model"], request.path_params.get("version"))
 
     async def infer(self, request: Request) -> Response:
-        start, job = perf_counter(), None
+        start, job, failed = perf_counter(), None, False
         try:
             model = self._model(request)
         except NoSuchModelError as error:
@@ -124,12 +125,12 @@ class _Routes:
             model.metrics.request("cancelled", perf_counter() - start)
             return Response(status_code=_CLIENT_GONE)
         except SdcompressError as error:
-            response = _refusal(error)
+            response, failed = _refusal(error), isinstance(error, ComputeFailedError)
         except Exception as error:  # noqa: BLE001 - a bug must not show its internals to a client
             _LOG.error("a request failed", exc_info=error)
             response = _internal()
         seconds = perf_counter() - start
-        model.metrics.request(_OUTCOMES.get(response.status_code, "invalid"), seconds)
+        model.metrics.request("failed" if failed else _OUTCOMES.get(response.status_code, "invalid"), seconds)
         if self._service.options.log_requests:
             entry: dict[str, Any] = {
                 "model": model.name,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from sdcompress.errors import InputError, SdcompressError
 
-__all__ = ["NoSuchModelError", "OverloadedError", "TooLargeError", "UnavailableError", "UncomputableError"]
+__all__ = [
+    "ComputeFailedError",
+    "NoSuchModelError",
+    "OverloadedError",
+    "TooLargeError",
+    "UnavailableError",
+    "UncomputableError",
+]
 
 
 class TooLargeError(InputError):
@@ -36,3 +43,7 @@ class OverloadedError(SdcompressError):
 
 class UnavailableError(OverloadedError):
     """A service that cannot answer now: it starts, it stops, or the time of the request is over."""
+
+
+class ComputeFailedError(UnavailableError):
+    """A device that failed, or had too little memory, or a network that runs no input any more."""

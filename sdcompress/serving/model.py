@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sdcompress.artifact.execution_target import check_covered
-from sdcompress.errors import ArtifactError, CertificateError
+from sdcompress.errors import CertificateError
 from sdcompress.modalities import Inputs
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.cost_model import sample_size
@@ -26,7 +26,7 @@ from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.outputs import served_outputs
 from sdcompress.serving.protocol.tensors import Tensor
 from sdcompress.serving.scheduler import Scheduler
-from sdcompress.serving.warm_up import warm_up
+from sdcompress.serving.warm_up import usual_inputs, warm_up
 from sdcompress.serving.worker import Worker
 from sdcompress.storage import digest_of
 from sdcompress.tasks import Prediction
@@ -65,7 +65,7 @@ class ServedModel:
     @property
     def ready(self) -> bool:
         """Return whether requests are answered."""
-        return self._worker is not None and self._worker.alive
+        return self._worker is not None and self._worker.healthy
 
     def warm_up(self) -> None:
         """Run the network, measure it where needed, and start the worker.
@@ -77,7 +77,14 @@ class ServedModel:
         self.reader.warm_up()
         costs = warm_up(self._engine, self._stages, most_rows=options.batch_rows)
         scheduler = Scheduler(costs, most_rows=options.queue_rows, clock=monotonic)
-        worker = Worker(self._stages, scheduler, name=f"sdcompress {self.name}", observe=self.metrics.batch)
+        worker = Worker(
+            self._stages,
+            scheduler,
+            name=f"sdcompress {self.name}",
+            probe=Carried(usual_inputs(self._engine).arrays),
+            observe=self.metrics.batch,
+            observe_failure=self.metrics.batch_failed,
+        )
         worker.start()
         self.metrics.describe(
             artifact=self.manifest.digest,
@@ -155,6 +162,7 @@ class ServedModel:
             OverloadedError: if the queue does not take it.
             UnavailableError: if the model is not ready, or the request took too long.
             UncomputableError: if the network cannot compute it.
+            ComputeFailedError: if the device failed.
         """
         worker = self._worker
         if worker is None:
@@ -186,12 +194,6 @@ class ServedModel:
             timer.cancel()
             if not job.finished and job.error is None:
                 worker.cancel(job)
-        if isinstance(job.error, ArtifactError):
-            raise UncomputableError(
-                "The network cannot compute these inputs.",
-                allowed="inputs in the range of the network, such as indices of its vocabulary",
-                next_step="send raw examples, which the model prepares itself",
-            ) from job.error
         if job.error is not None:
             raise job.error
         self.metrics.answered(job)

@@ -146,6 +146,11 @@ class Batch:
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
+    @property
+    def last_try(self) -> bool:
+        """Return whether its request has failed before, and runs alone now."""
+        return all(part.alone for part in self.parts)
+
     def carried(self) -> Carried:
         """Return the rows as one batch."""
         return Carried.joined([(part.carried, part.rows) for part in self.parts])
@@ -237,19 +242,19 @@ class Scheduler:
             self._push(part)
 
     def fail(self, batch: Batch, error: Exception) -> None:
-        """Take the error of a batch. Of several requests each runs again alone, so that one spoils no other."""
+        """Take the error of a batch. Each request runs again alone once: one spoils no other, and faults may pass."""
         self._running = None
-        jobs = {id(part.job) for part in batch.parts}
+        last_try = batch.last_try
         for part in batch.parts:
             if part.job.cancelled or part.job.error is not None:
                 continue
-            if len(jobs) > 1:
-                part.alone = True
-                self._push(part)
-            else:
+            if last_try:
                 part.job.error = error
                 self._drop(part.job)
                 self._ended.append(part.job)
+            else:
+                part.alone = True
+                self._push(part)
 
     def cancel(self, job: Job) -> None:
         """Forget a request; rows of it that run now are ignored when they are done."""
