@@ -32,7 +32,7 @@ async def answer(service: Service, model: ServedModel, request: Request) -> tupl
     """Return the response to an infer request, and its finished job.
 
     Raises:
-        SdcompressError: an ``InputError`` if the client is to blame; see ``ServedModel.run``.
+        SdcompressError: an ``InputError`` if the client is to blame; see ``ServedModel.infer``.
         ClientGone: if the client has gone.
     """
     service.check_open()
@@ -44,9 +44,7 @@ async def answer(service: Service, model: ServedModel, request: Request) -> tupl
     options, wanted = infer_options_of(parsed.parameters, model.exits), _wanted(parsed, model)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
-        inputs = await model.inputs(parsed.inputs, service.preparing, gone)
-        service.check_open()
-        job = await model.run(inputs, options, arrived, gone)
+        job = await model.infer(parsed.inputs, options, arrived, gone)
     finally:
         if not gone.cancel():  # it is done: asyncio would log an error otherwise
             gone.exception()

@@ -44,6 +44,7 @@ _NEARLY_FULL = 0.95  # efficiency from which a batch counts as full
 # share of the time to the bound that accepted work may fill: in a queue up to the bound every row is urgent, rule 1
 # takes deep stages apart, and what is lost by that makes all of them late
 _FILLED = 0.7
+_NEWEST = 0.1  # weight of the size of one request
 
 
 @dataclass(order=True)
@@ -171,38 +172,68 @@ class Scheduler:
         self._numbers = count()
         self._running: tuple[Batch, float] | None = None  # and when it should end
         self._ended: list[Job] = []
+        self._reserved, self._usual_size = 0, 1.0
 
     @property
     def rows(self) -> int:
-        """Return the rows that wait or run."""
-        return sum(lane.rows for lane in self._lanes.values()) + (len(self._running[0]) if self._running else 0)
+        """Return the rows that wait or run, and those that are being prepared for them."""
+        running = len(self._running[0]) if self._running else 0
+        return sum(lane.rows for lane in self._lanes.values()) + running + self._reserved
 
-    def submit(self, job: Job) -> None:
+    def reserve(self, rows: int, *, bound: float, wait_s: float, prepare_s: float) -> None:
+        """Accept a request whose inputs are prepared first; ``submit`` or ``release`` has to follow.
+
+        Args:
+            rows: of the request.
+            bound: by when it has to be answered.
+            wait_s: predicted seconds until its preparation begins.
+            prepare_s: predicted seconds of that.
+
+        Raises:
+            OverloadedError: as in ``submit``.
+        """
+        if self.rows or wait_s > 0:
+            self._check_room(rows, round(self._usual_size), bound, wait_s + prepare_s)
+        self._reserved += rows
+
+    def release(self, rows: int) -> None:
+        """Forget rows that were reserved."""
+        self._reserved -= rows
+
+    def submit(self, job: Job, *, reserved: bool = False) -> None:
         """Accept a request.
+
+        Args:
+            job: the request.
+            reserved: whether its rows were accepted by ``reserve``.
 
         Raises:
             OverloadedError: if the queue is full, or too long for the request's bound.
         """
-        if rows := self.rows:  # an empty queue takes any request
-            self._check_room(job, rows)
+        if reserved:
+            self.release(job.rows)
+        elif self.rows:  # an empty queue takes any request
+            self._check_room(job.rows, job.size, job.bound)
+        self._usual_size += _NEWEST * (job.size - self._usual_size) if self._usual_size > 1 else job.size - 1
         everything = np.arange(job.rows)
         self._push(Part(job.bound, next(self._numbers), job, 0, job.inputs, everything, everything))
 
-    def _check_room(self, job: Job, rows: int) -> None:
-        now = self._clock()
-        backlog = self._backlog(now)
-        if rows + job.rows > self._most_rows:
+    def _check_room(self, rows: int, size: int, bound: float, ready_in: float = 0.0) -> None:
+        """Refuse rows for which there is no room, or no time: they run once they are ready, and what waits is done."""
+        now, waiting = self._clock(), self.rows
+        backlog = max(ready_in, self._backlog(now))
+        if waiting + rows > self._most_rows:
             raise OverloadedError(
-                f"The queue is full: {rows} rows wait.",
+                f"The queue is full: {waiting} rows wait.",
                 allowed=f"{self._most_rows} rows",
                 next_step="send it again after the time in Retry-After, or to another server",
                 retry_after_s=backlog,
             )
-        late = backlog + self._costs.to_the_end(0, job.rows, job.size) - _FILLED * (job.bound - now)
+        late = backlog + self._costs.to_the_end(0, rows, size) - _FILLED * (bound - now)
         if late > 0:
             raise OverloadedError(
                 f"The queue is too long for the latency bound: its work takes {1000 * backlog:.0f} ms.",
-                allowed=f"an answer within {1000 * (job.bound - now):.0f} ms",
+                allowed=f"an answer within {1000 * (bound - now):.0f} ms",
                 next_step="send it again after the time in Retry-After, or to another server",
                 retry_after_s=late,
             )
@@ -332,8 +363,9 @@ class Scheduler:
         return max(lanes, key=lambda key: (efficiency[key], lanes[key].stage))
 
     def _backlog(self, now: float) -> float:
-        """Return the expected seconds of everything that waits or runs."""
+        """Return the expected seconds of everything that waits, runs or is being prepared."""
         waiting = sum(self._costs.expected(lane.stage, lane.rows, lane.size) for lane in self._lanes.values())
+        waiting += self._costs.expected(0, self._reserved, round(self._usual_size))
         if self._running is None:
             return waiting
         batch, end = self._running

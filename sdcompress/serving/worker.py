@@ -9,7 +9,7 @@ from time import perf_counter
 
 from sdcompress.errors import ArtifactError, DeviceError
 from sdcompress.runtime.stepwise import Carried, StageResult, Stepwise
-from sdcompress.serving.errors import ComputeFailedError, UncomputableError
+from sdcompress.serving.errors import ComputeFailedError, UnavailableError, UncomputableError
 from sdcompress.serving.job import Job
 from sdcompress.serving.scheduler import Batch, Scheduler
 
@@ -54,21 +54,43 @@ class Worker:
     ) -> None:
         self._stages, self._scheduler, self._observe = stages, scheduler, observe
         self._probe, self._observe_failure, self._broken = probe, observe_failure, False
-        self._changed, self._stopping = Condition(), False
+        self._changed, self._stopping, self._ended = Condition(), False, False
         self._thread = Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
+    def reserve(self, rows: int, *, bound: float, wait_s: float, prepare_s: float) -> None:
+        """Accept a request whose inputs are prepared first; see ``Scheduler.reserve``."""
+        with self._changed:
+            self._scheduler.reserve(rows, bound=bound, wait_s=wait_s, prepare_s=prepare_s)
+
+    def release(self, rows: int) -> None:
+        """Forget rows that were reserved."""
+        with self._changed:
+            self._scheduler.release(rows)
+
+    def submit(self, job: Job, *, reserved: bool = False) -> None:
         """Accept a request; its ``on_end`` is called by the worker's thread.
+
+        Args:
+            job: the request.
+            reserved: whether its rows were accepted by ``reserve``.
 
         Raises:
             OverloadedError: see ``Scheduler.submit``.
+            UnavailableError: if the thread has ended.
         """
         with self._changed:
-            self._scheduler.submit(job)
+            if self._ended:
+                raise UnavailableError(
+                    "The model has stopped.",
+                    allowed="requests to a service that is ready",
+                    next_step="send it to another server, or again after the time in Retry-After",
+                    retry_after_s=1.0,
+                )
+            self._scheduler.submit(job, reserved=reserved)
             self._changed.notify()
 
     def cancel(self, job: Job) -> None:
@@ -96,6 +118,13 @@ class Worker:
             self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._run_batches()
+        finally:
+            with self._changed:
+                self._ended = True
+
+    def _run_batches(self) -> None:
         while (batch := self._next()) is not None:
             start = perf_counter()
             result: StageResult | Exception
@@ -113,6 +142,7 @@ class Worker:
                 batch, ended = self._scheduler.next_batch(), self._scheduler.ended()
                 if batch is None and not ended:
                     if self._stopping:
+                        self._ended = True
                         return None
                     self._changed.wait(_PROBE_EVERY_S if self._broken else None)
             _deliver(ended)

@@ -189,6 +189,26 @@ def test_the_running_batch_counts_with_the_time_that_is_left_of_it() -> None:
         bench.job(0, bound=0.05)
 
 
+def test_rows_that_are_being_prepared_count_as_work_and_keep_their_place() -> None:
+    bench = Bench(NOTHING_PAYS, most_rows=12)
+    bench.scheduler.reserve(8, bound=10.0, wait_s=0.0, prepare_s=0.0)  # 140 ms, as above
+    assert bench.scheduler.rows == 8
+    with pytest.raises(OverloadedError, match="its work takes 140 ms"):
+        bench.job(0, bound=0.169 / 0.7)
+    with pytest.raises(OverloadedError, match="its work takes 300 ms"):  # ready in 300 ms, and up to 30 ms to run
+        bench.scheduler.reserve(1, bound=0.329 / 0.7, wait_s=0.2, prepare_s=0.1)
+    bench.scheduler.reserve(1, bound=0.331 / 0.7, wait_s=0.2, prepare_s=0.1)
+    with pytest.raises(OverloadedError, match="The queue is full: 9 rows wait"):
+        bench.scheduler.reserve(4, bound=10.0, wait_s=0.0, prepare_s=0.0)
+    bench.scheduler.release(1)
+    job = Job(Carried({"x": np.zeros((8, 1), np.float32)}), bound=0.001)
+    bench.scheduler.submit(job, reserved=True)  # accepted before, whatever its bound is now
+    assert bench.scheduler.rows == 8
+    bench.drain()
+    assert bench.ended == [job]
+    assert bench.scheduler.rows == 0
+
+
 def test_a_deadline_takes_the_deepest_exit_that_can_be_reached() -> None:
     bench = Bench()
     job = bench.job(2, deadline=0.025)  # the third stage would end at 30 ms

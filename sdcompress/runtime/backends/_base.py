@@ -39,9 +39,9 @@ class Backend(Protocol):
 
         Raises:
             SetupError: if this machine has no such device.
-            ArtifactError: if the file cannot be loaded, or is not what the manifest says; from the callable: if it cannot
-                compute these inputs.
-            DeviceError: from the callable: if the device fails, or has too little memory.
+            ArtifactError: if the file cannot be loaded, or is not what the manifest says; when it is called: if it
+                cannot compute these inputs.
+            DeviceError: when it is called: if the device fails, or has too little memory.
         """
 
 
