@@ -6,6 +6,7 @@ from sdcompress.errors import InputError, SdcompressError
 
 __all__ = [
     "ClientGone",
+    "ComputeFailedError",
     "NoSuchModelError",
     "OverloadedError",
     "SlowBodyError",
@@ -62,3 +63,7 @@ class UnavailableError(OverloadedError):
 
 class TimedOutError(UnavailableError):
     """A request that took too long."""
+
+
+class ComputeFailedError(UnavailableError):
+    """A device that failed, or had too little memory, or a network that runs no input any more."""

@@ -37,7 +37,7 @@ async def http_infer(service: Service, model: ServedModel, request: Request) -> 
     parsed = await asyncio.to_thread(parse, body) if long_json else parse(body, header)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
-        return await infer(service, model, parsed, Call(arrived, gone), _response)
+        return await infer(model, parsed, Call(arrived, gone), _response)
     finally:
         if not gone.cancel():  # it is done: asyncio would log an error otherwise
             gone.exception()

@@ -9,6 +9,7 @@ from typing import Literal
 from sdcompress.errors import SdcompressError, UsageError
 from sdcompress.serving.errors import (
     ClientGone,
+    ComputeFailedError,
     NoSuchModelError,
     OverloadedError,
     SlowBodyError,
@@ -43,6 +44,7 @@ _TABLE: tuple[tuple[type[Exception], int, GrpcCode, Outcome], ...] = (
     (TooLargeError, 413, "INVALID_ARGUMENT", "invalid"),
     (UnknownEncodingError, 415, "UNIMPLEMENTED", "invalid"),
     (UncomputableError, 422, "INVALID_ARGUMENT", "uncomputable"),
+    (ComputeFailedError, 503, "UNAVAILABLE", "failed"),
     (TimedOutError, 503, "DEADLINE_EXCEEDED", "unavailable"),
     (UnavailableError, 503, "UNAVAILABLE", "unavailable"),
     (OverloadedError, 429, "RESOURCE_EXHAUSTED", "overloaded"),
