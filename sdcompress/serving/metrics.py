@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
 
 from sdcompress.serving.job import Job
+from sdcompress.serving.security import Tls
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -97,10 +98,10 @@ class Metrics:
         self.queue = Gauge("sdcompress_queue_rows", "Rows that wait or run", ["model"], registry=registry)
         self.models = Info("sdcompress_model", "What a model is", ["model"], registry=registry)
 
-    def listen(self, host: str, port: int) -> tuple[WSGIServer, Thread]:
+    def listen(self, host: str, port: int, tls: Tls | None = None) -> tuple[WSGIServer, Thread]:
         """Serve the metrics on a port of their own, on a thread.
 
         Raises:
             OSError: if the port is taken.
         """
-        return start_http_server(port, host, registry=self.registry)
+        return start_http_server(port, host, registry=self.registry, **(tls.for_metrics() if tls else {}))
