@@ -16,7 +16,8 @@ from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.cost_model import sample_size
 from sdcompress.runtime.stepwise import Carried
 from sdcompress.schema.manifest import Manifest
-from sdcompress.serving.errors import UnavailableError, UncomputableError
+from sdcompress.serving.call import Call
+from sdcompress.serving.errors import TimedOutError, UnavailableError, UncomputableError
 from sdcompress.serving.infer_options import InferOptions
 from sdcompress.serving.inputs import RAW, InputReader
 from sdcompress.serving.job import NO_SCORE, Job
@@ -116,42 +117,40 @@ class ServedModel:
             "outputs": outputs,
         }
 
-    async def infer(
-        self, tensors: Mapping[str, Tensor], options: InferOptions, arrived: float, gone: asyncio.Future[None]
-    ) -> Job:
+    async def infer(self, tensors: Mapping[str, Tensor], options: InferOptions, call: Call) -> Job:
         """Return the finished job of a request; what is cancelled or given up leaves the queue.
 
         Args:
             tensors: of the request, by name.
             options: of the request.
-            arrived: when it arrived, by ``time.monotonic``.
-            gone: fails once the client has disconnected.
+            call: how the request came in.
 
         Raises:
             InputError: if the tensors cannot be used.
             OverloadedError: if the queue does not take it.
-            UnavailableError: if the model is not ready, or the request took too long.
+            UnavailableError: if the model is not ready.
+            TimedOutError: if the request took too long.
             UncomputableError: if the network cannot compute it.
             ComputeFailedError: if the device failed.
         """
         if not self.reader.is_raw(tensors):
-            return await self.run(self.reader.read(tensors), options, arrived, gone)
-        inputs = await self._prepared(tensors, arrived, gone)
-        return await self.run(inputs, options, arrived, gone, reserved=True)
+            return await self.run(self.reader.read(tensors), options, call)
+        inputs = await self._prepared(tensors, call)
+        return await self.run(inputs, options, call, reserved=True)
 
-    async def _prepared(self, tensors: Mapping[str, Tensor], arrived: float, gone: asyncio.Future[None]) -> Inputs:
+    async def _prepared(self, tensors: Mapping[str, Tensor], call: Call) -> Inputs:
         """Return the inputs of raw examples; their rows are reserved then."""
         worker, preparing, time = self._started(), self._preparing, self._preparing_time
         raw = tensors[RAW]
-        rows, bound = raw.shape[0], arrived + self._options.latency_bound
-        worker.reserve(rows, bound=bound, wait_s=preparing.wait_s, prepare_s=time.predicted(raw))
+        rows, bound = raw.shape[0], call.arrived + self._options.latency_bound
+        worker.reserve(rows, bound=min(bound, call.until), wait_s=preparing.wait_s, prepare_s=time.predicted(raw))
         future = asyncio.wrap_future(preparing.submit(lambda: self.reader.read(tensors), raw, time))
         try:
-            await asyncio.wait((future, gone), timeout=self._options.timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((future, call.gone), timeout=self._options.timeout, return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
-            if gone.done():
-                gone.result()
+            if call.gone.done():
+                call.gone.result()
             raise self._too_late()
         except BaseException:
             worker.release(rows)
@@ -159,31 +158,23 @@ class ServedModel:
         finally:
             future.cancel()
 
-    async def run(
-        self,
-        inputs: Inputs,
-        options: InferOptions,
-        arrived: float,
-        gone: asyncio.Future[None],
-        *,
-        reserved: bool = False,
-    ) -> Job:
+    async def run(self, inputs: Inputs, options: InferOptions, call: Call, *, reserved: bool = False) -> Job:
         """Return the finished job of inputs that are prepared; see ``infer``.
 
         Args:
             inputs: of the network, checked.
             options: of the request.
-            arrived: when it arrived.
-            gone: fails once the client has disconnected.
+            call: how the request came in.
             reserved: whether the queue has accepted its rows.
         """
         worker = self._started()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
-        deadline = None if options.deadline_ms is None else arrived + options.deadline_ms / 1000
+        deadline = None if options.deadline_ms is None else call.arrived + options.deadline_ms / 1000
         job = Job(
             Carried(inputs.arrays),
-            bound=arrived + self._options.latency_bound,
+            bound=call.arrived + self._options.latency_bound,
+            until=call.until,
             deadline=deadline,
             min_exit=options.min_exit,
             max_exit=options.max_exit,
@@ -193,7 +184,7 @@ class ServedModel:
         worker.submit(job, reserved=reserved)
         # callbacks on one future: a task and a wait_for for each would take longer than a small network
         timer = loop.call_later(self._options.timeout, _fail, future, self._too_late())
-        gone.add_done_callback(lambda ended: _fail(future, ended.exception()) if not ended.cancelled() else None)
+        call.gone.add_done_callback(lambda ended: _fail(future, ended.exception()) if not ended.cancelled() else None)
         try:
             await future
         finally:
@@ -215,8 +206,8 @@ class ServedModel:
             )
         return self._worker
 
-    def _too_late(self) -> UnavailableError:
-        return UnavailableError(
+    def _too_late(self) -> TimedOutError:
+        return TimedOutError(
             f"There is no answer after {self._options.timeout:g} s.",
             allowed="requests that are answered within that time",
             next_step="send it again after the time in Retry-After, or fewer rows at once",
