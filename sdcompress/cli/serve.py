@@ -32,6 +32,10 @@ def serve(
     ] = 1024,
     batch: Annotated[int, typer.Option("--batch", min=1, help="most examples of a batch")] = 32,
     max_body: Annotated[int, typer.Option("--max-body", min=1, help="largest body of a request, in MiB")] = 64,
+    max_bodies: Annotated[
+        int, typer.Option("--max-bodies", min=1, help="bodies of all unanswered requests together, in MiB")
+    ] = 1024,
+    connections: Annotated[int, typer.Option("--connections", min=1, help="open at once; further ones get 503")] = 512,
     drain_delay: Annotated[
         str | None,
         typer.Option("--drain-delay", help="answer on for so long after SIGTERM, e.g. 5s; default: not at all"),
@@ -63,6 +67,8 @@ def serve(
         queue_rows=queue,
         batch_rows=batch,
         body_bytes=max_body * 2**20,
+        memory_for_bodies=max_bodies * 2**20,
+        connections=connections,
         drain_delay=milliseconds(drain_delay, "--drain-delay") / 1000 if drain_delay else 0.0,
         log_requests=log_requests,
     )

@@ -95,7 +95,12 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.queue = Gauge("sdcompress_queue_rows", "Rows that wait or run", ["model"], registry=registry)
+        self.bodies = Gauge("sdcompress_body_bytes", "Bytes of bodies of unanswered requests", registry=registry)
         self.models = Info("sdcompress_model", "What a model is", ["model"], registry=registry)
+
+    def watch_bodies(self, held: Callable[[], float]) -> None:
+        """Report the memory of bodies whenever metrics are read."""
+        self.bodies.set_function(held)
 
     def listen(self, host: str, port: int) -> tuple[WSGIServer, Thread]:
         """Serve the metrics on a port of their own, on a thread.

@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 
 from sdcompress.serving.app import create_app
+from sdcompress.serving.connections import StalledConnections, bounded_protocol
 from sdcompress.serving.service import Service
 
 __all__ = ["DrainingServer"]
@@ -20,6 +21,8 @@ __all__ = ["DrainingServer"]
 _LOG = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _KEEP_ALIVE_S = 75  # longer than load balancers keep idle connections, so that they never use one that just closed
+
+_TICKS_OF_A_SECOND = 10
 
 
 class DrainingServer(uvicorn.Server):
@@ -37,6 +40,7 @@ class DrainingServer(uvicorn.Server):
         options = service.options
         self._service, self._close_at = service, math.inf
         self._signal: int | None = None  # that is to be logged
+        self._stalled = StalledConnections(options.timeout)
         super().__init__(
             uvicorn.Config(
                 create_app(service),
@@ -46,6 +50,7 @@ class DrainingServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S,
+                http=bounded_protocol(options.connections),
                 timeout_graceful_shutdown=max(1, round(options.drain_timeout)),
             )
         )
@@ -77,4 +82,6 @@ class DrainingServer(uvicorn.Server):
             self._signal = None
         if self._service.failure is not None or monotonic() >= self._close_at:
             self._service.draining = self._service.closed = self.should_exit = True
+        if counter % _TICKS_OF_A_SECOND == 0:
+            self._stalled.end(self.server_state.connections, monotonic())
         return await super().on_tick(counter)
