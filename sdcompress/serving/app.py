@@ -11,26 +11,30 @@ from typing import Any
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from sdcompress.serving.errors import NoSuchModelError
+from sdcompress.serving.http_authentication import KeyMiddleware
 from sdcompress.serving.http_infer import http_infer
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.observed import observed
 from sdcompress.serving.openapi import openapi
 from sdcompress.serving.refusals import Refusal, refusal_of
+from sdcompress.serving.security import ApiKeys
 from sdcompress.serving.service import Service
 
 __all__ = ["create_app"]
 
 
-def create_app(service: Service) -> Starlette:
+def create_app(service: Service, keys: ApiKeys | None = None) -> Starlette:
     """Return the application of a service; its models warm up when it starts.
 
     Args:
         service: answers its requests.
+        keys: of which clients send one; None: they need none.
     """
     routes = _Routes(service)
 
@@ -52,6 +56,7 @@ def create_app(service: Service) -> Starlette:
     ]
     application = Starlette(
         routes=[Route(path, endpoint, methods=[method]) for path, endpoint, method in paths],
+        middleware=[] if keys is None else [Middleware(KeyMiddleware, keys)],
         exception_handlers={HTTPException: _no_such_route},
         lifespan=lifespan,
     )

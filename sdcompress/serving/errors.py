@@ -12,6 +12,7 @@ __all__ = [
     "SlowBodyError",
     "TimedOutError",
     "TooLargeError",
+    "UnauthenticatedError",
     "UnavailableError",
     "UncomputableError",
     "UnknownEncodingError",
@@ -40,6 +41,10 @@ class UncomputableError(InputError):
 
 class NoSuchModelError(InputError):
     """A model or version that the service does not have."""
+
+
+class UnauthenticatedError(InputError):
+    """A request without a valid API key."""
 
 
 class OverloadedError(SdcompressError):

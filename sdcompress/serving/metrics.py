@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
 
 from sdcompress.serving.job import Job
+from sdcompress.serving.security import Tls
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -102,10 +103,10 @@ class Metrics:
         """Report the memory of bodies whenever metrics are read."""
         self.bodies.set_function(held)
 
-    def listen(self, host: str, port: int) -> tuple[WSGIServer, Thread]:
+    def listen(self, host: str, port: int, tls: Tls | None = None) -> tuple[WSGIServer, Thread]:
         """Serve the metrics on a port of their own, on a thread.
 
         Raises:
             OSError: if the port is taken.
         """
-        return start_http_server(port, host, registry=self.registry)
+        return start_http_server(port, host, registry=self.registry, **(tls.for_metrics() if tls else {}))
