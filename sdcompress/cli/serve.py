@@ -36,6 +36,7 @@ def serve(
         str | None,
         typer.Option("--drain-delay", help="answer on for so long after SIGTERM, e.g. 5s; default: not at all"),
     ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="serve a page for trying the models, and open it")] = False,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="log every request")] = False,
     key: Annotated[
         Path | None, typer.Option("--key", help="PEM file: public key or certificates of the required signer")
@@ -65,6 +66,7 @@ def serve(
         body_bytes=max_body * 2**20,
         drain_delay=milliseconds(drain_delay, "--drain-delay") / 1000 if drain_delay else 0.0,
         log_requests=log_requests,
+        demo=demo,
     )
     engine = EngineOptions(backend, threads, device, allow_uncertified)
     named = [_named(artifact) for artifact in artifacts]

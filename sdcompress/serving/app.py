@@ -13,12 +13,14 @@ from typing import Any
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from sdcompress.errors import SdcompressError, UsageError
 from sdcompress.serving.body import SlowBodyError, UnknownEncodingError
+from sdcompress.serving.demo.routes import ServerTiming, demo_routes
 from sdcompress.serving.errors import (
     NoSuchModelError,
     OverloadedError,
@@ -73,7 +75,11 @@ def create_app(service: Service) -> Starlette:
         *((f"{one}/infer", routes.infer, "POST") for one in (model, f"{model}/versions/{{version}}")),
     ]
     return Starlette(
-        routes=[Route(path, endpoint, methods=[method]) for path, endpoint, method in paths],
+        routes=[
+            *(Route(path, endpoint, methods=[method]) for path, endpoint, method in paths),
+            *(demo_routes(service, _refusal) if service.options.demo else ()),
+        ],
+        middleware=[Middleware(ServerTiming)] if service.options.demo else [],
         exception_handlers={HTTPException: _no_such_route},
         lifespan=lifespan,
     )

@@ -63,6 +63,11 @@ class ServedModel:
         self._unprepared = 0  # raw examples that wait for their preparation
 
     @property
+    def engine(self) -> CascadeEngine:
+        """Return the engine of the artifact."""
+        return self._engine
+
+    @property
     def ready(self) -> bool:
         """Return whether requests are answered."""
         return self._worker is not None and self._worker.alive
@@ -194,7 +199,7 @@ class ServedModel:
             ) from job.error
         if job.error is not None:
             raise job.error
-        self.metrics.answered(job)
+        self.metrics.answered(job, "policy" if options.policy_decides else "request")
         return job
 
     def _too_late(self) -> UnavailableError:

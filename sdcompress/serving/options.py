@@ -29,6 +29,7 @@ class ServiceOptions:
             connections; for load balancers that look every few seconds.
         drain_timeout: longest wait for accepted requests after that.
         log_requests: write a line for every request.
+        demo: serve a page for trying the models, and open it where there is a display.
     """
 
     host: str = "127.0.0.1"
@@ -44,6 +45,7 @@ class ServiceOptions:
     drain_delay: float = 0.0
     drain_timeout: float = 30.0
     log_requests: bool = False
+    demo: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers without a meaning.

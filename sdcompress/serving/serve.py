@@ -12,6 +12,7 @@ from sdcompress.errors import SetupError, UsageError, brief, requires_extra
 from sdcompress.machine import default_threads
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.runtime.open import open_cascade
+from sdcompress.serving.demo.display import open_page
 from sdcompress.serving.options import ServiceOptions
 
 __all__ = ["serve"]
@@ -67,6 +68,9 @@ def serve(
             metrics, _ = running.metrics.listen(service.host, service.metrics_port)
         _LOG.info("metrics", extra={"url": f"http://{service.host}:{metrics.server_port}/metrics"})
     _LOG.info("listening", extra={"url": f"http://{service.host}:{listener.getsockname()[1]}/v2", "threads": threads})
+    if service.demo:
+        _LOG.info("demo", extra={"url": f"http://{service.host}:{listener.getsockname()[1]}/"})
+        open_page(f"http://{service.host}:{listener.getsockname()[1]}/")
     try:
         server.run(sockets=[listener])
     finally:
