@@ -586,7 +586,7 @@ def test_what_the_network_cannot_compute_is_the_clients_fault_and_a_bug_is_not(
 def test_a_score_that_is_not_a_number_leaves_the_metrics_whole(client: Any) -> None:
     job = Job(Carried({"input": images(1)}), bound=1.0)
     job.record(np.arange(1), np.zeros((1, 3), np.float32), np.full(1, np.nan, np.float32), 0)
-    client.service.models["tiny"].metrics.answered(job)
+    client.service.models["tiny"].metrics.answered(job, "policy")
     value = client.service.metrics.registry.get_sample_value
     assert value("sdcompress_exit_score_sum", {"model": "tiny", "exit": "exit1"}) == 0
 
