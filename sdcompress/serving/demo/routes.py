@@ -119,9 +119,7 @@ class _Demo:
     async def picture(self, request: Request) -> Response:
         model, options = self._model(request), self._service.options
         body = await read_body(request, most_bytes=options.body_bytes, timeout=options.timeout)
-        drawn = await asyncio.get_running_loop().run_in_executor(
-            self._service.preparing, lambda: picture_of(model, body, most_bytes=options.decoded_bytes)
-        )
+        drawn = await asyncio.to_thread(picture_of, model, body, most_bytes=options.decoded_bytes)
         return Response(drawn, headers=_FRESH, media_type="image/png") if drawn else Response(status_code=204)
 
     def _model(self, request: Request) -> ServedModel:
