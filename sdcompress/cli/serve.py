@@ -44,6 +44,7 @@ def serve(
         str | None,
         typer.Option("--drain-delay", help="answer on for so long after SIGTERM, e.g. 5s; default: not at all"),
     ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="serve a page for trying the models, and open it")] = False,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="log every request")] = False,
     api_key_file: Annotated[
         Path | None, typer.Option("--api-key-file", help="text file with a key a line, of which clients send one")
@@ -90,6 +91,7 @@ def serve(
         tls_cert=tls_cert,
         tls_key=tls_key,
         client_ca=client_ca,
+        demo=demo,
     )
     engine = EngineOptions(backend, threads, device, allow_uncertified)
     named = [_named(artifact) for artifact in artifacts]
