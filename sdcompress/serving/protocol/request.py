@@ -15,7 +15,7 @@ from sdcompress.serving.errors import TooLargeError
 from sdcompress.serving.protocol.datatypes import BYTES, NUMBERS
 from sdcompress.serving.protocol.tensors import Tensor, tensor_of_binary, tensor_of_json
 
-__all__ = ["InferRequest", "Output", "Parameters", "parse"]
+__all__ = ["InferRequest", "Output", "Parameters", "parse", "request_of"]
 
 Parameter = bool | int | float | str
 Parameters = Mapping[str, Parameter]
@@ -25,6 +25,7 @@ _MOST_JSON = (
 )  # bytes: parsing holds the interpreter's lock, and hostile JSON takes a third of a second for each MiB
 _MOST_TENSORS, _MOST_AXES, _MOST_ELEMENTS = 64, 8, 2**31
 _OF_INPUTS, _OF_OUTPUTS = ("binary_data_size", "content_type"), ("binary_data",)
+_NOTHING = memoryview(b"")
 _Name = Field(min_length=1, max_length=1000)
 
 
@@ -110,7 +111,20 @@ def parse(body: bytes, header_length: str | None = None) -> InferRequest:
             allowed=f"{_MOST_JSON} bytes of JSON, and binary data behind it",
             next_step="send tensors as binary data (binary_data_size), or fewer rows in one request",
         )
-    request, tail = _validated(_json(body[:length])), memoryview(body)[length:]
+    return request_of(_json(body[:length]), memoryview(body)[length:])
+
+
+def request_of(value: Any, tail: memoryview = _NOTHING) -> InferRequest:
+    """Check a request whose JSON was read.
+
+    Args:
+        value: of the JSON.
+        tail: binary data behind it.
+
+    Raises:
+        InputError: says what is wrong.
+    """
+    request = _validated(value)
     inputs = dict[str, Tensor]()
     for one in request.inputs:
         if one.name in inputs:
