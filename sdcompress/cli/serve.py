@@ -36,10 +36,15 @@ def serve(
     ] = 1024,
     batch: Annotated[int, typer.Option("--batch", min=1, help="most examples of a batch")] = 32,
     max_body: Annotated[int, typer.Option("--max-body", min=1, help="largest body of a request, in MiB")] = 64,
+    max_bodies: Annotated[
+        int, typer.Option("--max-bodies", min=1, help="bodies of all unanswered requests together, in MiB")
+    ] = 1024,
+    connections: Annotated[int, typer.Option("--connections", min=1, help="open at once; further ones get 503")] = 512,
     drain_delay: Annotated[
         str | None,
         typer.Option("--drain-delay", help="answer on for so long after SIGTERM, e.g. 5s; default: not at all"),
     ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="serve a page for trying the models, and open it")] = False,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="log every request")] = False,
     api_key_file: Annotated[
         Path | None, typer.Option("--api-key-file", help="text file with a key a line, of which clients send one")
@@ -78,12 +83,15 @@ def serve(
         queue_rows=queue,
         batch_rows=batch,
         body_bytes=max_body * 2**20,
+        memory_for_bodies=max_bodies * 2**20,
+        connections=connections,
         drain_delay=milliseconds(drain_delay, "--drain-delay") / 1000 if drain_delay else 0.0,
         log_requests=log_requests,
         api_key_file=api_key_file,
         tls_cert=tls_cert,
         tls_key=tls_key,
         client_ca=client_ca,
+        demo=demo,
     )
     engine = EngineOptions(backend, threads, device, allow_uncertified)
     named = [_named(artifact) for artifact in artifacts]

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sdcompress.serving.demo.routes import ServerTiming, demo_routes
 from sdcompress.serving.errors import NoSuchModelError
 from sdcompress.serving.http_authentication import KeyMiddleware
 from sdcompress.serving.http_infer import http_infer
@@ -55,8 +56,14 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> Starlette:
         *((f"{one}/infer", routes.infer, "POST") for one in (model, f"{model}/versions/{{version}}")),
     ]
     application = Starlette(
-        routes=[Route(path, endpoint, methods=[method]) for path, endpoint, method in paths],
-        middleware=[] if keys is None else [Middleware(KeyMiddleware, keys)],
+        routes=[
+            *(Route(path, endpoint, methods=[method]) for path, endpoint, method in paths),
+            *(demo_routes(service, lambda error: _refused(refusal_of(error))) if service.options.demo else ()),
+        ],
+        middleware=[
+            *([] if keys is None else [Middleware(KeyMiddleware, keys)]),
+            *([Middleware(ServerTiming)] if service.options.demo else []),
+        ],
         exception_handlers={HTTPException: _no_such_route},
         lifespan=lifespan,
     )

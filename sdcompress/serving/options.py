@@ -26,6 +26,8 @@ class ServiceOptions:
         request_rows: most rows of one request.
         batch_rows: most rows of one batch.
         body_bytes: largest body of a request, before and after decompression.
+        memory_for_bodies: bytes of the bodies of all requests that are not answered yet.
+        connections: open at once over HTTP.
         decoded_bytes: most memory of one raw example once it is decoded.
         drain_delay: between the signal to stop, from which on the service says that it is not ready, and the end of new
             connections; for load balancers that look every few seconds.
@@ -35,6 +37,7 @@ class ServiceOptions:
         tls_cert: PEM file, the certificate of the service; None: no TLS.
         tls_key: PEM file, its private key.
         client_ca: PEM file, certificates of the authorities that sign those of clients; None: they need none.
+        demo: serve a page for trying the models, and open it where there is a display.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +50,8 @@ class ServiceOptions:
     request_rows: int = 256
     batch_rows: int = 32
     body_bytes: int = 64 * 2**20
+    memory_for_bodies: int = 2**30
+    connections: int = 512
     decoded_bytes: int = 256 * 2**20
     drain_delay: float = 0.0
     drain_timeout: float = 30.0
@@ -55,6 +60,7 @@ class ServiceOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
+    demo: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers without a meaning.
@@ -74,6 +80,12 @@ class ServiceOptions:
                     allowed="0 or more" if name in least else "above 0",
                     next_step="choose another number",
                 )
+        if self.memory_for_bodies < self.body_bytes:
+            raise UsageError(
+                f"A body may have {self.body_bytes:,} bytes, and all of them {self.memory_for_bodies:,}.",
+                allowed="at least the memory of one body",
+                next_step="raise memory_for_bodies, or lower body_bytes",
+            )
 
     def _check_tls(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None) or (self.client_ca and not self.tls_cert):

@@ -11,6 +11,7 @@ from sdcompress.errors import UsageError, brief, requires_extra
 from sdcompress.machine import default_threads
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.runtime.open import open_cascade
+from sdcompress.serving.demo.display import open_page
 from sdcompress.serving.options import ServiceOptions
 
 __all__ = ["serve"]
@@ -70,11 +71,9 @@ def serve(
         with listening(service.host, service.metrics_port):
             metrics, _ = running.metrics.listen(service.host, service.metrics_port, security.tls)
         _LOG.info("metrics", extra={"url": f"{scheme}://{service.host}:{metrics.server_port}/metrics"})
-    _LOG.info(
-        "listening", extra={"url": f"{scheme}://{service.host}:{listener.getsockname()[1]}/v2", "threads": threads}
-    )
     if warning := exposure(service.host, security):
         _LOG.warning(warning, extra={"host": service.host})
+    _announce(f"{scheme}://{service.host}:{listener.getsockname()[1]}", threads, demo=service.demo)
     try:
         server.run(sockets=[listener])
     finally:
@@ -83,6 +82,13 @@ def serve(
     _LOG.info("stopped")
     if running.failure is not None:
         raise running.failure
+
+
+def _announce(address: str, threads: int, *, demo: bool) -> None:
+    _LOG.info("listening", extra={"url": f"{address}/v2", "threads": threads})
+    if demo:
+        _LOG.info("demo", extra={"url": f"{address}/"})
+        open_page(f"{address}/")
 
 
 def _named(artifacts: Artifacts) -> dict[str, Path | str]:

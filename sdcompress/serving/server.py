@@ -16,6 +16,7 @@ import uvicorn
 
 from sdcompress.errors import SetupError
 from sdcompress.serving.app import create_app
+from sdcompress.serving.connections import StalledConnections, bounded_protocol
 from sdcompress.serving.security import Security
 from sdcompress.serving.service import Service
 
@@ -28,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _KEEP_ALIVE_S = 75  # longer than load balancers keep idle connections, so that they never use one that just closed
 _OPEN = Security()
+
+_TICKS_OF_A_SECOND = 10
 
 
 class DrainingServer(uvicorn.Server):
@@ -47,6 +50,7 @@ class DrainingServer(uvicorn.Server):
         self._security = security
         self._service, self._close_at = service, math.inf
         self._signal: int | None = None  # that is to be logged
+        self._stalled = StalledConnections(options.timeout)
         self._grpc: GrpcServer | None = None
         super().__init__(
             uvicorn.Config(
@@ -57,6 +61,7 @@ class DrainingServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S,
+                http=bounded_protocol(options.connections),
                 timeout_graceful_shutdown=max(1, round(options.drain_timeout)),
                 **(security.tls.for_uvicorn() if security.tls else {}),
             )
@@ -89,6 +94,8 @@ class DrainingServer(uvicorn.Server):
             self._signal = None
         if self._service.failure is not None or monotonic() >= self._close_at:
             self._service.draining = self._service.closed = self.should_exit = True
+        if counter % _TICKS_OF_A_SECOND == 0:
+            self._stalled.end(self.server_state.connections, monotonic())
         if self._grpc is not None:
             await self._grpc.tick()
         return await super().on_tick(counter)
