@@ -165,6 +165,8 @@ def _refusal(error: SdcompressError) -> Response:
     headers = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if status == 408:  # the rest of the body is not waited for
+        headers["Connection"] = "close"
     return _json(_error(error.problem, error.allowed, error.next_step), status, headers)
 
 

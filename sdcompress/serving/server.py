@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
 from sdcompress.serving.app import create_app
+from sdcompress.serving.connection import BoundedConnection, close_slow, most_connections
 from sdcompress.serving.service import Service
 
 __all__ = ["DrainingServer"]
 
 _LOG = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_TICKS = 5  # of 0.1 s, between looks for slow clients
 _KEEP_ALIVE_S = 75  # longer than load balancers keep idle connections, so that they never use one that just closed
 
 
@@ -37,11 +42,14 @@ class DrainingServer(uvicorn.Server):
         options = service.options
         self._service, self._close_at = service, math.inf
         self._signal: int | None = None  # that is to be logged
+        connection = partial(BoundedConnection, patience=options.timeout, most=most_connections())
         super().__init__(
             uvicorn.Config(
                 create_app(service),
                 host=options.host,
                 port=options.port,
+                http=cast("type[asyncio.Protocol]", connection),
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -77,4 +85,6 @@ class DrainingServer(uvicorn.Server):
             self._signal = None
         if self._service.failure is not None or monotonic() >= self._close_at:
             self._service.draining = self._service.closed = self.should_exit = True
+        if counter % _TICKS == 0:
+            close_slow(self.server_state.connections)
         return await super().on_tick(counter)
