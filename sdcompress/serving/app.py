@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from time import perf_counter
 from typing import Any
 
 import orjson
@@ -17,37 +15,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sdcompress.errors import SdcompressError, UsageError
-from sdcompress.serving.body import SlowBodyError, UnknownEncodingError
-from sdcompress.serving.errors import (
-    NoSuchModelError,
-    OverloadedError,
-    TooLargeError,
-    UnavailableError,
-    UncomputableError,
-)
-from sdcompress.serving.infer import ClientGone, answer
+from sdcompress.serving.errors import NoSuchModelError
+from sdcompress.serving.http_infer import http_infer
 from sdcompress.serving.model import ServedModel
+from sdcompress.serving.observed import observed
 from sdcompress.serving.openapi import openapi
+from sdcompress.serving.refusals import Refusal, refusal_of
 from sdcompress.serving.service import Service
 
 __all__ = ["create_app"]
-
-_LOG = logging.getLogger(__name__)
-
-# the first class that fits; what is none of these is a fault of the service
-_STATUS: tuple[tuple[type[SdcompressError], int], ...] = (
-    (NoSuchModelError, 404),
-    (SlowBodyError, 408),
-    (TooLargeError, 413),
-    (UnknownEncodingError, 415),
-    (UncomputableError, 422),
-    (UnavailableError, 503),
-    (OverloadedError, 429),
-    (UsageError, 400),
-)
-_CLIENT_GONE = 499  # as nginx logs it; the response is not read
-_OUTCOMES = {200: "ok", 422: "uncomputable", 429: "overloaded", 500: "failed", 503: "unavailable"}
 
 
 def create_app(service: Service) -> Starlette:
@@ -114,39 +90,18 @@ class _Routes:
         try:
             return respond(self._model(request))
         except NoSuchModelError as error:
-            return _refusal(error)
+            return _refused(refusal_of(error))
 
     def _model(self, request: Request) -> ServedModel:
         return self._service.model(request.path_params["model"], request.path_params.get("version"))
 
     async def infer(self, request: Request) -> Response:
-        start, job = perf_counter(), None
         try:
             model = self._model(request)
         except NoSuchModelError as error:
-            return _refusal(error)
-        try:
-            response, job = await answer(self._service, model, request)
-        except ClientGone:
-            model.metrics.request("cancelled", perf_counter() - start)
-            return Response(status_code=_CLIENT_GONE)
-        except SdcompressError as error:
-            response = _refusal(error)
-        except Exception as error:  # noqa: BLE001 - a bug must not show its internals to a client
-            _LOG.error("a request failed", exc_info=error)
-            response = _internal()
-        seconds = perf_counter() - start
-        model.metrics.request(_OUTCOMES.get(response.status_code, "invalid"), seconds)
-        if self._service.options.log_requests:
-            entry: dict[str, Any] = {
-                "model": model.name,
-                "status": response.status_code,
-                "ms": round(1000 * seconds, 3),
-            }
-            if job is not None:
-                entry |= {"rows": job.rows, "exits": [model.exits[at] for at in job.exit_index.tolist()[:16]]}
-            _LOG.info("request", extra=entry)
-        return response
+            return _refused(refusal_of(error))
+        answer = await observed(self._service, model, "http", http_infer(self._service, model, request))
+        return _refused(answer) if isinstance(answer, Refusal) else answer
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -157,21 +112,13 @@ def _health(state: dict[str, Any]) -> Response:
     return _json(state, 200 if state["ready"] else 503)
 
 
-def _refusal(error: SdcompressError) -> Response:
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    if status == 500:
-        _LOG.error("a request failed", exc_info=error)
-        return _internal()
+def _refused(refusal: Refusal) -> Response:
     headers = {}
-    if isinstance(error, OverloadedError):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    if status == 408:  # the rest of the body is not waited for
+    if refusal.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after_s)))
+    if refusal.http == 408:  # the rest of the body is not waited for
         headers["Connection"] = "close"
-    return _json(_error(error.problem, error.allowed, error.next_step), status, headers)
-
-
-def _internal() -> Response:
-    return _json(_error("The service failed.", "", "look into its log"), 500)
+    return _json({"error": refusal.message}, refusal.http, headers)
 
 
 async def _no_such_route(_: Request, error: Exception) -> Response:
@@ -183,10 +130,5 @@ async def _no_such_route(_: Request, error: Exception) -> Response:
     else:
         what = "The request cannot be handled."
     allowed = "GET /v2, /v2/health/live, /v2/health/ready, /v2/models/NAME, /v2/models/NAME/ready; "
-    text = _error(what, f"{allowed}POST /v2/models/NAME/infer", "see the Open Inference Protocol, version 2")
-    return _json(text, error.status_code, dict(error.headers or {}))
-
-
-def _error(problem: str, allowed: str, next_step: str) -> dict[str, str]:
-    parts = [problem, f"Allowed: {allowed}." if allowed else "", f"Next: {next_step}." if next_step else ""]
-    return {"error": " ".join(part for part in parts if part)}
+    text = f"{what} Allowed: {allowed}POST /v2/models/NAME/infer. Next: see the Open Inference Protocol, version 2."
+    return _json({"error": text}, error.status_code, dict(error.headers or {}))

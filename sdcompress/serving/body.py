@@ -9,20 +9,12 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from sdcompress.errors import InputError, brief
-from sdcompress.serving.errors import TooLargeError
+from sdcompress.serving.errors import SlowBodyError, TooLargeError, UnknownEncodingError
 
-__all__ = ["SlowBodyError", "UnknownEncodingError", "read_body"]
+__all__ = ["read_body"]
 
 _WINDOW = {"gzip": 31, "deflate": 15}  # zlib's numbers for the two formats
 _ON_THE_LOOP = 2**12  # bytes that are inflated without a thread: they become 4 MiB at most
-
-
-class SlowBodyError(InputError):
-    """A body that does not arrive in time, or breaks off."""
-
-
-class UnknownEncodingError(InputError):
-    """A Content-Encoding that is not supported."""
 
 
 async def read_body(request: Request, *, most_bytes: int, timeout: float) -> bytes:

@@ -22,7 +22,7 @@ class Job:
 
     Attributes:
         inputs: checked inputs of the network.
-        bound: by when it has to be answered, in seconds of the scheduler's clock.
+        bound: by when it has to be answered, in seconds of the scheduler's clock; requests are ordered by it.
         deadline: when its active rows take the deepest exit that they have reached; None: never.
         min_exit: index of the first exit that a row may take.
         max_exit: index of the exit at which all rows are done.
@@ -49,11 +49,6 @@ class Job:
         self.exit_index: npt.NDArray[np.int64] = np.full(self.rows, -1, np.int64)
         self.scores: Float = np.full(self.rows, NO_SCORE, np.float32)
         self._outputs: Float | None = None
-
-    @property
-    def due(self) -> float:
-        """Return the earlier of bound and deadline, by which requests are ordered."""
-        return self.bound if self.deadline is None else min(self.bound, self.deadline)
 
     @property
     def finished(self) -> bool:

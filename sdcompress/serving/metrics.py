@@ -49,6 +49,10 @@ class ModelMetrics:
             if score >= 0:  # neither NO_SCORE nor NaN, after which a sum would be NaN for ever
                 self._scores[exit_index].observe(score)
 
+    def batch_failed(self, cause: str) -> None:
+        """Count a batch that failed, from the worker's thread; see ``FailureObserver``."""
+        self._metrics.failed_batches.labels(self._model, cause).inc()
+
     def request(self, outcome: str, seconds: float) -> None:
         """Count a request, however it ended."""
         self._metrics.requests.labels(self._model, outcome).inc()
@@ -81,6 +85,9 @@ class Metrics:
         )  # fmt: skip
         self.batch_rows = Histogram(
             "sdcompress_batch_rows", "Rows of a batch at a stage", ["model", "exit"], buckets=_ROWS, registry=registry
+        )
+        self.failed_batches = Counter(
+            "sdcompress_failed_batches", "Batches that failed, by their cause", ["model", "cause"], registry=registry
         )
         self.exits = Counter("sdcompress_exits", "Rows by the exit they took", ["model", "exit"], registry=registry)
         self.scores = Histogram(

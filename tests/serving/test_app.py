@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdcompress.errors import ArtifactError
+from sdcompress.errors import ArtifactError, DeviceError
 from sdcompress.runtime.open import open_engine
 from sdcompress.runtime.stepwise import Carried
 from sdcompress.serving.job import NO_SCORE, Job
@@ -452,7 +452,7 @@ def test_a_client_that_goes_away_cancels_its_request(client: Any, monkeypatch: p
             sent.append(message)
 
         scope = {"type": "http", "method": "POST", "path": INFER, "headers": [], "query_string": b"", "root_path": ""}
-        await client._app(scope, receive, send)
+        await client.application(scope, receive, send)
 
     asyncio.run(ask())
     assert sent[0]["status"] == 499
@@ -544,19 +544,71 @@ def test_raw_examples_that_wait_for_their_preparation_are_bounded_and_given_up(
     assert client.infer(raw_request()).status_code == 200
 
 
-def test_what_the_network_cannot_compute_is_the_clients_fault_and_a_bug_is_not(
-    client: Any, monkeypatch: pytest.MonkeyPatch
+def failures(client: Any) -> dict[str, float]:
+    """Failed batches by their cause."""
+    return {
+        sample.labels["cause"]: sample.value
+        for metric in client.service.metrics.registry.collect()
+        for sample in metric.samples
+        if sample.name == "sdcompress_failed_batches_total"
+    }
+
+
+BAD_INPUTS = ArtifactError("secret")
+NO_MEMORY = DeviceError("secret")
+
+
+@pytest.mark.parametrize(
+    "case",  # an error, whether the probe has it too, code, cause
+    [
+        (BAD_INPUTS, False, 422, "inputs"),
+        (BAD_INPUTS, True, 503, "device"),  # whatever the message says: the network ran these inputs before
+        (NO_MEMORY, False, 503, "device"),
+        (MemoryError("secret"), False, 503, "device"),
+        (IndexError("secret"), False, 500, "bug"),
+    ],
+)
+def test_a_client_is_blamed_only_for_what_its_inputs_cause(
+    client: Any, monkeypatch: pytest.MonkeyPatch, case: tuple[Exception, bool, int, str]
 ) -> None:
-    for error, code in ((ArtifactError("secret", next_step=""), 422), (IndexError("secret"), 500)):
+    error, probe_fails, code, cause = case
+    model = client.service.models["tiny"]
+    run = model._stages.run
 
-        def failing(*_: Any, error: Exception = error) -> None:
+    def failing(stage: int, carried: Carried) -> Any:
+        if probe_fails or carried.tensors["input"].ravel()[0] == np.float32(ROW[0]):
             raise error
+        return run(stage, carried)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(client.service.models["tiny"]._stages, "run", failing)
-            response = client.infer(body())
+    with monkeypatch.context() as patch:
+        patch.setattr(model._stages, "run", failing)
+        response = client.infer(body())
         assert (response.status_code, "secret" in response.text) == (code, False)
+        assert ("retry-after" in response.headers) == (code == 503)
+        assert failures(client) == {"retried": 1, cause: 1}
+        assert model.ready != probe_fails
+    value = client.service.metrics.registry.get_sample_value
+    outcome = "uncomputable" if code == 422 else "failed"
+    assert value("sdcompress_requests_total", {"model": "tiny", "outcome": outcome}) == 1
+    deadline = time.monotonic() + 10
+    while not model.ready and time.monotonic() < deadline:  # no request is needed to find out
+        time.sleep(0.01)
+    assert model.ready
     assert client.infer(body()).status_code == 200
+
+
+def test_a_fault_that_passes_costs_no_request(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages, faults = client.service.models["tiny"]._stages, [NO_MEMORY]
+    run = stages.run
+
+    def failing_once(*arguments: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return run(*arguments)
+
+    monkeypatch.setattr(stages, "run", failing_once)
+    assert client.infer(body()).status_code == 200
+    assert failures(client) == {"retried": 1}
 
 
 def test_a_score_that_is_not_a_number_leaves_the_metrics_whole(client: Any) -> None:
@@ -567,6 +619,54 @@ def test_a_score_that_is_not_a_number_leaves_the_metrics_whole(client: Any) -> N
     assert value("sdcompress_exit_score_sum", {"model": "tiny", "exit": "exit1"}) == 0
 
 
+def test_the_time_of_preparation_counts_towards_the_latency_bound(
+    serve: Any, tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve({"tiny": tiny_artifact()}, latency_bound=1.0)
+    read, began = client.service.models["tiny"].reader.read, list[float]()
+
+    def slow(tensors: Any) -> Any:
+        began.append(time.monotonic())
+        time.sleep(0.2)
+        return read(tensors)
+
+    monkeypatch.setattr(client.service.models["tiny"].reader, "read", slow)
+    assert client.infer(raw_request()).status_code == 200  # from which the model learns the 0.2 s
+
+    async def ask() -> list[httpx.Response]:
+        async with client.connect() as connection:
+            return await asyncio.gather(*(connection.post(INFER, json=raw_request()) for _ in range(20)))
+
+    responses = asyncio.run(ask())
+    # two threads: the k-th request would be ready after 0.1 k + 0.2 s, and seven tenths of the bound may be filled
+    accepted = sum(response.status_code == 200 for response in responses)
+    assert 4 <= accepted <= 6
+    assert [response.status_code for response in responses].count(429) == 20 - accepted
+    assert len(began) == 1 + accepted, "refused before they are prepared"
+    assert client.service.preparing.wait_s == pytest.approx(0)
+
+
+def test_what_was_accepted_is_answered_though_the_service_closes_while_it_is_prepared(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, service = client.service.models["tiny"].reader, client.service
+    read = reader.read
+
+    def closing(tensors: Any) -> Any:
+        service.draining = service.closed = True
+        return read(tensors)
+
+    monkeypatch.setattr(reader, "read", closing)
+    assert client.infer(raw_request()).status_code == 200
+    assert client.infer(raw_request()).status_code == 503
+
+
+def test_a_request_to_a_model_that_has_stopped_is_refused_at_once(client: Any) -> None:
+    client.service.models["tiny"].stop()
+    refused = client.infer(body())
+    assert (refused.status_code, "has stopped" in refused.json()["error"]) == (503, True)
+
+
 def test_a_slow_client_does_not_use_up_the_bound(
     serve: Any, tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -574,9 +674,9 @@ def test_a_slow_client_does_not_use_up_the_bound(
     worker = client.service.models["tiny"]._worker
     submit = worker.submit
 
-    def watched(job: Any) -> None:
+    def watched(job: Any, **options: Any) -> None:
         bounds.append(job.bound - time.monotonic())
-        submit(job)
+        submit(job, **options)
 
     monkeypatch.setattr(worker, "submit", watched)
 
