@@ -128,6 +128,8 @@ def _refused(refusal: Refusal) -> Response:
     headers = {}
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after_s)))
+    if refusal.http == 408:  # the rest of the body is not waited for
+        headers["Connection"] = "close"
     return _json({"error": refusal.message}, refusal.http, headers)
 
 
