@@ -142,9 +142,10 @@ def test_the_request_with_the_least_time_left_goes_first() -> None:
 
 def test_of_two_requests_whose_time_is_short_the_earlier_bound_goes_first() -> None:
     bench = Bench()
-    bench.job(2, bound=0.048)
-    bench.step()  # 38 ms are left, 20 ms of them for its two stages: 18 ms of slack
-    bench.job(2, bound=0.043)  # 13 ms of slack, if it takes all three stages
+    bench.job(2, bound=0.06)
+    bench.step()
+    bench.job(2, bound=0.052)
+    bench.clock.now += 0.02  # slack: 30 - 20 ms for the two stages of the first, 32 - 30 for all three of the second
     bench.drain()
     assert [stage for stage, _ in bench.order] == [0, 1, 2, 0, 1, 2]
 
