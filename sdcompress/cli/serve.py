@@ -39,7 +39,7 @@ def serve(
     max_bodies: Annotated[
         int, typer.Option("--max-bodies", min=1, help="bodies of all unanswered requests together, in MiB")
     ] = 1024,
-    connections: Annotated[int, typer.Option("--connections", min=1, help="open at once; further ones get 503")] = 512,
+    connections: Annotated[int, typer.Option("--connections", min=1, help="open at once; further ones get 503")] = 1024,
     drain_delay: Annotated[
         str | None,
         typer.Option("--drain-delay", help="answer on for so long after SIGTERM, e.g. 5s; default: not at all"),

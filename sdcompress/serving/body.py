@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping
 
 import anyio
-from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from sdcompress.errors import InputError, brief
 from sdcompress.serving.body_memory import BodyShare
@@ -14,15 +15,18 @@ from sdcompress.serving.errors import SlowBodyError, TooLargeError, UnknownEncod
 
 __all__ = ["read_body", "slow_body"]
 
-_WINDOW = {"gzip": 31, "deflate": 15}  # zlib's numbers for the two formats
+_WINDOW = {b"gzip": 31, b"deflate": 15}  # zlib's numbers for the two formats
 _ON_THE_LOOP = 2**12  # bytes that are inflated without a thread: they become 4 MiB at most
 
 
-async def read_body(request: Request, share: BodyShare, *, most_bytes: int, timeout: float) -> bytes:
+async def read_body(
+    headers: Mapping[bytes, bytes], receive: Receive, share: BodyShare, *, most_bytes: int, timeout: float
+) -> bytes:
     """Return the body, decompressed.
 
     Args:
-        request: whose body was not read yet.
+        headers: names in lower case -> values.
+        receive: of ASGI; nothing was received yet.
         share: of the memory for bodies; it holds the returned bytes.
         most_bytes: before and after decompression.
         timeout: seconds until all of it has to be there.
@@ -30,28 +34,28 @@ async def read_body(request: Request, share: BodyShare, *, most_bytes: int, time
     Raises:
         TooLargeError: if it is larger.
         OverloadedError: if the bodies of all requests take too much memory.
-        SlowBodyError: if it takes longer.
+        SlowBodyError: if it takes longer, or breaks off.
         UnknownEncodingError: if it is compressed in an unknown way.
         InputError: if the compressed data is broken.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity" and encoding not in _WINDOW:
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if encoding != b"identity" and encoding not in _WINDOW:
         raise UnknownEncodingError(
-            f"The Content-Encoding is '{brief(encoding)}'.",
-            allowed=", ".join(("identity", *_WINDOW)),
+            f"The Content-Encoding is '{brief(encoding.decode('latin-1'))}'.",
+            allowed=b", ".join((b"identity", *_WINDOW)).decode(),
             next_step="send the body without compression",
         )
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal():
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit():
         if int(declared[:20]) > most_bytes:
             raise _too_large(most_bytes)
         share.check(int(declared))
-    try:
-        with anyio.fail_after(timeout):
-            body = await _received(request, share, most_bytes)
-    except (TimeoutError, ClientDisconnect) as error:
-        raise slow_body(timeout) from error
-    if encoding == "identity":
+    body = None
+    with anyio.move_on_after(timeout):
+        body = await _received(receive, share, most_bytes)
+    if body is None:
+        raise slow_body(timeout)
+    if encoding == b"identity":
         return body
     if len(body) <= _ON_THE_LOOP:
         inflated = _inflated(body, _WINDOW[encoding], most_bytes)
@@ -70,9 +74,14 @@ def slow_body(timeout: float) -> SlowBodyError:
     )
 
 
-async def _received(request: Request, share: BodyShare, most_bytes: int) -> bytes:
-    chunks, size = list[bytes](), 0
-    async for chunk in request.stream():
+async def _received(receive: Receive, share: BodyShare, most_bytes: int) -> bytes | None:
+    """Return the body; None: the client has disconnected."""
+    chunks, size, more = list[bytes](), 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > most_bytes:
             raise _too_large(most_bytes)

@@ -51,7 +51,7 @@ class ServiceOptions:
     batch_rows: int = 32
     body_bytes: int = 64 * 2**20
     memory_for_bodies: int = 2**30
-    connections: int = 512
+    connections: int = 1024
     decoded_bytes: int = 256 * 2**20
     drain_delay: float = 0.0
     drain_timeout: float = 30.0
