@@ -56,6 +56,9 @@ def serve(
     client_ca: Annotated[
         Path | None, typer.Option("--client-ca", help="PEM file: who signs the certificates that clients then need")
     ] = None,
+    tracing: Annotated[
+        bool, typer.Option("--tracing", help="send spans to OpenTelemetry, as the OTEL_ environment variables say")
+    ] = False,
     key: Annotated[
         Path | None, typer.Option("--key", help="PEM file: public key or certificates of the required signer")
     ] = None,
@@ -91,6 +94,7 @@ def serve(
         tls_cert=tls_cert,
         tls_key=tls_key,
         client_ca=client_ca,
+        tracing=tracing,
         demo=demo,
     )
     engine = EngineOptions(backend, threads, device, allow_uncertified)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from starlette.types import Receive
 
 from sdcompress.serving.body import read_body
-from sdcompress.serving.body_memory import BodyShare
 from sdcompress.serving.call import Call
 from sdcompress.serving.errors import ClientGone
 from sdcompress.serving.infer import InferResponse, infer
@@ -19,6 +18,7 @@ from sdcompress.serving.model import ServedModel
 from sdcompress.serving.protocol.request import parse
 from sdcompress.serving.protocol.response import HEADER_LENGTH, response_body
 from sdcompress.serving.service import Service
+from sdcompress.serving.tracing import Trace
 
 __all__ = ["HttpAnswer", "http_infer"]
 
@@ -40,7 +40,7 @@ class HttpAnswer(NamedTuple):
 
 
 async def http_infer(
-    service: Service, model: ServedModel, headers: Mapping[bytes, bytes], receive: Receive
+    service: Service, model: ServedModel, headers: Mapping[bytes, bytes], receive: Receive, trace: Trace | None = None
 ) -> tuple[HttpAnswer, Job]:
     """Return the response to an infer request, and its finished job.
 
@@ -49,20 +49,23 @@ async def http_infer(
         model: that is asked.
         headers: names in lower case -> values.
         receive: of ASGI; nothing was received yet.
+        trace: of the request, if it is traced.
 
     Raises:
         SdcompressError, ClientGone: see ``infer`` and ``read_body``.
     """
     service.check_open()
     with service.bodies.share() as share:
-        return await _answered(service, model, headers, receive, share)
+        options = service.options
+        body = await read_body(headers, receive, share, most_bytes=options.body_bytes, timeout=options.timeout)
+        if trace is not None:
+            trace.ends("receive")
+        return await _answered(model, headers, body, receive, trace)
 
 
 async def _answered(
-    service: Service, model: ServedModel, headers: Mapping[bytes, bytes], receive: Receive, share: BodyShare
+    model: ServedModel, headers: Mapping[bytes, bytes], body: bytes, receive: Receive, trace: Trace | None
 ) -> tuple[HttpAnswer, Job]:
-    options = service.options
-    body = await read_body(headers, receive, share, most_bytes=options.body_bytes, timeout=options.timeout)
     arrived, header = monotonic(), headers.get(_HEADER_LENGTH)
     if header is not None:
         parsed = parse(body, header.decode("latin-1"))
@@ -72,7 +75,7 @@ async def _answered(
         parsed = await asyncio.to_thread(parse, body)
     watch = _DisconnectWatch(receive)
     try:
-        return await infer(model, parsed, Call(arrived, watch.gone), _answer)
+        return await infer(model, parsed, Call(arrived, watch.gone, trace=trace), _answer)
     finally:
         watch.end()
 

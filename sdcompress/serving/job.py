@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from sdcompress.policies._base import Float
 from sdcompress.runtime.stepwise import Carried, Rows
+from sdcompress.serving.call import StageRun
 
 __all__ = ["NO_SCORE", "Job"]
 
@@ -33,6 +34,7 @@ class Job:
         error: why it failed.
         cancelled: whether its client gave it up.
         cut: whether a row exited because of the deadline.
+        runs: of its rows at the stages, for a trace; None: they are not noted.
     """
 
     inputs: Carried
@@ -46,6 +48,7 @@ class Job:
     error: Exception | None = None
     cancelled: bool = False
     cut: bool = False
+    runs: list[StageRun] | None = None
 
     def __post_init__(self) -> None:
         self.rows = self._open = len(self.inputs)

@@ -186,6 +186,9 @@ class ServedModel:
             size=sample_size(self.manifest.inputs, inputs) if self.reader.longest else 1,
             on_end=_to_loop(loop, future),
         )
+        if (trace := call.trace) is not None:
+            trace.ends("prepare")
+            job.runs = trace.runs
         worker.submit(job, reserved=reserved)
         # callbacks on one future: a task and a wait_for for each would take longer than a small network
         timer = loop.call_later(self._options.timeout, lambda: _fail(future, self._too_late()))
@@ -196,6 +199,8 @@ class ServedModel:
             timer.cancel()
             if not job.finished and job.error is None:
                 worker.cancel(job)
+            if trace is not None:
+                trace.ends("run")
         if job.error is not None:
             raise job.error
         self.metrics.answered(job, "policy" if options.policy_decides else "request")
