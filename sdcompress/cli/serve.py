@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 import sdcompress
-from sdcompress.cli.options import AllowUncertified, Backend, Device, FreeThreads, milliseconds
+from sdcompress.cli.options import AllowUncertified, Backend, Device, FreeThreads, milliseconds, share
 
 __all__ = ["serve"]
 
@@ -36,6 +36,16 @@ def serve(
         str | None,
         typer.Option("--drain-delay", help="answer on for so long after SIGTERM, e.g. 5s; default: not at all"),
     ] = None,
+    on_drift: Annotated[
+        Literal["fall-back", "report", "ignore"],
+        typer.Option("--on-drift", help="run the whole network, only say so, or do not look"),
+    ] = "fall-back",
+    audit: Annotated[
+        str, typer.Option("--audit", help="share of examples that also run to the last exit, to detect drift")
+    ] = "1%",
+    brown_out: Annotated[
+        bool, typer.Option("--brown-out", help="before requests are refused, step down to larger certified drops")
+    ] = False,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="log every request")] = False,
     key: Annotated[
         Path | None, typer.Option("--key", help="PEM file: public key or certificates of the required signer")
@@ -65,6 +75,9 @@ def serve(
         body_bytes=max_body * 2**20,
         drain_delay=milliseconds(drain_delay, "--drain-delay") / 1000 if drain_delay else 0.0,
         log_requests=log_requests,
+        on_drift=on_drift,
+        audit_share=share(audit, "--audit"),
+        brown_out=brown_out,
     )
     engine = EngineOptions(backend, threads, device, allow_uncertified)
     named = [_named(artifact) for artifact in artifacts]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
 
 from sdcompress.serving.job import Job
+from sdcompress.serving.watch_metrics import WatchMetrics
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -95,6 +96,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.queue = Gauge("sdcompress_queue_rows", "Rows that wait or run", ["model"], registry=registry)
+        self.watches = WatchMetrics(registry)
         self.models = Info("sdcompress_model", "What a model is", ["model"], registry=registry)
 
     def listen(self, host: str, port: int) -> tuple[WSGIServer, Thread]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
 from sdcompress.errors import UsageError
 
-__all__ = ["ServiceOptions"]
+__all__ = ["OnDrift", "ServiceOptions"]
+
+OnDrift = Literal["fall-back", "report", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class ServiceOptions:
             connections; for load balancers that look every few seconds.
         drain_timeout: longest wait for accepted requests after that.
         log_requests: write a line for every request.
+        on_drift: what happens when live data is no longer what the certificate was made for. "fall-back": every row
+            runs through the whole network until an operator resets it. "report": the log, the metrics and the responses
+            say so. "ignore": nobody looks. Only models whose certificate covers what runs are watched.
+        audit_share: share of their rows that also run to the last exit when there is time; 0: none.
+        brown_out: step down to certified levels that allow a larger drop before requests are refused.
     """
 
     host: str = "127.0.0.1"
@@ -44,6 +52,9 @@ class ServiceOptions:
     drain_delay: float = 0.0
     drain_timeout: float = 30.0
     log_requests: bool = False
+    on_drift: OnDrift = "fall-back"
+    audit_share: float = 0.01
+    brown_out: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers without a meaning.
@@ -51,7 +62,7 @@ class ServiceOptions:
         Raises:
             UsageError: names the first.
         """
-        least = {"port": 0, "metrics_port": 0, "drain_delay": 0}
+        least = {"port": 0, "metrics_port": 0, "drain_delay": 0, "audit_share": 0}
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if isinstance(value, bool | str) or value is None:
@@ -62,3 +73,13 @@ class ServiceOptions:
                     allowed="0 or more" if name in least else "above 0",
                     next_step="choose another number",
                 )
+        if self.audit_share > 1:
+            raise UsageError(
+                f"audit_share is {self.audit_share}.", allowed="0 to 1", next_step="choose another share, e.g. 0.01"
+            )
+        if self.on_drift not in get_args(OnDrift):
+            raise UsageError(
+                f"on_drift is '{self.on_drift}'.",
+                allowed=", ".join(get_args(OnDrift)),
+                next_step="choose one of these",
+            )
