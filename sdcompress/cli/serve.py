@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 import sdcompress
-from sdcompress.cli.options import AllowUncertified, Backend, Device, FreeThreads, milliseconds
+from sdcompress.cli.options import AllowUncertified, Backend, Device, FreeThreads, milliseconds, share
 
 __all__ = ["serve"]
 
@@ -45,6 +45,16 @@ def serve(
         typer.Option("--drain-delay", help="answer on for so long after SIGTERM, e.g. 5s; default: not at all"),
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="serve a page for trying the models, and open it")] = False,
+    on_drift: Annotated[
+        Literal["fall-back", "report", "ignore"],
+        typer.Option("--on-drift", help="run the whole network, only say so, or do not look"),
+    ] = "fall-back",
+    audit: Annotated[
+        str, typer.Option("--audit", help="share of examples that also run to the last exit, to detect drift")
+    ] = "1%",
+    brown_out: Annotated[
+        bool, typer.Option("--brown-out", help="before requests are refused, step down to larger certified drops")
+    ] = False,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="log every request")] = False,
     api_key_file: Annotated[
         Path | None, typer.Option("--api-key-file", help="text file with a key a line, of which clients send one")
@@ -92,6 +102,9 @@ def serve(
         tls_key=tls_key,
         client_ca=client_ca,
         demo=demo,
+        on_drift=on_drift,
+        audit_share=share(audit, "--audit"),
+        brown_out=brown_out,
     )
     engine = EngineOptions(backend, threads, device, allow_uncertified)
     named = [_named(artifact) for artifact in artifacts]

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from sdcompress.serving.job import Job
 from sdcompress.serving.security import Tls
+from sdcompress.serving.watch_metrics import WatchMetrics
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -101,6 +102,7 @@ class Metrics:
         )  # fmt: skip
         self.queue = Gauge("sdcompress_queue_rows", "Rows that wait or run", ["model"], registry=registry)
         self.bodies = Gauge("sdcompress_body_bytes", "Bytes of bodies of unanswered requests", registry=registry)
+        self.watches = WatchMetrics(registry)
         self.models = Info("sdcompress_model", "What a model is", ["model"], registry=registry)
 
     def watch_bodies(self, held: Callable[[], float]) -> None:

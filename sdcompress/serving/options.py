@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal, get_args
 
 from sdcompress.errors import UsageError
 
-__all__ = ["ServiceOptions"]
+__all__ = ["OnDrift", "ServiceOptions"]
+
+OnDrift = Literal["fall-back", "report", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class ServiceOptions:
         tls_key: PEM file, its private key.
         client_ca: PEM file, certificates of the authorities that sign those of clients; None: they need none.
         demo: serve a page for trying the models, and open it where there is a display.
+        on_drift: what happens when live data is no longer what the certificate was made for. "fall-back": every row
+            runs through the whole network until an operator resets it. "report": the log, the metrics and the responses
+            say so. "ignore": nobody looks. Only models whose certificate covers what runs are watched.
+        audit_share: share of their rows that also run to the last exit when there is time; 0: none.
+        brown_out: step down to certified levels that allow a larger drop before requests are refused.
     """
 
     host: str = "127.0.0.1"
@@ -61,6 +69,9 @@ class ServiceOptions:
     tls_key: Path | None = None
     client_ca: Path | None = None
     demo: bool = False
+    on_drift: OnDrift = "fall-back"
+    audit_share: float = 0.01
+    brown_out: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers without a meaning.
@@ -69,7 +80,7 @@ class ServiceOptions:
             UsageError: names the first.
         """
         self._check_tls()
-        least = {"port": 0, "grpc_port": 0, "metrics_port": 0, "drain_delay": 0}
+        least = {"port": 0, "grpc_port": 0, "metrics_port": 0, "drain_delay": 0, "audit_share": 0}
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if isinstance(value, bool | str | Path) or value is None:
@@ -85,6 +96,16 @@ class ServiceOptions:
                 f"A body may have {self.body_bytes:,} bytes, and all of them {self.memory_for_bodies:,}.",
                 allowed="at least the memory of one body",
                 next_step="raise memory_for_bodies, or lower body_bytes",
+            )
+        if self.audit_share > 1:
+            raise UsageError(
+                f"audit_share is {self.audit_share}.", allowed="0 to 1", next_step="choose another share, e.g. 0.01"
+            )
+        if self.on_drift not in get_args(OnDrift):
+            raise UsageError(
+                f"on_drift is '{self.on_drift}'.",
+                allowed=", ".join(get_args(OnDrift)),
+                next_step="choose one of these",
             )
 
     def _check_tls(self) -> None:
