@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -201,7 +201,8 @@ class ServedModel:
                 worker.cancel(job)
         if job.error is not None:
             raise job.error
-        self.metrics.answered(job, "policy" if options.policy_decides else "request")
+        decided_by: Literal["policy", "request"] = "policy" if options.policy_decides else "request"
+        self.metrics.answered(job, "drift" if job.fallen_back else decided_by)
         return job
 
     def _started(self) -> Worker:

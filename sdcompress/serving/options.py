@@ -36,16 +36,16 @@ class ServiceOptions:
             connections; for load balancers that look every few seconds.
         drain_timeout: longest wait for accepted requests after that.
         log_requests: write a line for every request.
-        api_key_file: text file with a key a line, of which clients send one; None: they need none.
-        tls_cert: PEM file, the certificate of the service; None: no TLS.
-        tls_key: PEM file, its private key.
-        client_ca: PEM file, certificates of the authorities that sign those of clients; None: they need none.
-        demo: serve a page for trying the models, and open it where there is a display.
         on_drift: what happens when live data is no longer what the certificate was made for. "fall-back": every row
             runs through the whole network until an operator resets it. "report": the log, the metrics and the responses
             say so. "ignore": nobody looks. Only models whose certificate covers what runs are watched.
         audit_share: share of their rows that also run to the last exit when there is time; 0: none.
         brown_out: step down to certified levels that allow a larger drop before requests are refused.
+        api_key_file: text file with a key a line, of which clients send one; None: they need none.
+        tls_cert: PEM file, the certificate of the service; None: no TLS.
+        tls_key: PEM file, its private key.
+        client_ca: PEM file, certificates of the authorities that sign those of clients; None: they need none.
+        demo: serve a page for trying the models, and open it where there is a display.
     """
 
     host: str = "127.0.0.1"
@@ -64,14 +64,14 @@ class ServiceOptions:
     drain_delay: float = 0.0
     drain_timeout: float = 30.0
     log_requests: bool = False
+    on_drift: OnDrift = "fall-back"
+    audit_share: float = 0.01
+    brown_out: bool = False
     api_key_file: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
     demo: bool = False
-    on_drift: OnDrift = "fall-back"
-    audit_share: float = 0.01
-    brown_out: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers without a meaning.
@@ -80,6 +80,7 @@ class ServiceOptions:
             UsageError: names the first.
         """
         self._check_tls()
+        self._check_drift()
         least = {"port": 0, "grpc_port": 0, "metrics_port": 0, "drain_delay": 0, "audit_share": 0}
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
@@ -97,6 +98,17 @@ class ServiceOptions:
                 allowed="at least the memory of one body",
                 next_step="raise memory_for_bodies, or lower body_bytes",
             )
+
+    def _check_tls(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None) or (self.client_ca and not self.tls_cert):
+            given = [name for name in ("tls_cert", "tls_key", "client_ca") if getattr(self, name) is not None]
+            raise UsageError(
+                f"Of the files of TLS there is only {' and '.join(given)}.",
+                allowed="tls_cert with tls_key, and client_ca beside them",
+                next_step="name the certificate of the service and its private key",
+            )
+
+    def _check_drift(self) -> None:
         if self.audit_share > 1:
             raise UsageError(
                 f"audit_share is {self.audit_share}.", allowed="0 to 1", next_step="choose another share, e.g. 0.01"
@@ -106,13 +118,4 @@ class ServiceOptions:
                 f"on_drift is '{self.on_drift}'.",
                 allowed=", ".join(get_args(OnDrift)),
                 next_step="choose one of these",
-            )
-
-    def _check_tls(self) -> None:
-        if (self.tls_cert is None) != (self.tls_key is None) or (self.client_ca and not self.tls_cert):
-            given = [name for name in ("tls_cert", "tls_key", "client_ca") if getattr(self, name) is not None]
-            raise UsageError(
-                f"Of the files of TLS there is only {' and '.join(given)}.",
-                allowed="tls_cert with tls_key, and client_ca beside them",
-                next_step="name the certificate of the service and its private key",
             )
