@@ -50,8 +50,11 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page on which nothing may go wrong: no error, no warning, no request that leaves the service."""
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A page on which nothing may go wrong: no error, no warning, no request that leaves the service.
+
+    It closes before the service at the address does.
+    """
     opened, problems = browser.new_page(viewport={"width": 1200, "height": 900}), list[str]()
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("console", lambda message: problems.append(message.text))
