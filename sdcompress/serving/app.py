@@ -18,21 +18,24 @@ from starlette.routing import Route
 
 from sdcompress.serving.demo.routes import ServerTiming, demo_routes
 from sdcompress.serving.errors import NoSuchModelError
+from sdcompress.serving.http_authentication import KeyMiddleware
 from sdcompress.serving.http_infer import http_infer
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.observed import observed
 from sdcompress.serving.openapi import openapi
 from sdcompress.serving.refusals import Refusal, refusal_of
+from sdcompress.serving.security import ApiKeys
 from sdcompress.serving.service import Service
 
 __all__ = ["create_app"]
 
 
-def create_app(service: Service) -> Starlette:
+def create_app(service: Service, keys: ApiKeys | None = None) -> Starlette:
     """Return the application of a service; its models warm up when it starts.
 
     Args:
         service: answers its requests.
+        keys: of which clients send one; None: they need none.
     """
     routes = _Routes(service)
 
@@ -57,7 +60,10 @@ def create_app(service: Service) -> Starlette:
             *(Route(path, endpoint, methods=[method]) for path, endpoint, method in paths),
             *(demo_routes(service, lambda error: _refused(refusal_of(error))) if service.options.demo else ()),
         ],
-        middleware=[Middleware(ServerTiming)] if service.options.demo else [],
+        middleware=[
+            *([] if keys is None else [Middleware(KeyMiddleware, keys)]),
+            *([Middleware(ServerTiming)] if service.options.demo else []),
+        ],
         exception_handlers={HTTPException: _no_such_route},
         lifespan=lifespan,
     )

@@ -9,6 +9,7 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from sdcompress.errors import InputError, brief
+from sdcompress.serving.body_memory import BodyShare
 from sdcompress.serving.errors import SlowBodyError, TooLargeError, UnknownEncodingError
 
 __all__ = ["read_body"]
@@ -17,16 +18,18 @@ _WINDOW = {"gzip": 31, "deflate": 15}  # zlib's numbers for the two formats
 _ON_THE_LOOP = 2**12  # bytes that are inflated without a thread: they become 4 MiB at most
 
 
-async def read_body(request: Request, *, most_bytes: int, timeout: float) -> bytes:
+async def read_body(request: Request, share: BodyShare, *, most_bytes: int, timeout: float) -> bytes:
     """Return the body, decompressed.
 
     Args:
         request: whose body was not read yet.
+        share: of the memory for bodies; it holds the returned bytes.
         most_bytes: before and after decompression.
         timeout: seconds until all of it has to be there.
 
     Raises:
         TooLargeError: if it is larger.
+        OverloadedError: if the bodies of all requests take too much memory.
         SlowBodyError: if it takes longer.
         UnknownEncodingError: if it is compressed in an unknown way.
         InputError: if the compressed data is broken.
@@ -39,11 +42,13 @@ async def read_body(request: Request, *, most_bytes: int, timeout: float) -> byt
             next_step="send the body without compression",
         )
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > most_bytes:
-        raise _too_large(most_bytes)
+    if declared.isdecimal():
+        if int(declared[:20]) > most_bytes:
+            raise _too_large(most_bytes)
+        share.check(int(declared))
     try:
         with anyio.fail_after(timeout):
-            body = await _received(request, most_bytes)
+            body = await _received(request, share, most_bytes)
     except (TimeoutError, ClientDisconnect) as error:
         raise SlowBodyError(
             "The body of the request did not arrive as a whole.",
@@ -53,16 +58,20 @@ async def read_body(request: Request, *, most_bytes: int, timeout: float) -> byt
     if encoding == "identity":
         return body
     if len(body) <= _ON_THE_LOOP:
-        return _inflated(body, _WINDOW[encoding], most_bytes)
-    return await asyncio.to_thread(_inflated, body, _WINDOW[encoding], most_bytes)
+        inflated = _inflated(body, _WINDOW[encoding], most_bytes)
+    else:
+        inflated = await asyncio.to_thread(_inflated, body, _WINDOW[encoding], most_bytes)
+    share.resize(len(inflated))
+    return inflated
 
 
-async def _received(request: Request, most_bytes: int) -> bytes:
+async def _received(request: Request, share: BodyShare, most_bytes: int) -> bytes:
     chunks, size = list[bytes](), 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > most_bytes:
             raise _too_large(most_bytes)
+        share.resize(size)
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sdcompress.serving.body import read_body
+from sdcompress.serving.body_memory import BodyShare
 from sdcompress.serving.call import Call
 from sdcompress.serving.errors import ClientGone
 from sdcompress.serving.infer import InferResponse, infer
@@ -31,7 +32,13 @@ async def http_infer(service: Service, model: ServedModel, request: Request) -> 
         SdcompressError, ClientGone: see ``infer`` and ``read_body``.
     """
     service.check_open()
-    body = await read_body(request, most_bytes=service.options.body_bytes, timeout=service.options.timeout)
+    with service.bodies.share() as share:
+        return await _answer(service, model, request, share)
+
+
+async def _answer(service: Service, model: ServedModel, request: Request, share: BodyShare) -> tuple[Response, Job]:
+    options = service.options
+    body = await read_body(request, share, most_bytes=options.body_bytes, timeout=options.timeout)
     arrived, header = monotonic(), request.headers.get(HEADER_LENGTH)
     long_json = header is None and len(body) > _JSON_ON_THE_LOOP
     parsed = await asyncio.to_thread(parse, body) if long_json else parse(body, header)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
 
 from sdcompress.serving.job import Job
+from sdcompress.serving.security import Tls
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -99,7 +100,12 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.queue = Gauge("sdcompress_queue_rows", "Rows that wait or run", ["model"], registry=registry)
+        self.bodies = Gauge("sdcompress_body_bytes", "Bytes of bodies of unanswered requests", registry=registry)
         self.models = Info("sdcompress_model", "What a model is", ["model"], registry=registry)
+
+    def watch_bodies(self, held: Callable[[], float]) -> None:
+        """Report the memory of bodies whenever metrics are read."""
+        self.bodies.set_function(held)
 
     def figures(self, model: str) -> dict[str, Any]:
         """Return what was counted of one model since the start.
@@ -124,10 +130,10 @@ class Metrics:
                     queue = int(value)
         return {"exits": exits, "requests": requests, "seconds": seconds, "queue_rows": queue}
 
-    def listen(self, host: str, port: int) -> tuple[WSGIServer, Thread]:
+    def listen(self, host: str, port: int, tls: Tls | None = None) -> tuple[WSGIServer, Thread]:
         """Serve the metrics on a port of their own, on a thread.
 
         Raises:
             OSError: if the port is taken.
         """
-        return start_http_server(port, host, registry=self.registry)
+        return start_http_server(port, host, registry=self.registry, **(tls.for_metrics() if tls else {}))

@@ -387,6 +387,44 @@ def test_a_body_that_does_not_arrive_is_given_up(serve: Any, tiny_artifact: Call
     assert (response.status_code, "within 0.05 s" in response.json()["error"]) == (408, True)
 
 
+def test_the_bodies_of_all_requests_together_are_bounded(serve: Any, tiny_artifact: Callable[..., Path]) -> None:
+    client = serve({"tiny": tiny_artifact()}, body_bytes=6000, memory_for_bodies=10_000)
+    content = json.dumps(body()).encode()
+    held = client.service.metrics.registry.get_sample_value
+
+    async def ask() -> list[tuple[int, httpx.Headers]]:
+        first_is_here, free = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> Any:
+            yield content + b" " * (5000 - len(content))
+            first_is_here.set()
+            await free.wait()
+            yield b" "
+
+        async with client.connect() as connection:
+            first = asyncio.ensure_future(connection.post(INFER, content=slowly()))
+            await first_is_here.wait()
+            assert held("sdcompress_body_bytes") == 5000
+            long = content + b" " * (5001 - len(content))
+            responses = [await connection.post(INFER, content=long)]  # its length is declared
+            responses.append(await connection.post(INFER, content=_in_pieces(long)))
+            small = gzip.compress(long)
+            responses.append(await connection.post(INFER, content=small, headers={"Content-Encoding": "gzip"}))
+            responses.append(await connection.post(INFER, content=content))
+            free.set()
+            return [(response.status_code, response.headers) for response in (*responses, await first)]
+
+    answers = asyncio.run(ask())
+    assert [code for code, _ in answers] == [429, 429, 429, 200, 200]
+    assert all("retry-after" in headers for code, headers in answers if code == 429)
+    assert held("sdcompress_body_bytes") == 0
+
+
+async def _in_pieces(content: bytes) -> Any:
+    for at in range(0, len(content), 500):
+        yield content[at : at + 500]
+
+
 def test_a_bug_shows_nothing_of_itself(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("secret")
