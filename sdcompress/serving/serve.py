@@ -76,7 +76,6 @@ def serve(
     if warning := exposure(service.host, security):
         _LOG.warning(warning, extra={"host": service.host})
     if service.demo:
-        _LOG.info("demo", extra={"url": f"{address}/"})
         open_page(f"{address}/")
     try:
         server.run(sockets=[listener])
