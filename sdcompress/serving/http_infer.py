@@ -15,7 +15,7 @@ from sdcompress.serving.errors import ClientGone
 from sdcompress.serving.infer import InferResponse, infer
 from sdcompress.serving.job import Job
 from sdcompress.serving.model import ServedModel
-from sdcompress.serving.protocol.request import parse
+from sdcompress.serving.protocol.request import json_bytes, parse
 from sdcompress.serving.protocol.response import HEADER_LENGTH, response_body
 from sdcompress.serving.service import Service
 
@@ -33,8 +33,10 @@ async def http_infer(service: Service, model: ServedModel, request: Request) -> 
     service.check_open()
     body = await read_body(request, most_bytes=service.options.body_bytes, timeout=service.options.timeout)
     arrived, header = monotonic(), request.headers.get(HEADER_LENGTH)
-    long_json = header is None and len(body) > _JSON_ON_THE_LOOP
-    parsed = await asyncio.to_thread(parse, body) if long_json else parse(body, header)
+    if json_bytes(body, header) > _JSON_ON_THE_LOOP:
+        parsed = await asyncio.to_thread(parse, body, header)
+    else:
+        parsed = parse(body, header)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         return await infer(model, parsed, Call(arrived, gone), _response)
