@@ -16,7 +16,7 @@ from sdcompress.serving.errors import ClientGone
 from sdcompress.serving.infer import InferResponse, infer
 from sdcompress.serving.job import Job
 from sdcompress.serving.model import ServedModel
-from sdcompress.serving.protocol.request import parse
+from sdcompress.serving.protocol.request import json_bytes, parse
 from sdcompress.serving.protocol.response import HEADER_LENGTH, response_body
 from sdcompress.serving.service import Service
 
@@ -64,12 +64,11 @@ async def _answered(
     options = service.options
     body = await read_body(headers, receive, share, most_bytes=options.body_bytes, timeout=options.timeout)
     arrived, header = monotonic(), headers.get(_HEADER_LENGTH)
-    if header is not None:
-        parsed = parse(body, header.decode("latin-1"))
-    elif len(body) <= _JSON_ON_THE_LOOP:
-        parsed = parse(body)
+    length = None if header is None else header.decode("latin-1")
+    if json_bytes(body, length) > _JSON_ON_THE_LOOP:
+        parsed = await asyncio.to_thread(parse, body, length)
     else:
-        parsed = await asyncio.to_thread(parse, body)
+        parsed = parse(body, length)
     watch = _DisconnectWatch(receive)
     try:
         return await infer(model, parsed, Call(arrived, watch.gone), _answer)

@@ -187,7 +187,7 @@ _request = st.fixed_dictionaries(
 )
 
 
-@settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(_request, st.binary(max_size=80), st.booleans())
 def nearly_right(tree: Any, tail: bytes, has_header: bool) -> None:
     """A request in JSON with one or more faults, and binary data behind it."""
