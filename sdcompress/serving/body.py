@@ -13,7 +13,7 @@ from sdcompress.errors import InputError, brief
 from sdcompress.serving.body_memory import BodyShare
 from sdcompress.serving.errors import SlowBodyError, TooLargeError, UnknownEncodingError
 
-__all__ = ["read_body"]
+__all__ = ["read_body", "slow_body"]
 
 _WINDOW = {b"gzip": 31, b"deflate": 15}  # zlib's numbers for the two formats
 _ON_THE_LOOP = 2**12  # bytes that are inflated without a thread: they become 4 MiB at most
@@ -54,11 +54,7 @@ async def read_body(
     with anyio.move_on_after(timeout):
         body = await _received(receive, share, most_bytes)
     if body is None:
-        raise SlowBodyError(
-            "The body of the request did not arrive as a whole.",
-            allowed=f"all of it within {timeout:g} s",
-            next_step="send it again",
-        )
+        raise slow_body(timeout)
     if encoding == b"identity":
         return body
     if len(body) <= _ON_THE_LOOP:
@@ -67,6 +63,15 @@ async def read_body(
         inflated = await asyncio.to_thread(_inflated, body, _WINDOW[encoding], most_bytes)
     share.resize(len(inflated))
     return inflated
+
+
+def slow_body(timeout: float) -> SlowBodyError:
+    """Return the error of a body that did not arrive within so many seconds."""
+    return SlowBodyError(
+        "The body of the request did not arrive as a whole.",
+        allowed=f"all of it within {timeout:g} s",
+        next_step="send it again",
+    )
 
 
 async def _received(receive: Receive, share: BodyShare, most_bytes: int) -> bytes | None:

@@ -30,7 +30,7 @@ class ServiceOptions:
         batch_rows: most rows of one batch.
         body_bytes: largest body of a request, before and after decompression.
         memory_for_bodies: bytes of the bodies of all requests that are not answered yet.
-        connections: open at once over HTTP.
+        connections: open at once over HTTP; over gRPC, calls at once.
         decoded_bytes: most memory of one raw example once it is decoded.
         drain_delay: between the signal to stop, from which on the service says that it is not ready, and the end of new
             connections; for load balancers that look every few seconds.
