@@ -11,26 +11,32 @@ from typing import Any
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from sdcompress.serving.demo.routes import ServerTiming, demo_routes
 from sdcompress.serving.errors import NoSuchModelError
+from sdcompress.serving.http_authentication import KeyMiddleware
 from sdcompress.serving.http_infer import http_infer
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.observed import observed
+from sdcompress.serving.openapi import openapi
 from sdcompress.serving.refusals import Refusal, refusal_of
+from sdcompress.serving.security import ApiKeys
 from sdcompress.serving.service import Service
 
 __all__ = ["create_app"]
 
 
-def create_app(service: Service) -> Starlette:
+def create_app(service: Service, keys: ApiKeys | None = None) -> Starlette:
     """Return the application of a service; its models warm up when it starts.
 
     Args:
         service: answers its requests.
+        keys: of which clients send one; None: they need none.
     """
     routes = _Routes(service)
 
@@ -45,17 +51,27 @@ def create_app(service: Service) -> Starlette:
     paths: list[tuple[str, _Infer | Callable[[Request], Awaitable[Response]], str]] = [
         # first, because most requests are these: each route before them costs them time
         *((f"{one}/infer", infer, "POST") for one in (model, f"{model}/versions/{{version}}")),
-        ("/v2", routes.server, "GET"),
+        *((one, routes.server, "GET") for one in ("/v2", "/v2/")),
+        ("/v2/openapi.json", routes.openapi, "GET"),
         ("/v2/health/live", routes.live, "GET"),
         ("/v2/health/ready", routes.ready, "GET"),
         *((one, routes.model, "GET") for one in (model, f"{model}/versions/{{version}}")),
         *((f"{one}/ready", routes.model_ready, "GET") for one in (model, f"{model}/versions/{{version}}")),
     ]
-    return Starlette(
-        routes=[Route(path, endpoint, methods=[method]) for path, endpoint, method in paths],
+    application = Starlette(
+        routes=[
+            *(Route(path, endpoint, methods=[method]) for path, endpoint, method in paths),
+            *(demo_routes(service, lambda error: _refused(refusal_of(error))) if service.options.demo else ()),
+        ],
+        middleware=[
+            *([] if keys is None else [Middleware(KeyMiddleware, keys)]),
+            *([Middleware(ServerTiming)] if service.options.demo else []),
+        ],
         exception_handlers={HTTPException: _no_such_route},
         lifespan=lifespan,
     )
+    application.router.redirect_slashes = False  # it would send clients to whatever host their request names
+    return application
 
 
 class _Routes:
@@ -66,6 +82,9 @@ class _Routes:
 
     async def server(self, _: Request) -> Response:
         return _json(self._service.metadata())
+
+    async def openapi(self, _: Request) -> Response:
+        return _json(openapi())
 
     async def live(self, _: Request) -> Response:
         return _json({"live": True})
@@ -93,7 +112,7 @@ class _Routes:
 
 
 class _Infer:
-    """The endpoint of infer requests. It is bare ASGI: Starlette's requests and responses take as long as a small network."""
+    """The endpoint of infer requests, in bare ASGI: Starlette's requests cost as much time as a small network."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from starlette.types import Receive
 
 from sdcompress.serving.body import read_body
+from sdcompress.serving.body_memory import BodyShare
 from sdcompress.serving.call import Call
 from sdcompress.serving.errors import ClientGone
 from sdcompress.serving.infer import InferResponse, infer
@@ -23,6 +24,7 @@ __all__ = ["HttpAnswer", "http_infer"]
 
 _JSON_ON_THE_LOOP = 2**20  # bytes that are read without a thread, in about 50 ms
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
+_DIGITS = 10  # of a length that is worth to be looked at
 _WATCHED_AFTER_S = 0.02  # a task that waits for a disconnect costs more than a network that is done sooner
 
 
@@ -53,8 +55,23 @@ async def http_infer(
         SdcompressError, ClientGone: see ``infer`` and ``read_body``.
     """
     service.check_open()
-    body = await read_body(headers, receive, most_bytes=service.options.body_bytes, timeout=service.options.timeout)
-    arrived, header = monotonic(), headers.get(_HEADER_LENGTH)
+    with service.bodies.share() as share:
+        return await _answered(service, model, headers, receive, share)
+
+
+async def _answered(
+    service: Service, model: ServedModel, headers: Mapping[bytes, bytes], receive: Receive, share: BodyShare
+) -> tuple[HttpAnswer, Job]:
+    options, header = service.options, headers.get(_HEADER_LENGTH)
+    body = await read_body(
+        headers,
+        receive,
+        share,
+        most_bytes=options.body_bytes,
+        timeout=options.timeout,
+        aligned_from=int(header) if header is not None and header.isdigit() and len(header) < _DIGITS else 0,
+    )
+    arrived = monotonic()
     if header is not None:
         parsed = parse(body, header.decode("latin-1"))
     elif len(body) <= _JSON_ON_THE_LOOP:

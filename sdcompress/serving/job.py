@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ class Job:
     Attributes:
         inputs: checked inputs of the network.
         bound: by when it has to be answered, in seconds of the scheduler's clock; requests are ordered by it.
+        until: when its client gives up; it is refused if it cannot be answered by then.
         deadline: when its active rows take the deepest exit that they have reached; None: never.
         min_exit: index of the first exit that a row may take.
         max_exit: index of the exit at which all rows are done.
@@ -36,6 +38,7 @@ class Job:
     inputs: Carried
     bound: float
     deadline: float | None = None
+    until: float = math.inf
     min_exit: int = 0
     max_exit: int = 2**31
     size: int = 1

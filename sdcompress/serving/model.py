@@ -67,6 +67,11 @@ class ServedModel:
         self._worker: Worker | None = None
 
     @property
+    def engine(self) -> CascadeEngine:
+        """Return the engine of the artifact."""
+        return self._engine
+
+    @property
     def ready(self) -> bool:
         """Return whether requests are answered."""
         return self._worker is not None and self._worker.healthy
@@ -142,8 +147,8 @@ class ServedModel:
         """Return the inputs of raw examples; their rows are reserved then."""
         worker, preparing, time = self._started(), self._preparing, self._preparing_time
         raw = tensors[RAW]
-        rows, bound = raw.shape[0], self._bound(call)
-        worker.reserve(rows, bound=bound, wait_s=preparing.wait_s, prepare_s=time.predicted(raw))
+        rows, bound = raw.shape[0], call.arrived + self._options.latency_bound
+        worker.reserve(rows, bound=min(bound, call.until), wait_s=preparing.wait_s, prepare_s=time.predicted(raw))
         future = asyncio.wrap_future(preparing.submit(lambda: self.reader.read(tensors), raw, time))
         try:
             await asyncio.wait((future, call.gone), timeout=self._options.timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -173,7 +178,8 @@ class ServedModel:
         deadline = None if options.deadline_ms is None else call.arrived + options.deadline_ms / 1000
         job = Job(
             Carried(inputs.arrays),
-            bound=self._bound(call),
+            bound=call.arrived + self._options.latency_bound,
+            until=call.until,
             deadline=deadline,
             min_exit=options.min_exit,
             max_exit=options.max_exit,
@@ -192,11 +198,8 @@ class ServedModel:
                 worker.cancel(job)
         if job.error is not None:
             raise job.error
-        self.metrics.answered(job)
+        self.metrics.answered(job, "policy" if options.policy_decides else "request")
         return job
-
-    def _bound(self, call: Call) -> float:
-        return min(call.arrived + self._options.latency_bound, call.until)
 
     def _started(self) -> Worker:
         if self._worker is None:

@@ -215,7 +215,7 @@ class Scheduler:
         if reserved:
             self.release(job.rows)
         elif self.rows:  # an empty queue takes any request
-            self._check_room(job.rows, job.size, job.bound)
+            self._check_room(job.rows, job.size, min(job.bound, job.until))
         self._usual_size += _NEWEST * (job.size - self._usual_size) if self._usual_size > 1 else job.size - 1
         everything = np.arange(job.rows)
         self._push(Part(job.bound, next(self._numbers), job, 0, job.inputs, everything, everything))

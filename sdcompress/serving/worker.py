@@ -180,20 +180,9 @@ class Worker:
         if not named and not isinstance(error, ArtifactError):
             return "bug", error
         self._broken = not self._computes_probe()
-        failed: SdcompressError = UncomputableError(
-            "The network cannot compute these inputs.",
-            allowed="inputs in the range of the network, such as indices of its vocabulary",
-            next_step="send raw examples, which the model prepares itself",
-        )
-        if named or self._broken:
-            failed = ComputeFailedError(
-                "The device failed, or has too little memory for this request.",
-                allowed="a request that the device can compute now",
-                next_step="send it again after the time in Retry-After, to another server, or in smaller parts",
-                retry_after_s=_PROBE_EVERY_S,
-            )
-        failed.__cause__ = error
-        return "device" if named or self._broken else "inputs", failed
+        judged = _device_failed() if named or self._broken else _uncomputable()
+        judged.__cause__ = error
+        return "device" if named or self._broken else "inputs", judged
 
     def _computes_probe(self) -> bool:
         carried = self._probe
@@ -204,6 +193,23 @@ class Worker:
             _LOG.error("the network does not run", exc_info=error)
             return False
         return True
+
+
+def _device_failed() -> SdcompressError:
+    return ComputeFailedError(
+        "The device failed, or has too little memory for this request.",
+        allowed="a request that the device can compute now",
+        next_step="send it again after the time in Retry-After, to another server, or in smaller parts",
+        retry_after_s=_PROBE_EVERY_S,
+    )
+
+
+def _uncomputable() -> SdcompressError:
+    return UncomputableError(
+        "The network cannot compute these inputs.",
+        allowed="inputs in the range of the network, such as indices of its vocabulary",
+        next_step="send raw examples, which the model prepares itself",
+    )
 
 
 def _deliver(ended: list[Job]) -> None:
