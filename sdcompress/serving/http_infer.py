@@ -24,6 +24,7 @@ __all__ = ["HttpAnswer", "http_infer"]
 
 _JSON_ON_THE_LOOP = 2**20  # bytes that are read without a thread, in about 50 ms
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
+_DIGITS = 10  # of a length that is worth to be looked at
 _WATCHED_AFTER_S = 0.02  # a task that waits for a disconnect costs more than a network that is done sooner
 
 
@@ -61,9 +62,16 @@ async def http_infer(
 async def _answered(
     service: Service, model: ServedModel, headers: Mapping[bytes, bytes], receive: Receive, share: BodyShare
 ) -> tuple[HttpAnswer, Job]:
-    options = service.options
-    body = await read_body(headers, receive, share, most_bytes=options.body_bytes, timeout=options.timeout)
-    arrived, header = monotonic(), headers.get(_HEADER_LENGTH)
+    options, header = service.options, headers.get(_HEADER_LENGTH)
+    body = await read_body(
+        headers,
+        receive,
+        share,
+        most_bytes=options.body_bytes,
+        timeout=options.timeout,
+        aligned_from=int(header) if header is not None and header.isdigit() and len(header) < _DIGITS else 0,
+    )
+    arrived = monotonic()
     length = None if header is None else header.decode("latin-1")
     if json_bytes(body, length) > _JSON_ON_THE_LOOP:
         parsed = await asyncio.to_thread(parse, body, length)

@@ -105,7 +105,7 @@ class InferRequest:
     outputs: tuple[Output, ...] = ()
 
 
-def parse(body: bytes, header_length: str | None = None) -> InferRequest:
+def parse(body: bytes | memoryview, header_length: str | None = None) -> InferRequest:
     """Read a request.
 
     Args:
@@ -174,7 +174,7 @@ def checked_request(fields: Any, tensor: Callable[[TensorHead], Tensor]) -> Infe
     return InferRequest(request.id, request.parameters, inputs, tuple(map(_output, request.outputs)))
 
 
-def json_bytes(body: bytes, header_length: str | None) -> int:
+def json_bytes(body: bytes | memoryview, header_length: str | None) -> int:
     """Return how many bytes of a body are JSON.
 
     Raises:
@@ -202,7 +202,7 @@ def _binary_end(name: str, size: Parameter, left: int) -> int:
     )
 
 
-def _json(text: bytes) -> Any:
+def _json(text: bytes | memoryview) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
