@@ -14,7 +14,7 @@ from sdcompress.artifact.read import Artifact
 from sdcompress.errors import UsageError
 from sdcompress.packaging._base import Target
 from sdcompress.packaging._triton_config import LABELS, Batching, Serving, config_pbtxt, port
-from sdcompress.packaging._triton_program import EXIT_INDEX_TENSOR, cascade_program
+from sdcompress.packaging._triton_program import CANDIDATES, EXIT_INDEX_TENSOR, cascade_program
 from sdcompress.printable import printable
 from sdcompress.schema.graphs import OUTPUTS, Dtype, Segment, Tensor
 from sdcompress.schema.manifest import Engines
@@ -26,7 +26,6 @@ Form = Literal["bls", "sequence", "graph"]
 _GRAPH, _PLAN, _PROGRAM = "model.onnx", "model.plan", "model.py"
 # Triton's default of 1 s is too short: a request whose step takes longer is then lost, and its client waits forever
 _SEQUENCE_IDLE_MICROSECONDS = 600_000_000
-_CANDIDATES = 1024  # sequences that may be joined; further ones wait
 _OF_OLDEST = ("preferred_batch_size", "max_queue_delay_microseconds")
 # TensorRT computes these in another type before version 10, inputs and outputs of engines too
 _NARROWED: dict[Dtype, Dtype] = {"int64": "int32", "float64": "float32"}
@@ -229,7 +228,7 @@ class _Repository:
         scheduler = {"dynamic_batching": self._front().fields()}
         if form == "sequence":
             front = self._front().fields()
-            oldest = {"max_candidate_sequences": _CANDIDATES} | {
+            oldest = {"max_candidate_sequences": CANDIDATES} | {
                 name: front[name] for name in _OF_OLDEST if name in front
             }
             scheduler = {

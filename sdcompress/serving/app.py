@@ -19,6 +19,7 @@ from sdcompress.serving.errors import NoSuchModelError
 from sdcompress.serving.http_infer import http_infer
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.observed import observed
+from sdcompress.serving.openapi import openapi
 from sdcompress.serving.refusals import Refusal, refusal_of
 from sdcompress.serving.service import Service
 
@@ -41,18 +42,21 @@ def create_app(service: Service) -> Starlette:
 
     model = "/v2/models/{model}"
     paths: list[tuple[str, Callable[[Request], Awaitable[Response]], str]] = [
-        ("/v2", routes.server, "GET"),
+        *((one, routes.server, "GET") for one in ("/v2", "/v2/")),
+        ("/v2/openapi.json", routes.openapi, "GET"),
         ("/v2/health/live", routes.live, "GET"),
         ("/v2/health/ready", routes.ready, "GET"),
         *((one, routes.model, "GET") for one in (model, f"{model}/versions/{{version}}")),
         *((f"{one}/ready", routes.model_ready, "GET") for one in (model, f"{model}/versions/{{version}}")),
         *((f"{one}/infer", routes.infer, "POST") for one in (model, f"{model}/versions/{{version}}")),
     ]
-    return Starlette(
+    application = Starlette(
         routes=[Route(path, endpoint, methods=[method]) for path, endpoint, method in paths],
         exception_handlers={HTTPException: _no_such_route},
         lifespan=lifespan,
     )
+    application.router.redirect_slashes = False  # it would send clients to whatever host their request names
+    return application
 
 
 class _Routes:
@@ -63,6 +67,9 @@ class _Routes:
 
     async def server(self, _: Request) -> Response:
         return _json(self._service.metadata())
+
+    async def openapi(self, _: Request) -> Response:
+        return _json(openapi())
 
     async def live(self, _: Request) -> Response:
         return _json({"live": True})

@@ -61,9 +61,9 @@ class UnavailableError(OverloadedError):
     """A service that cannot answer now: it starts, or it stops."""
 
 
-class ComputeFailedError(UnavailableError):
-    """A device that failed, or had too little memory, or a network that runs no input any more."""
-
-
 class TimedOutError(UnavailableError):
     """A request that took too long."""
+
+
+class ComputeFailedError(UnavailableError):
+    """A device that failed, or had too little memory, or a network that runs no input any more."""

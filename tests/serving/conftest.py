@@ -22,7 +22,7 @@ class Client:
     """Asks a service; each call runs its own event loop, as each test has its own service."""
 
     def __init__(self, service: Service) -> None:
-        self.service, self._app = service, create_app(service)
+        self.service, self.application = service, create_app(service)
 
     def request(self, method: str, path: str, **request: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
@@ -32,7 +32,7 @@ class Client:
         return asyncio.run(ask())
 
     def connect(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url="http://service")
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.application), base_url="http://service")
 
     def get(self, path: str) -> httpx.Response:
         return self.request("GET", path)

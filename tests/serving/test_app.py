@@ -490,7 +490,7 @@ def test_a_client_that_goes_away_cancels_its_request(client: Any, monkeypatch: p
             sent.append(message)
 
         scope = {"type": "http", "method": "POST", "path": INFER, "headers": [], "query_string": b"", "root_path": ""}
-        await client._app(scope, receive, send)
+        await client.application(scope, receive, send)
 
     asyncio.run(ask())
     assert sent[0]["status"] == 499
