@@ -1,4 +1,4 @@
-"""serve: answer requests over HTTP."""
+"""serve: answer requests over HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 chooses a free one")] = 8000,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option("--grpc-port", min=0, max=65535, help="of the protocol over gRPC, e.g. 8001; default: no gRPC"),
+    ] = None,
     metrics_port: Annotated[
         int, typer.Option("--metrics-port", min=0, max=65535, help="of /metrics, for Prometheus")
     ] = 8002,
@@ -40,7 +44,18 @@ def serve(
         str | None,
         typer.Option("--drain-delay", help="answer on for so long after SIGTERM, e.g. 5s; default: not at all"),
     ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="serve a page for trying the models, and open it")] = False,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="log every request")] = False,
+    api_key_file: Annotated[
+        Path | None, typer.Option("--api-key-file", help="text file with a key a line, of which clients send one")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", help="PEM file: certificate of the service; default: no TLS")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="PEM file: its private key")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option("--client-ca", help="PEM file: who signs the certificates that clients then need")
+    ] = None,
     key: Annotated[
         Path | None, typer.Option("--key", help="PEM file: public key or certificates of the required signer")
     ] = None,
@@ -61,6 +76,7 @@ def serve(
     options = ServiceOptions(
         host=host,
         port=port,
+        grpc_port=grpc_port,
         metrics_port=metrics_port if metrics else None,
         latency_bound=milliseconds(latency_bound, "--latency-bound") / 1000,
         timeout=milliseconds(timeout, "--timeout") / 1000,
@@ -71,6 +87,11 @@ def serve(
         connections=connections,
         drain_delay=milliseconds(drain_delay, "--drain-delay") / 1000 if drain_delay else 0.0,
         log_requests=log_requests,
+        api_key_file=api_key_file,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        client_ca=client_ca,
+        demo=demo,
     )
     engine = EngineOptions(backend, threads, device, allow_uncertified)
     named = [_named(artifact) for artifact in artifacts]

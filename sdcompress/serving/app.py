@@ -11,26 +11,31 @@ from typing import Any
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sdcompress.serving.demo.routes import ServerTiming, demo_routes
 from sdcompress.serving.errors import NoSuchModelError
+from sdcompress.serving.http_authentication import KeyMiddleware
 from sdcompress.serving.http_infer import http_infer
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.observed import observed
 from sdcompress.serving.openapi import openapi
 from sdcompress.serving.refusals import Refusal, refusal_of
+from sdcompress.serving.security import ApiKeys
 from sdcompress.serving.service import Service
 
 __all__ = ["create_app"]
 
 
-def create_app(service: Service) -> Starlette:
+def create_app(service: Service, keys: ApiKeys | None = None) -> Starlette:
     """Return the application of a service; its models warm up when it starts.
 
     Args:
         service: answers its requests.
+        keys: of which clients send one; None: they need none.
     """
     routes = _Routes(service)
 
@@ -51,7 +56,14 @@ def create_app(service: Service) -> Starlette:
         *((f"{one}/infer", routes.infer, "POST") for one in (model, f"{model}/versions/{{version}}")),
     ]
     application = Starlette(
-        routes=[Route(path, endpoint, methods=[method]) for path, endpoint, method in paths],
+        routes=[
+            *(Route(path, endpoint, methods=[method]) for path, endpoint, method in paths),
+            *(demo_routes(service, lambda error: _refused(refusal_of(error))) if service.options.demo else ()),
+        ],
+        middleware=[
+            *([] if keys is None else [Middleware(KeyMiddleware, keys)]),
+            *([Middleware(ServerTiming)] if service.options.demo else []),
+        ],
         exception_handlers={HTTPException: _no_such_route},
         lifespan=lifespan,
     )

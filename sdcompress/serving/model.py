@@ -67,6 +67,11 @@ class ServedModel:
         self._worker: Worker | None = None
 
     @property
+    def engine(self) -> CascadeEngine:
+        """Return the engine of the artifact."""
+        return self._engine
+
+    @property
     def ready(self) -> bool:
         """Return whether requests are answered."""
         return self._worker is not None and self._worker.healthy
@@ -193,7 +198,7 @@ class ServedModel:
                 worker.cancel(job)
         if job.error is not None:
             raise job.error
-        self.metrics.answered(job)
+        self.metrics.answered(job, "policy" if options.policy_decides else "request")
         return job
 
     def _started(self) -> Worker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from sdcompress.errors import UsageError
 
@@ -16,6 +17,7 @@ class ServiceOptions:
     Attributes:
         host: address that it listens on; the default lets only this machine in.
         port: of the protocol; 0 chooses a free one.
+        grpc_port: of the protocol over gRPC, on the same address; 0 chooses a free one, None: no gRPC.
         metrics_port: of the metrics, on the same address; 0 chooses a free one, None: no metrics.
         latency_bound: within which every request is to be answered once its body is there; a queue too long for that
             refuses new ones.
@@ -31,10 +33,16 @@ class ServiceOptions:
             connections; for load balancers that look every few seconds.
         drain_timeout: longest wait for accepted requests after that.
         log_requests: write a line for every request.
+        api_key_file: text file with a key a line, of which clients send one; None: they need none.
+        tls_cert: PEM file, the certificate of the service; None: no TLS.
+        tls_key: PEM file, its private key.
+        client_ca: PEM file, certificates of the authorities that sign those of clients; None: they need none.
+        demo: serve a page for trying the models, and open it where there is a display.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int | None = None
     metrics_port: int | None = 8002
     latency_bound: float = 1.0
     timeout: float = 30.0
@@ -48,6 +56,11 @@ class ServiceOptions:
     drain_delay: float = 0.0
     drain_timeout: float = 30.0
     log_requests: bool = False
+    api_key_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
+    demo: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers without a meaning.
@@ -55,10 +68,11 @@ class ServiceOptions:
         Raises:
             UsageError: names the first.
         """
-        least = {"port": 0, "metrics_port": 0, "drain_delay": 0}
+        self._check_tls()
+        least = {"port": 0, "grpc_port": 0, "metrics_port": 0, "drain_delay": 0}
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
-            if isinstance(value, bool | str) or value is None:
+            if isinstance(value, bool | str | Path) or value is None:
                 continue
             if value < least.get(name, 0) or (value == 0 and name not in least):
                 raise UsageError(
@@ -71,4 +85,13 @@ class ServiceOptions:
                 f"A body may have {self.body_bytes:,} bytes, and all of them {self.memory_for_bodies:,}.",
                 allowed="at least the memory of one body",
                 next_step="raise memory_for_bodies, or lower body_bytes",
+            )
+
+    def _check_tls(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None) or (self.client_ca and not self.tls_cert):
+            given = [name for name in ("tls_cert", "tls_key", "client_ca") if getattr(self, name) is not None]
+            raise UsageError(
+                f"Of the files of TLS there is only {' and '.join(given)}.",
+                allowed="tls_cert with tls_key, and client_ca beside them",
+                next_step="name the certificate of the service and its private key",
             )
