@@ -113,7 +113,7 @@ class _Routes:
 
 
 class _Infer:
-    """The endpoint of infer requests, in bare ASGI: Starlette's objects take as long as a small network."""
+    """The endpoint of infer requests, in bare ASGI: Starlette's requests cost as much time as a small network."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping
 
 import anyio
+import numpy as np
 from starlette.types import Receive
 
 from sdcompress.errors import InputError, brief
@@ -16,12 +17,19 @@ from sdcompress.serving.errors import SlowBodyError, TooLargeError, UnknownEncod
 __all__ = ["read_body", "slow_body"]
 
 _WINDOW = {b"gzip": 31, b"deflate": 15}  # zlib's numbers for the two formats
+_ALIGNMENT = 64  # bytes
 _ON_THE_LOOP = 2**12  # bytes that are inflated without a thread: they become 4 MiB at most
 
 
 async def read_body(
-    headers: Mapping[bytes, bytes], receive: Receive, share: BodyShare, *, most_bytes: int, timeout: float
-) -> bytes:
+    headers: Mapping[bytes, bytes],
+    receive: Receive,
+    share: BodyShare,
+    *,
+    most_bytes: int,
+    timeout: float,
+    aligned_from: int = 0,
+) -> bytes | memoryview:
     """Return the body, decompressed.
 
     Args:
@@ -30,6 +38,8 @@ async def read_body(
         share: of the memory for bodies; it holds the returned bytes.
         most_bytes: before and after decompression.
         timeout: seconds until all of it has to be there.
+        aligned_from: index of a byte whose address suits any number, so that a tensor which begins there need not be
+            copied; of bodies that arrive in parts, uncompressed.
 
     Raises:
         TooLargeError: if it is larger.
@@ -52,7 +62,7 @@ async def read_body(
         share.check(int(declared))
     body = None
     with anyio.move_on_after(timeout):
-        body = await _received(receive, share, most_bytes)
+        body = await _received(receive, share, most_bytes, aligned_from)
     if body is None:
         raise slow_body(timeout)
     if encoding == b"identity":
@@ -74,7 +84,9 @@ def slow_body(timeout: float) -> SlowBodyError:
     )
 
 
-async def _received(receive: Receive, share: BodyShare, most_bytes: int) -> bytes | None:
+async def _received(
+    receive: Receive, share: BodyShare, most_bytes: int, aligned_from: int
+) -> bytes | memoryview | None:
     """Return the body; None: the client has disconnected."""
     chunks, size, more = list[bytes](), 0, True
     while more:
@@ -87,10 +99,20 @@ async def _received(receive: Receive, share: BodyShare, most_bytes: int) -> byte
             raise _too_large(most_bytes)
         share.resize(size)
         chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else _joined(chunks, size, aligned_from)
 
 
-def _inflated(body: bytes, window: int, most_bytes: int) -> bytes:
+def _joined(chunks: list[bytes], size: int, aligned_from: int) -> memoryview:
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -(memory.ctypes.data + aligned_from) % _ALIGNMENT
+    body, at = memory[start : start + size].data, 0
+    for chunk in chunks:
+        body[at : at + len(chunk)] = chunk
+        at += len(chunk)
+    return body
+
+
+def _inflated(body: bytes | memoryview, window: int, most_bytes: int) -> bytes:
     decompressor = zlib.decompressobj(window)
     try:
         inflated = decompressor.decompress(body, most_bytes + 1)

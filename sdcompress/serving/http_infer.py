@@ -15,7 +15,7 @@ from sdcompress.serving.errors import ClientGone
 from sdcompress.serving.infer import InferResponse, infer
 from sdcompress.serving.job import Job
 from sdcompress.serving.model import ServedModel
-from sdcompress.serving.protocol.request import parse
+from sdcompress.serving.protocol.request import json_bytes, parse
 from sdcompress.serving.protocol.response import HEADER_LENGTH, response_body
 from sdcompress.serving.service import Service
 from sdcompress.serving.tracing import Trace
@@ -24,6 +24,7 @@ __all__ = ["HttpAnswer", "http_infer"]
 
 _JSON_ON_THE_LOOP = 2**20  # bytes that are read without a thread, in about 50 ms
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
+_DIGITS = 10  # of a length that is worth to be looked at
 _WATCHED_AFTER_S = 0.02  # a task that waits for a disconnect costs more than a network that is done sooner
 
 
@@ -56,23 +57,29 @@ async def http_infer(
     """
     service.check_open()
     with service.bodies.share() as share:
-        options = service.options
-        body = await read_body(headers, receive, share, most_bytes=options.body_bytes, timeout=options.timeout)
+        options, header = service.options, headers.get(_HEADER_LENGTH)
+        body = await read_body(
+            headers,
+            receive,
+            share,
+            most_bytes=options.body_bytes,
+            timeout=options.timeout,
+            aligned_from=int(header) if header is not None and header.isdigit() and len(header) < _DIGITS else 0,
+        )
         if trace is not None:
             trace.ends("receive")
-        return await _answered(model, headers, body, receive, trace)
+        return await _answered(model, body, header, receive, trace)
 
 
 async def _answered(
-    model: ServedModel, headers: Mapping[bytes, bytes], body: bytes, receive: Receive, trace: Trace | None
+    model: ServedModel, body: bytes | memoryview, header: bytes | None, receive: Receive, trace: Trace | None
 ) -> tuple[HttpAnswer, Job]:
-    arrived, header = monotonic(), headers.get(_HEADER_LENGTH)
-    if header is not None:
-        parsed = parse(body, header.decode("latin-1"))
-    elif len(body) <= _JSON_ON_THE_LOOP:
-        parsed = parse(body)
+    arrived = monotonic()
+    length = None if header is None else header.decode("latin-1")
+    if json_bytes(body, length) > _JSON_ON_THE_LOOP:
+        parsed = await asyncio.to_thread(parse, body, length)
     else:
-        parsed = await asyncio.to_thread(parse, body)
+        parsed = parse(body, length)
     watch = _DisconnectWatch(receive)
     try:
         return await infer(model, parsed, Call(arrived, watch.gone, trace=trace), _answer)

@@ -105,7 +105,6 @@ def _optional(service: ServiceOptions) -> Tracing | None:
 def _announce(address: str, threads: int, *, demo: bool) -> None:
     _LOG.info("listening", extra={"url": f"{address}/v2", "threads": threads})
     if demo:
-        _LOG.info("demo", extra={"url": f"{address}/"})
         open_page(f"{address}/")
 
 

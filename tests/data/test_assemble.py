@@ -85,7 +85,7 @@ def test_a_smaller_limit_is_part_of_a_larger_one() -> None:
 
 def rare() -> Source:
     """Of 100 images every tenth is of class b."""
-    images, labels = arrays(0, 100)
+    images, _ = arrays(0, 100)
     return image_source(CLASSES, PREPROCESS, (images, (np.arange(100) % 10 == 0).astype(np.int64)), arrays(100, 40))
 
 
