@@ -101,8 +101,8 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.queue = Gauge("sdcompress_queue_rows", "Rows that wait or run", ["model"], registry=registry)
-        self.watches = WatchMetrics(registry)
         self.bodies = Gauge("sdcompress_body_bytes", "Bytes of bodies of unanswered requests", registry=registry)
+        self.watches = WatchMetrics(registry)
         self.models = Info("sdcompress_model", "What a model is", ["model"], registry=registry)
 
     def watch_bodies(self, held: Callable[[], float]) -> None:

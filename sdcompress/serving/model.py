@@ -191,7 +191,7 @@ class ServedModel:
         )
         worker.submit(job, reserved=reserved)
         # callbacks on one future: a task and a wait_for for each would take longer than a small network
-        timer = loop.call_later(self._options.timeout, _fail, future, self._too_late())
+        timer = loop.call_later(self._options.timeout, lambda: _fail(future, self._too_late()))
         call.gone.add_done_callback(lambda ended: _fail(future, ended.exception()) if not ended.cancelled() else None)
         try:
             await future

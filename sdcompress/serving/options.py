@@ -30,7 +30,7 @@ class ServiceOptions:
         batch_rows: most rows of one batch.
         body_bytes: largest body of a request, before and after decompression.
         memory_for_bodies: bytes of the bodies of all requests that are not answered yet.
-        connections: open at once over HTTP.
+        connections: open at once over HTTP; over gRPC, calls at once.
         decoded_bytes: most memory of one raw example once it is decoded.
         drain_delay: between the signal to stop, from which on the service says that it is not ready, and the end of new
             connections; for load balancers that look every few seconds.
@@ -59,7 +59,7 @@ class ServiceOptions:
     batch_rows: int = 32
     body_bytes: int = 64 * 2**20
     memory_for_bodies: int = 2**30
-    connections: int = 512
+    connections: int = 1024
     decoded_bytes: int = 256 * 2**20
     drain_delay: float = 0.0
     drain_timeout: float = 30.0

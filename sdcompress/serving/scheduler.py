@@ -6,9 +6,11 @@ exit wait at the next stage for rows of other requests, so that deep stages get 
 What runs next is decided each time the worker is free. It never waits for rows that may come: while a batch runs,
 the next one gathers by itself, and a lone request on an idle server runs at once.
 
-1. A row whose time is short goes first, the one with the least slack: its bound, less what is left of the network.
-   Serving the oldest deadline first in general would run deep stages for single rows and lose the throughput that
-   keeps bounds in the first place; so deadlines decide only where another batch in between would break one.
+1. Rows whose time is short go first, the earliest bound before the others: those whose slack, the time to the bound
+   less what is left of the network, allows no other batch in between. The order among them is not that of the slack:
+   it takes for granted that every row runs to the last exit, and new rows would overtake older ones that are deep.
+   Serving the earliest bound first in general would run deep stages for single rows and lose the throughput that
+   keeps bounds in the first place.
 2. Otherwise the deepest stage that has a full batch, or nearly: it ends requests, frees their memory, and nothing is
    gained by waiting. Where large batches save nothing, as on one CPU core, every batch is full, and this is the
    shortest remaining work first, which has the least mean latency.
@@ -357,9 +359,8 @@ class Scheduler:
             key: lane.parts[0].bound - now - costs.to_the_end(lane.stage, rows[key], lane.size)
             for key, lane in lanes.items()
         }
-        urgent = min(slack, key=slack.__getitem__)
-        if slack[urgent] <= in_between:
-            return urgent
+        if urgent := [key for key in lanes if slack[key] <= in_between]:
+            return min(urgent, key=lambda key: lanes[key].parts[0].bound)
         efficiency = {key: costs.efficiency(lane.stage, rows[key], lane.size) for key, lane in lanes.items()}
         if full := [key for key in lanes if efficiency[key] >= _NEARLY_FULL]:
             return max(full, key=lambda key: (lanes[key].stage, -lanes[key].parts[0].bound))

@@ -87,7 +87,6 @@ def serve(
 def _announce(address: str, threads: int, *, demo: bool) -> None:
     _LOG.info("listening", extra={"url": f"{address}/v2", "threads": threads})
     if demo:
-        _LOG.info("demo", extra={"url": f"{address}/"})
         open_page(f"{address}/")
 
 
