@@ -71,12 +71,9 @@ def serve(
         with listening(service.host, service.metrics_port):
             metrics, _ = running.metrics.listen(service.host, service.metrics_port, security.tls)
         _LOG.info("metrics", extra={"url": f"{scheme}://{service.host}:{metrics.server_port}/metrics"})
-    address = f"{scheme}://{service.host}:{listener.getsockname()[1]}"
-    _LOG.info("listening", extra={"url": f"{address}/v2", "threads": threads})
     if warning := exposure(service.host, security):
         _LOG.warning(warning, extra={"host": service.host})
-    if service.demo:
-        open_page(f"{address}/")
+    _announce(f"{scheme}://{service.host}:{listener.getsockname()[1]}", threads, demo=service.demo)
     try:
         server.run(sockets=[listener])
     finally:
@@ -85,6 +82,12 @@ def serve(
     _LOG.info("stopped")
     if running.failure is not None:
         raise running.failure
+
+
+def _announce(address: str, threads: int, *, demo: bool) -> None:
+    _LOG.info("listening", extra={"url": f"{address}/v2", "threads": threads})
+    if demo:
+        open_page(f"{address}/")
 
 
 def _named(artifacts: Artifacts) -> dict[str, Path | str]:
