@@ -234,11 +234,9 @@ def ours(artifacts: dict[str, str]) -> Iterator[int]:
     """Start our server; yield its port."""
     (port,) = free_ports(1)
     command = [sys.executable, "-c", "from sdcompress.cli import main; main()", "serve"]
-    named = [f"{name}={path}" for name, path in artifacts.items()]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running([*command, *named, *options], Path(folder) / "log", port, ONE_THREAD),
-    ):
+    command += [f"{name}={path}" for name, path in artifacts.items()]
+    command += ["--port", str(port), "--no-metrics", "--threads", "1"]
+    with tempfile.TemporaryDirectory() as folder, running(command, Path(folder) / "log", port, ONE_THREAD):
         yield port
 
 

@@ -91,9 +91,7 @@ def test_metadata_is_that_of_the_server(runtime: Any, artifact: Path) -> None:
     assert runtime.settings.versions == [open_artifact(artifact).manifest.digest[:12]]
 
 
-def test_requests_at_the_same_time_share_batches(
-    runtime: Any, artifact: Path, loop: asyncio.AbstractEventLoop
-) -> None:
+def test_requests_at_the_same_time_share_batches(runtime: Any, artifact: Path, loop: asyncio.AbstractEventLoop) -> None:
     inputs = golden(artifact)
 
     async def together() -> Any:
