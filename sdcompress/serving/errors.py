@@ -6,11 +6,13 @@ from sdcompress.errors import InputError, SdcompressError
 
 __all__ = [
     "ClientGone",
+    "ComputeFailedError",
     "NoSuchModelError",
     "OverloadedError",
     "SlowBodyError",
     "TimedOutError",
     "TooLargeError",
+    "UnauthenticatedError",
     "UnavailableError",
     "UncomputableError",
     "UnknownEncodingError",
@@ -41,6 +43,10 @@ class NoSuchModelError(InputError):
     """A model or version that the service does not have."""
 
 
+class UnauthenticatedError(InputError):
+    """A request without a valid API key."""
+
+
 class OverloadedError(SdcompressError):
     """A full queue, or one that is too long for the latency bound.
 
@@ -58,6 +64,10 @@ class OverloadedError(SdcompressError):
 
 class UnavailableError(OverloadedError):
     """A service that cannot answer now: it starts, or it stops."""
+
+
+class ComputeFailedError(UnavailableError):
+    """A device that failed, or had too little memory, or a network that runs no input any more."""
 
 
 class TimedOutError(UnavailableError):

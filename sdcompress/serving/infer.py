@@ -14,7 +14,6 @@ from sdcompress.serving.job import Job
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.protocol.request import InferRequest, Output, Parameter
 from sdcompress.serving.protocol.response import ResponseTensor
-from sdcompress.serving.service import Service
 
 __all__ = ["InferResponse", "infer"]
 
@@ -43,25 +42,22 @@ class InferResponse:
 
 
 async def infer(
-    service: Service, model: ServedModel, request: InferRequest, call: Call, write: Callable[[InferResponse], _Written]
+    model: ServedModel, request: InferRequest, call: Call, write: Callable[[InferResponse], _Written]
 ) -> tuple[_Written, Job]:
     """Return the written response to a request, and its finished job.
 
     Args:
-        service: of the model.
         model: to run.
         request: in its parsed form.
         call: how it came in.
         write: turns the response into a message of the protocol; called on a thread if the response is large.
 
     Raises:
-        SdcompressError: an ``InputError`` if the client is to blame; see ``ServedModel.run``.
+        SdcompressError: an ``InputError`` if the client is to blame; see ``ServedModel.infer``.
         ClientGone: if the client has gone.
     """
     options, wanted = infer_options_of(request.parameters, model.exits), _wanted(request, model)
-    inputs = await model.inputs(request.inputs, service.preparing, call)
-    service.check_open()
-    job = await model.run(inputs, options, call)
+    job = await model.infer(request.inputs, options, call)
 
     def written() -> _Written:
         return write(_response(model, request.id, options, wanted, job))
@@ -71,7 +67,7 @@ async def infer(
 
 def _wanted(request: InferRequest, model: ServedModel) -> tuple[Output, ...]:
     if not request.outputs:
-        return tuple(map(Output, model.outputs))
+        return tuple(Output(name) for name, served in model.outputs.items() if served.always)
     if unknown := next((output.name for output in request.outputs if output.name not in model.outputs), None):
         raise InputError(
             f"There is no output '{brief(unknown)}'.",
@@ -93,4 +89,4 @@ def _response(
         binary = options.binary if output.binary is None else output.binary
         data = served.compute(prediction, job.scores)
         tensors.append(ResponseTensor(output.name, served.datatype, (job.rows, *served.shape), data, binary))
-    return InferResponse(model.name, model.version, request_id, model.parameters(job, options), tensors)
+    return InferResponse(model.name, model.version, request_id, model.parameters(job), tensors)

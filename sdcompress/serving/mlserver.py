@@ -66,7 +66,7 @@ class SdcompressRuntime(MLModel):
         call = Call(monotonic(), asyncio.get_running_loop().create_future())  # MLServer does not tell of disconnects
         try:
             request = _request(payload)
-            response, _ = await infer(self._service, self._service.model(self.name), request, call, _response)
+            response, _ = await infer(self._service.model(self.name), request, call, _response)
         except Exception as error:
             refusal = refusal_of(error)
             raise MLServerError(refusal.message, refusal.http) from error

@@ -9,11 +9,13 @@ from typing import Literal
 from sdcompress.errors import SdcompressError, UsageError
 from sdcompress.serving.errors import (
     ClientGone,
+    ComputeFailedError,
     NoSuchModelError,
     OverloadedError,
     SlowBodyError,
     TimedOutError,
     TooLargeError,
+    UnauthenticatedError,
     UnavailableError,
     UncomputableError,
     UnknownEncodingError,
@@ -31,18 +33,21 @@ GrpcCode = Literal[
     "INVALID_ARGUMENT",
     "NOT_FOUND",
     "RESOURCE_EXHAUSTED",
+    "UNAUTHENTICATED",
     "UNAVAILABLE",
     "UNIMPLEMENTED",
 ]
 
 # the first class that fits; what is none of these is a fault of the service
 _TABLE: tuple[tuple[type[Exception], int, GrpcCode, Outcome], ...] = (
+    (UnauthenticatedError, 401, "UNAUTHENTICATED", "invalid"),
     (NoSuchModelError, 404, "NOT_FOUND", "invalid"),
     (SlowBodyError, 408, "DEADLINE_EXCEEDED", "invalid"),
     # not RESOURCE_EXHAUSTED: the same request never fits, so that it must not be sent again
     (TooLargeError, 413, "INVALID_ARGUMENT", "invalid"),
     (UnknownEncodingError, 415, "UNIMPLEMENTED", "invalid"),
     (UncomputableError, 422, "INVALID_ARGUMENT", "uncomputable"),
+    (ComputeFailedError, 503, "UNAVAILABLE", "failed"),
     (TimedOutError, 503, "DEADLINE_EXCEEDED", "unavailable"),
     (UnavailableError, 503, "UNAVAILABLE", "unavailable"),
     (OverloadedError, 429, "RESOURCE_EXHAUSTED", "overloaded"),

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 from typing import Any
 
 import sdcompress
 from sdcompress.errors import brief, nearest
 from sdcompress.runtime.cascade import CascadeEngine
+from sdcompress.serving.body_memory import BodyMemory
 from sdcompress.serving.errors import NoSuchModelError, UnavailableError
 from sdcompress.serving.metrics import Metrics
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.options import ServiceOptions
+from sdcompress.serving.preparing import Preparing
 
 __all__ = ["Service"]
 
 _LOG = logging.getLogger(__name__)
-_PREPARING = 2  # threads that decode images and tokenise texts
 
 
 class Service:
@@ -34,8 +34,12 @@ class Service:
 
     def __init__(self, engines: Mapping[str, CascadeEngine], options: ServiceOptions | None = None) -> None:
         self.options, self.metrics = options or ServiceOptions(), Metrics()
-        self.models = {name: ServedModel(name, engine, self.options, self.metrics) for name, engine in engines.items()}
-        self.preparing = ThreadPoolExecutor(_PREPARING, "prepare")
+        self.preparing, self.bodies = Preparing(), BodyMemory(self.options.memory_for_bodies)
+        self.metrics.watch_bodies(lambda: float(self.bodies.held))
+        self.models = {
+            name: ServedModel(name, engine, self.options, self.metrics, self.preparing)
+            for name, engine in engines.items()
+        }
         self.draining = self.closed = False
         self.failure: Exception | None = None
         self._warming: Thread | None = None
@@ -56,9 +60,9 @@ class Service:
         self.draining = self.closed = True
         if self._warming is not None:  # a network that runs while the interpreter ends aborts the process
             self._warming.join()
+        self.preparing.stop()
         for model in self.models.values():
             model.stop()
-        self.preparing.shutdown()
 
     def check_open(self) -> None:
         """Refuse new requests once the service is closed.
