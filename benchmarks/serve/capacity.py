@@ -34,7 +34,7 @@ from sdcompress.options import EngineOptions
 from sdcompress.serving.options import ServiceOptions
 
 HERE = Path(__file__).resolve().parent
-SIDE, PRODUCTS, BOUND_S, SECONDS = 8, 1, 6.0, 60.0
+SIDE, PRODUCTS, BOUND_S, SECONDS = 8, 1, 3.0, 40.0
 LOADS = (0.3, 0.8, 1.5)  # shares of the simulated limit
 CONNECTIONS = 300
 ENGINE = EngineOptions(backend="timed", threads=1)
