@@ -26,7 +26,7 @@ def capacity(
     latency_bound: Annotated[str, typer.Option("--latency-bound", help="that p99 has to keep, e.g. 200ms")] = "1s",
     request: Annotated[
         str, typer.Option("--request", help="time of the HTTP side for each request, on a core of its own")
-    ] = "0.5ms",
+    ] = "1ms",
     queue: Annotated[int, typer.Option("--queue", min=1, help="examples that wait or run at once")] = 1024,
     batch: Annotated[int, typer.Option("--batch", min=1, help="most examples of a batch")] = 32,
     threads: FreeThreads = None,

@@ -17,7 +17,7 @@ from sdcompress.serving.warm_up import warm_up
 
 __all__ = ["REQUEST_MS", "capacity"]
 
-REQUEST_MS = 0.5
+REQUEST_MS = 1.0
 _LOADS = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.25, 1.5)  # shares of the limit
 _LEAST_REQUESTS, _MOST_REQUESTS, _BOUNDS = 2000, 5000, 10
 
