@@ -18,6 +18,7 @@ from pydantic import Field
 
 from sdcompress.errors import DataError, InputError, nearest
 from sdcompress.modalities._base import Modality
+from sdcompress.modalities._form import Form, FormField
 from sdcompress.modalities._inputs import Inputs
 from sdcompress.modalities._rows import SUFFIXES, rows_of
 from sdcompress.schema.graphs import Tensor
@@ -158,6 +159,27 @@ class Table(Modality):
                 next_step=f"give the columns {', '.join(self.columns)}",
             )
         return row
+
+    @property
+    def form(self) -> Form:
+        """A field for each column."""
+        optional = self.missing == "fill"
+        numbers = [FormField(name, "number", optional=optional) for name in self.numbers]
+        categories = [
+            FormField(name, "choice", known, optional) for name, known in zip(self.categories, self.values, strict=True)
+        ]
+        return Form("object", (*numbers, *categories))
+
+    def entered(self, example: npt.NDArray[np.float64]) -> tuple[str, ...]:
+        """The values of the columns; an unknown category as ``?``."""
+        count = len(self.numbers)
+        numbers = ["" if math.isnan(value) else f"{value:.15g}" for value in example[:count].tolist()]
+        indices = (int(index) - end for index, end in zip(example[count:], self._ends, strict=False))
+        categories = [
+            ("?", "")[index] if index < _FIRST else known[index - _FIRST]
+            for index, known in zip(indices, self.values, strict=True)
+        ]
+        return (*numbers, *categories)
 
     def raw_examples(self, file: Path) -> Iterable[tuple[str, Any]]:
         """The row of a .json file, or all rows of a table; see ``Modality``."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sdcompress.artifact.execution_target import ExecutionTarget, plans_digest
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import UsageError
-from sdcompress.packaging._base import Target
+from sdcompress.packaging._base import ModelName, Target, model_name
 from sdcompress.packaging._triton_config import LABELS, Batching, Serving, config_pbtxt, port
 from sdcompress.packaging._triton_program import CANDIDATES, EXIT_INDEX_TENSOR, cascade_program
 from sdcompress.printable import printable
@@ -42,7 +42,7 @@ class Triton(Target):
     but never run: no GPU was at hand.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = Field(
+    name: ModelName | None = Field(
         None, description="of the model that clients call; null: the name of the artifact's recipe"
     )
     version: PositiveInt = Field(1, description="name of the folder of the files")
@@ -134,7 +134,7 @@ class _Repository:
     def __init__(self, settings: Triton, artifact: Artifact, folder: Path) -> None:
         self._settings, self._artifact, self._folder = settings, artifact, folder
         self._manifest = artifact.manifest
-        self._name = settings.name or _model_name(self._manifest.provenance.recipe.get("name"))
+        self._name = settings.name or model_name(artifact)
         self._engines = settings.engines(artifact) if settings.backend == "tensorrt" else None
         narrowed = self._engines is not None and int(self._engines.tensorrt.partition(".")[0]) < 10
         self._dtypes = _NARROWED if narrowed else {}
@@ -305,9 +305,3 @@ class _Repository:
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _model_name(recipe_name: object) -> str:
-    """Return the name of a recipe as that of a model; "model" where it has none that Triton could take."""
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in str(recipe_name or ""))
-    return kept.strip("-_")[:100] or "model"

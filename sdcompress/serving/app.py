@@ -11,26 +11,32 @@ from typing import Any
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from sdcompress.serving.demo.routes import ServerTiming, demo_routes
 from sdcompress.serving.errors import NoSuchModelError
+from sdcompress.serving.http_authentication import KeyMiddleware
 from sdcompress.serving.http_infer import http_infer
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.observed import observed
 from sdcompress.serving.openapi import openapi
 from sdcompress.serving.refusals import Refusal, refusal_of
+from sdcompress.serving.security import ApiKeys
 from sdcompress.serving.service import Service
 
 __all__ = ["create_app"]
 
 
-def create_app(service: Service) -> Starlette:
+def create_app(service: Service, keys: ApiKeys | None = None) -> Starlette:
     """Return the application of a service; its models warm up when it starts.
 
     Args:
         service: answers its requests.
+        keys: of which clients send one; None: they need none.
     """
     routes = _Routes(service)
 
@@ -41,17 +47,26 @@ def create_app(service: Service) -> Starlette:
         await asyncio.to_thread(service.stop)
 
     model = "/v2/models/{model}"
-    paths: list[tuple[str, Callable[[Request], Awaitable[Response]], str]] = [
+    infer = _Infer(service)
+    paths: list[tuple[str, _Infer | Callable[[Request], Awaitable[Response]], str]] = [
+        # first, because most requests are these: each route before them costs them time
+        *((f"{one}/infer", infer, "POST") for one in (model, f"{model}/versions/{{version}}")),
         *((one, routes.server, "GET") for one in ("/v2", "/v2/")),
         ("/v2/openapi.json", routes.openapi, "GET"),
         ("/v2/health/live", routes.live, "GET"),
         ("/v2/health/ready", routes.ready, "GET"),
         *((one, routes.model, "GET") for one in (model, f"{model}/versions/{{version}}")),
         *((f"{one}/ready", routes.model_ready, "GET") for one in (model, f"{model}/versions/{{version}}")),
-        *((f"{one}/infer", routes.infer, "POST") for one in (model, f"{model}/versions/{{version}}")),
     ]
     application = Starlette(
-        routes=[Route(path, endpoint, methods=[method]) for path, endpoint, method in paths],
+        routes=[
+            *(Route(path, endpoint, methods=[method]) for path, endpoint, method in paths),
+            *(demo_routes(service, lambda error: _refused(refusal_of(error))) if service.options.demo else ()),
+        ],
+        middleware=[
+            *([] if keys is None else [Middleware(KeyMiddleware, keys)]),
+            *([Middleware(ServerTiming)] if service.options.demo else []),
+        ],
         exception_handlers={HTTPException: _no_such_route},
         lifespan=lifespan,
     )
@@ -95,13 +110,27 @@ class _Routes:
     def _model(self, request: Request) -> ServedModel:
         return self._service.model(request.path_params["model"], request.path_params.get("version"))
 
-    async def infer(self, request: Request) -> Response:
+
+class _Infer:
+    """The endpoint of infer requests, in bare ASGI: Starlette's requests cost as much time as a small network."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        named = scope["path_params"]
         try:
-            model = self._model(request)
+            model = self._service.model(named["model"], named.get("version"))
         except NoSuchModelError as error:
-            return _refused(refusal_of(error))
-        answer = await observed(self._service, model, "http", http_infer(self._service, model, request))
-        return _refused(answer) if isinstance(answer, Refusal) else answer
+            await _refused(refusal_of(error))(scope, receive, send)
+            return
+        work = http_infer(self._service, model, dict(scope["headers"]), receive)
+        answer = await observed(self._service, model, "http", work)
+        if isinstance(answer, Refusal):
+            await _refused(answer)(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

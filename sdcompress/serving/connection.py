@@ -19,8 +19,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 __all__ = ["BoundedConnection", "close_slow", "most_connections"]
 
 _MOST_BESIDE_BODY = 2**16  # bytes of headers, chunk extensions, trailers
-_MOST_CONNECTIONS = 16_384
 _OTHER_FILES = 256  # that a process has open beside its connections
+_LINGER_S = 1.0  # in which a refused client reads why: closing at once, while it sends, would reset the connection
 _ANSWER_S = 5.0  # in which the service itself answers 408 to a slow body, before the connection is closed
 
 
@@ -40,7 +40,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._send_by = self._read_by = math.inf  # when the client has to have gone on
         self._patience, self._most = patience, most
-        self._in_head = self._in_request = False
+        self._in_head = self._in_request = self._refused = False
         self._beside_body = 0  # bytes since the last one of a body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -52,7 +52,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what the client sent."""
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         if not self._in_request and not self._answering:
             self._wait()  # also for bytes that begin no request, such as empty lines
@@ -104,7 +104,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def close_if_late(self, now: float) -> None:
         """Close the connection if its client did not go on in time."""
-        if now <= min(self._send_by, self._read_by):
+        if self._refused or now <= min(self._send_by, self._read_by):
             return
         if self._in_head and not self.transport.is_closing():
             self._refuse(408, f"No request arrived within {self._patience:g} s. Next: send it again.")
@@ -142,7 +142,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._send_by = monotonic() + self._patience + more
 
     def _refuse(self, status: int, message: str, header: bytes = b"") -> None:
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         if self._answering:  # the client would take this for the answer to an earlier request
             self.transport.abort()
@@ -150,8 +150,11 @@ class BoundedConnection(HttpToolsProtocol):
         body = b'{"error":"%s"}' % message.encode()
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
         self.transport.write(b"".join((STATUS_LINE[status], head, header, b"\r\n", body)))
-        self._read_by = monotonic() + _ANSWER_S
-        self.transport.close()
+        self._refused = True
+        self.connections.discard(self)
+        if self.transport.can_write_eof():  # not with TLS
+            self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.transport.abort)
 
 
 def close_slow(connections: Iterable[object]) -> None:
@@ -162,19 +165,21 @@ def close_slow(connections: Iterable[object]) -> None:
             connection.close_if_late(now)
 
 
-def most_connections() -> int:
-    """Return how many connections this process may have; its limit of open files is raised as far as allowed."""
+def most_connections(wanted: int) -> int:
+    """Return how many connections this process may have; its limit of open files is raised as far as allowed.
+
+    Args:
+        wanted: fewer if the limit does not allow so many.
+    """
     try:
         import resource
     except ImportError:  # Windows has no such limit
-        return _MOST_CONNECTIONS
-    wanted = _MOST_CONNECTIONS + _OTHER_FILES
+        return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-            soft = raised
-    else:
-        soft = wanted
-    return max(1, soft - _OTHER_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted + _OTHER_FILES:
+        return wanted
+    raised = wanted + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + _OTHER_FILES, hard)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+        soft = raised
+    return max(1, min(wanted, soft - _OTHER_FILES))

@@ -12,6 +12,7 @@ __all__ = [
     "SlowBodyError",
     "TimedOutError",
     "TooLargeError",
+    "UnauthenticatedError",
     "UnavailableError",
     "UncomputableError",
     "UnknownEncodingError",
@@ -42,6 +43,10 @@ class NoSuchModelError(InputError):
     """A model or version that the service does not have."""
 
 
+class UnauthenticatedError(InputError):
+    """A request without a valid API key."""
+
+
 class OverloadedError(SdcompressError):
     """A full queue, or one that is too long for the latency bound.
 
@@ -61,9 +66,9 @@ class UnavailableError(OverloadedError):
     """A service that cannot answer now: it starts, or it stops."""
 
 
-class TimedOutError(UnavailableError):
-    """A request that took too long."""
-
-
 class ComputeFailedError(UnavailableError):
     """A device that failed, or had too little memory, or a network that runs no input any more."""
+
+
+class TimedOutError(UnavailableError):
+    """A request that took too long."""

@@ -67,7 +67,7 @@ async def infer(
 
 def _wanted(request: InferRequest, model: ServedModel) -> tuple[Output, ...]:
     if not request.outputs:
-        return tuple(map(Output, model.outputs))
+        return tuple(Output(name) for name, served in model.outputs.items() if served.always)
     if unknown := next((output.name for output in request.outputs if output.name not in model.outputs), None):
         raise InputError(
             f"There is no output '{brief(unknown)}'.",
@@ -89,4 +89,4 @@ def _response(
         binary = options.binary if output.binary is None else output.binary
         data = served.compute(prediction, job.scores)
         tensors.append(ResponseTensor(output.name, served.datatype, (job.rows, *served.shape), data, binary))
-    return InferResponse(model.name, model.version, request_id, model.parameters(job, options), tensors)
+    return InferResponse(model.name, model.version, request_id, model.parameters(job), tensors)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +24,7 @@ class Job:
     Attributes:
         inputs: checked inputs of the network.
         bound: by when it has to be answered, in seconds of the scheduler's clock; requests are ordered by it.
+        until: when its client gives up; it is refused if it cannot be answered by then.
         deadline: when its active rows take the deepest exit that they have reached; None: never.
         min_exit: index of the first exit that a row may take.
         max_exit: index of the exit at which all rows are done.
@@ -31,11 +33,16 @@ class Job:
         error: why it failed.
         cancelled: whether its client gave it up.
         cut: whether a row exited because of the deadline.
+        covered: whether the policy alone decides, as its certificate presumes.
+        level: index of the certified level that it was accepted at.
+        thresholds: of that level, one for each exit but the last, float32; None: those of the policy.
+        fallen_back: whether it takes the last exit because of drift.
     """
 
     inputs: Carried
     bound: float
     deadline: float | None = None
+    until: float = math.inf
     min_exit: int = 0
     max_exit: int = 2**31
     size: int = 1
@@ -43,6 +50,10 @@ class Job:
     error: Exception | None = None
     cancelled: bool = False
     cut: bool = False
+    covered: bool = False
+    level: int = 0
+    thresholds: Sequence[np.float32] | None = None
+    fallen_back: bool = False
 
     def __post_init__(self) -> None:
         self.rows = self._open = len(self.inputs)

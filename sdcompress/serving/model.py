@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from sdcompress.artifact.execution_target import check_covered
-from sdcompress.errors import CertificateError
 from sdcompress.modalities import Inputs
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.cost_model import sample_size
@@ -26,10 +23,9 @@ from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.outputs import served_outputs
 from sdcompress.serving.preparing import Preparing, PreparingTime
 from sdcompress.serving.protocol.tensors import Tensor
-from sdcompress.serving.scheduler import Scheduler
 from sdcompress.serving.warm_up import usual_inputs, warm_up
+from sdcompress.serving.watch import Watch
 from sdcompress.serving.worker import Worker
-from sdcompress.storage import digest_of
 from sdcompress.tasks import Prediction
 
 __all__ = ["ServedModel"]
@@ -62,9 +58,15 @@ class ServedModel:
         self.exits = engine.exit_names
         self.reader = InputReader(engine.modality, most_rows=options.request_rows, decoded_bytes=options.decoded_bytes)
         self.outputs = {output.name: output for output in served_outputs(engine.task)}
+        self._metrics = metrics
         self.metrics = ModelMetrics(metrics, name, self.exits)
-        self.certificate = _certificate_id(engine)
+        self.watch = Watch(name, engine, options)
         self._worker: Worker | None = None
+
+    @property
+    def engine(self) -> CascadeEngine:
+        """Return the engine of the artifact."""
+        return self._engine
 
     @property
     def ready(self) -> bool:
@@ -80,10 +82,9 @@ class ServedModel:
         options = self._options
         self.reader.warm_up()
         costs = warm_up(self._engine, self._stages, most_rows=options.batch_rows)
-        scheduler = Scheduler(costs, most_rows=options.queue_rows, clock=monotonic)
         worker = Worker(
             self._stages,
-            scheduler,
+            self.watch.schedule(costs),
             name=f"sdcompress {self.name}",
             probe=Carried(usual_inputs(self._engine).arrays),
             observe=self.metrics.batch,
@@ -92,9 +93,10 @@ class ServedModel:
         worker.start()
         self.metrics.describe(
             artifact=self.manifest.digest,
-            certificate=self.certificate or "",
+            certificate=self.watch.certificate or "",
             policy=self.manifest.policy.name if self.manifest.policy else "",
         )
+        self._metrics.watches.add(self.name, self.watch)
         self.metrics.watch_queue(lambda: float(worker.rows))
         self._worker = worker
 
@@ -102,6 +104,11 @@ class ServedModel:
         """Finish all accepted requests."""
         if self._worker is not None:
             self._worker.stop()
+
+    def reset_drift(self) -> None:
+        """End a fall-back because of drift, and forget the evidence for it; a new lifetime of the tests begins."""
+        if self._worker is not None:
+            self._worker.call(self.watch.reset)
 
     def metadata(self) -> dict[str, Any]:
         """Return what the protocol says of a model."""
@@ -142,8 +149,8 @@ class ServedModel:
         """Return the inputs of raw examples; their rows are reserved then."""
         worker, preparing, time = self._started(), self._preparing, self._preparing_time
         raw = tensors[RAW]
-        rows, bound = raw.shape[0], self._bound(call)
-        worker.reserve(rows, bound=bound, wait_s=preparing.wait_s, prepare_s=time.predicted(raw))
+        rows, bound = raw.shape[0], call.arrived + self._options.latency_bound
+        worker.reserve(rows, bound=min(bound, call.until), wait_s=preparing.wait_s, prepare_s=time.predicted(raw))
         future = asyncio.wrap_future(preparing.submit(lambda: self.reader.read(tensors), raw, time))
         try:
             await asyncio.wait((future, call.gone), timeout=self._options.timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -173,16 +180,18 @@ class ServedModel:
         deadline = None if options.deadline_ms is None else call.arrived + options.deadline_ms / 1000
         job = Job(
             Carried(inputs.arrays),
-            bound=self._bound(call),
+            bound=call.arrived + self._options.latency_bound,
+            until=call.until,
             deadline=deadline,
             min_exit=options.min_exit,
             max_exit=options.max_exit,
             size=sample_size(self.manifest.inputs, inputs) if self.reader.longest else 1,
             on_end=_to_loop(loop, future),
+            covered=options.policy_decides and self.watch.certificate is not None,
         )
         worker.submit(job, reserved=reserved)
         # callbacks on one future: a task and a wait_for for each would take longer than a small network
-        timer = loop.call_later(self._options.timeout, _fail, future, self._too_late())
+        timer = loop.call_later(self._options.timeout, lambda: _fail(future, self._too_late()))
         call.gone.add_done_callback(lambda ended: _fail(future, ended.exception()) if not ended.cancelled() else None)
         try:
             await future
@@ -192,11 +201,9 @@ class ServedModel:
                 worker.cancel(job)
         if job.error is not None:
             raise job.error
-        self.metrics.answered(job)
+        decided_by: Literal["policy", "request"] = "policy" if options.policy_decides else "request"
+        self.metrics.answered(job, "drift" if job.fallen_back else decided_by)
         return job
-
-    def _bound(self, call: Call) -> float:
-        return min(call.arrived + self._options.latency_bound, call.until)
 
     def _started(self) -> Worker:
         if self._worker is None:
@@ -231,8 +238,8 @@ class ServedModel:
         temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         return self._engine.task.prediction(job.outputs, job.exit_index, self.exits, temperatures)
 
-    def parameters(self, job: Job, options: InferOptions) -> dict[str, str | float | bool]:
-        """Return the parameters of a response: artifact, exit, score, certificate."""
+    def parameters(self, job: Job) -> dict[str, str | float | bool]:
+        """Return the parameters of a response: artifact, exit, score, certificate, drift."""
         fields: dict[str, str | float | bool] = {"artifact": self.manifest.digest}
         if job.rows == 1:
             fields["exit"] = self.exits[int(job.exit_index[0])]
@@ -240,21 +247,7 @@ class ServedModel:
                 fields["score"] = score
         if job.cut:
             fields["deadline_reached"] = True
-        if self.certificate is not None and options.policy_decides:
-            fields["certificate_id"] = self.certificate
-        return fields
-
-
-def _certificate_id(engine: CascadeEngine) -> str | None:
-    """Return the digest of the certificate, if there is one and it covers what runs."""
-    certificate, policy = engine.manifest.certificate, engine.policy
-    if certificate is None or policy is None or policy.guarantee != "certified":
-        return None
-    try:
-        check_covered(engine.manifest, engine.execution_target)
-    except CertificateError:  # runs because it was allowed without
-        return None
-    return digest_of(certificate.model_dump(mode="json"))
+        return fields | self.watch.parameters(job)
 
 
 def _to_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Job]) -> Callable[[Job], None]:

@@ -15,6 +15,7 @@ from sdcompress.serving.errors import (
     SlowBodyError,
     TimedOutError,
     TooLargeError,
+    UnauthenticatedError,
     UnavailableError,
     UncomputableError,
     UnknownEncodingError,
@@ -32,12 +33,14 @@ GrpcCode = Literal[
     "INVALID_ARGUMENT",
     "NOT_FOUND",
     "RESOURCE_EXHAUSTED",
+    "UNAUTHENTICATED",
     "UNAVAILABLE",
     "UNIMPLEMENTED",
 ]
 
 # the first class that fits; what is none of these is a fault of the service
 _TABLE: tuple[tuple[type[Exception], int, GrpcCode, Outcome], ...] = (
+    (UnauthenticatedError, 401, "UNAUTHENTICATED", "invalid"),
     (NoSuchModelError, 404, "NOT_FOUND", "invalid"),
     (SlowBodyError, 408, "DEADLINE_EXCEEDED", "invalid"),
     # not RESOURCE_EXHAUSTED: the same request never fits, so that it must not be sent again

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
-from sdcompress.errors import SetupError, UsageError, brief, requires_extra
+from sdcompress.errors import UsageError, brief, requires_extra
 from sdcompress.machine import default_threads
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.runtime.open import open_cascade
+from sdcompress.serving.demo.display import open_page
 from sdcompress.serving.options import ServiceOptions
 
 __all__ = ["serve"]
@@ -40,15 +40,20 @@ def serve(
     Raises:
         ArtifactError, SignatureError, CertificateError: if an artifact cannot be opened; see ``open``.
         UsageError: if two artifacts have one name, or a backend does not offer its stages one by one.
-        SetupError: if an address cannot be listened on.
-        MissingExtraError: if the packages of the extra 'serve' are not installed.
+        SetupError: if an address cannot be listened on, or a file of keys or certificates cannot be used.
+        MissingExtraError: if the packages of the extra 'serve', or 'grpc', are not installed.
     """
     with requires_extra("serve"):
         from sdcompress.serving.logs import log_to_stderr
-        from sdcompress.serving.server import DrainingServer
+        from sdcompress.serving.security import exposure, load_security
+        from sdcompress.serving.server import DrainingServer, listening
         from sdcompress.serving.service import Service
 
     service = service or ServiceOptions()
+    if service.grpc_port is not None:
+        with requires_extra("grpc"):
+            import sdcompress.serving.grpc.server  # noqa: F401
+    security = load_security(service)
     threads = options.threads if options.threads is not None else default_threads().threads
     engine_options = EngineOptions(options.backend, threads, options.device, options.allow_uncertified)
     log_to_stderr()
@@ -57,16 +62,18 @@ def serve(
         for name, folder in _named(artifacts).items()
     }
     running = Service(engines, service)
-    server = DrainingServer(running)
-    with _listening(service.host, service.port):
+    server = DrainingServer(running, security)
+    with listening(service.host, service.port):
         family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
         listener = socket.create_server((service.host, service.port), family=family, backlog=server.config.backlog)
-    metrics = None
+    scheme, metrics = "https" if security.tls else "http", None
     if service.metrics_port is not None:
-        with _listening(service.host, service.metrics_port):
-            metrics, _ = running.metrics.listen(service.host, service.metrics_port)
-        _LOG.info("metrics", extra={"url": f"http://{service.host}:{metrics.server_port}/metrics"})
-    _LOG.info("listening", extra={"url": f"http://{service.host}:{listener.getsockname()[1]}/v2", "threads": threads})
+        with listening(service.host, service.metrics_port):
+            metrics, _ = running.metrics.listen(service.host, service.metrics_port, security.tls)
+        _LOG.info("metrics", extra={"url": f"{scheme}://{service.host}:{metrics.server_port}/metrics"})
+    if warning := exposure(service.host, security):
+        _LOG.warning(warning, extra={"host": service.host})
+    _announce(f"{scheme}://{service.host}:{listener.getsockname()[1]}", threads, demo=service.demo)
     try:
         server.run(sockets=[listener])
     finally:
@@ -75,6 +82,12 @@ def serve(
     _LOG.info("stopped")
     if running.failure is not None:
         raise running.failure
+
+
+def _announce(address: str, threads: int, *, demo: bool) -> None:
+    _LOG.info("listening", extra={"url": f"{address}/v2", "threads": threads})
+    if demo:
+        open_page(f"{address}/")
 
 
 def _named(artifacts: Artifacts) -> dict[str, Path | str]:
@@ -91,15 +104,3 @@ def _named(artifacts: Artifacts) -> dict[str, Path | str]:
     if not named:
         raise UsageError("There is no artifact to serve.", next_step="name the folder of one")
     return named
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, OverflowError) as error:
-        raise SetupError(
-            f"Nothing can listen on {host}, port {port}: {error}.",
-            allowed="an address of this machine and a free port; 0 chooses one",
-            next_step="choose another with --port, --metrics-port or --host",
-        ) from error

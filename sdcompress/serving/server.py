@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, which drains when it is told to stop."""
+"""The server: uvicorn, and gRPC in its event loop, which drain when they are told to stop."""
 
 from __future__ import annotations
 
@@ -6,25 +6,32 @@ import asyncio
 import logging
 import math
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from time import monotonic
 from types import FrameType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
+from sdcompress.errors import SetupError
 from sdcompress.serving.app import create_app
 from sdcompress.serving.connection import BoundedConnection, close_slow, most_connections
+from sdcompress.serving.security import Security
 from sdcompress.serving.service import Service
 
-__all__ = ["DrainingServer"]
+if TYPE_CHECKING:
+    from sdcompress.serving.grpc.server import GrpcServer
+
+__all__ = ["DrainingServer", "listening"]
 
 _LOG = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TICKS = 5  # of 0.1 s, between looks for slow clients
 _KEEP_ALIVE_S = 75  # longer than load balancers keep idle connections, so that they never use one that just closed
+_OPEN = Security()
 
 
 class DrainingServer(uvicorn.Server):
@@ -36,16 +43,19 @@ class DrainingServer(uvicorn.Server):
 
     Args:
         service: whose requests it takes.
+        security: its keys and certificates.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, security: Security = _OPEN) -> None:
         options = service.options
+        self._security = security
         self._service, self._close_at = service, math.inf
         self._signal: int | None = None  # that is to be logged
-        connection = partial(BoundedConnection, patience=options.timeout, most=most_connections())
+        self._grpc: GrpcServer | None = None
+        connection = partial(BoundedConnection, patience=options.timeout, most=most_connections(options.connections))
         super().__init__(
             uvicorn.Config(
-                create_app(service),
+                create_app(service, security.keys),
                 host=options.host,
                 port=options.port,
                 http=cast("type[asyncio.Protocol]", connection),
@@ -55,6 +65,7 @@ class DrainingServer(uvicorn.Server):
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=max(1, round(options.drain_timeout)),
+                **(security.tls.for_uvicorn() if security.tls else {}),
             )
         )
 
@@ -87,4 +98,47 @@ class DrainingServer(uvicorn.Server):
             self._service.draining = self._service.closed = self.should_exit = True
         if counter % _TICKS == 0:
             close_slow(self.server_state.connections)
+        if self._grpc is not None:
+            await self._grpc.tick()
         return await super().on_tick(counter)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; the models begin to warm up.
+
+        Raises:
+            SetupError: if nothing can listen on the port of gRPC.
+        """
+        options = self._service.options
+        if options.grpc_port is not None:
+            from sdcompress.serving.grpc.server import GrpcServer
+
+            self._grpc = GrpcServer(self._service, self._security)
+            with listening(options.host, options.grpc_port):
+                port = await self._grpc.start(options.host, options.grpc_port)
+            _LOG.info("listening for gRPC", extra={"address": f"{options.host}:{port}"})
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for the accepted requests: those of gRPC first, while those of HTTP run on."""
+        if self._grpc is not None:
+            start, grace = monotonic(), self._service.options.drain_timeout
+            await self._grpc.stop(grace, lambda: self.force_exit)
+            self.config.timeout_graceful_shutdown = max(1, round(grace - (monotonic() - start)))
+        await super().shutdown(sockets)
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[None]:
+    """Say which address it was if nothing can listen there.
+
+    Raises:
+        SetupError: if so.
+    """
+    try:
+        yield
+    except (OSError, OverflowError) as error:
+        raise SetupError(
+            f"Nothing can listen on {host}, port {port}: {error}.",
+            allowed="an address of this machine and a free port; 0 chooses one",
+            next_step="choose another with --port, --grpc-port, --metrics-port or --host",
+        ) from error

@@ -10,6 +10,7 @@ from typing import Any
 import sdcompress
 from sdcompress.errors import brief, nearest
 from sdcompress.runtime.cascade import CascadeEngine
+from sdcompress.serving.body_memory import BodyMemory
 from sdcompress.serving.errors import NoSuchModelError, UnavailableError
 from sdcompress.serving.metrics import Metrics
 from sdcompress.serving.model import ServedModel
@@ -33,7 +34,8 @@ class Service:
 
     def __init__(self, engines: Mapping[str, CascadeEngine], options: ServiceOptions | None = None) -> None:
         self.options, self.metrics = options or ServiceOptions(), Metrics()
-        self.preparing = Preparing()
+        self.preparing, self.bodies = Preparing(), BodyMemory(self.options.memory_for_bodies)
+        self.metrics.watch_bodies(lambda: float(self.bodies.held))
         self.models = {
             name: ServedModel(name, engine, self.options, self.metrics, self.preparing)
             for name, engine in engines.items()

@@ -98,6 +98,11 @@ class Worker:
         with self._changed:
             self._scheduler.cancel(job)
 
+    def call(self, change: Callable[[], None]) -> None:
+        """Call something that changes the scheduler, while nothing else does."""
+        with self._changed:
+            change()
+
     @property
     def healthy(self) -> bool:
         """Return whether the thread runs, and the network computed the last probe or batch."""
@@ -113,6 +118,7 @@ class Worker:
         """Finish all accepted requests, and end the thread."""
         with self._changed:
             self._stopping = True
+            self._scheduler.close()
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join()
@@ -180,20 +186,9 @@ class Worker:
         if not named and not isinstance(error, ArtifactError):
             return "bug", error
         self._broken = not self._computes_probe()
-        failed: SdcompressError = UncomputableError(
-            "The network cannot compute these inputs.",
-            allowed="inputs in the range of the network, such as indices of its vocabulary",
-            next_step="send raw examples, which the model prepares itself",
-        )
-        if named or self._broken:
-            failed = ComputeFailedError(
-                "The device failed, or has too little memory for this request.",
-                allowed="a request that the device can compute now",
-                next_step="send it again after the time in Retry-After, to another server, or in smaller parts",
-                retry_after_s=_PROBE_EVERY_S,
-            )
-        failed.__cause__ = error
-        return "device" if named or self._broken else "inputs", failed
+        judged = _device_failed() if named or self._broken else _uncomputable()
+        judged.__cause__ = error
+        return "device" if named or self._broken else "inputs", judged
 
     def _computes_probe(self) -> bool:
         carried = self._probe
@@ -204,6 +199,23 @@ class Worker:
             _LOG.error("the network does not run", exc_info=error)
             return False
         return True
+
+
+def _device_failed() -> SdcompressError:
+    return ComputeFailedError(
+        "The device failed, or has too little memory for this request.",
+        allowed="a request that the device can compute now",
+        next_step="send it again after the time in Retry-After, to another server, or in smaller parts",
+        retry_after_s=_PROBE_EVERY_S,
+    )
+
+
+def _uncomputable() -> SdcompressError:
+    return UncomputableError(
+        "The network cannot compute these inputs.",
+        allowed="inputs in the range of the network, such as indices of its vocabulary",
+        next_step="send raw examples, which the model prepares itself",
+    )
 
 
 def _deliver(ended: list[Job]) -> None:

@@ -71,6 +71,7 @@ def test_metadata_of_server_and_model(client: Any) -> None:
         ("outputs", "FP32", [-1, 3]),
         ("exit_index", "INT64", [-1]),
         ("score", "FP32", [-1]),
+        ("top", "BYTES", [-1]),
     ]
     assert client.get(f"/v2/models/tiny/versions/{model['versions'][0]}").json() == model
 
@@ -386,6 +387,44 @@ def test_a_body_that_does_not_arrive_is_given_up(serve: Any, tiny_artifact: Call
     assert (response.status_code, "within 0.05 s" in response.json()["error"]) == (408, True)
 
 
+def test_the_bodies_of_all_requests_together_are_bounded(serve: Any, tiny_artifact: Callable[..., Path]) -> None:
+    client = serve({"tiny": tiny_artifact()}, body_bytes=6000, memory_for_bodies=10_000)
+    content = json.dumps(body()).encode()
+    held = client.service.metrics.registry.get_sample_value
+
+    async def ask() -> list[tuple[int, httpx.Headers]]:
+        first_is_here, free = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> Any:
+            yield content + b" " * (5000 - len(content))
+            first_is_here.set()
+            await free.wait()
+            yield b" "
+
+        async with client.connect() as connection:
+            first = asyncio.ensure_future(connection.post(INFER, content=slowly()))
+            await first_is_here.wait()
+            assert held("sdcompress_body_bytes") == 5000
+            long = content + b" " * (5001 - len(content))
+            responses = [await connection.post(INFER, content=long)]  # its length is declared
+            responses.append(await connection.post(INFER, content=_in_pieces(long)))
+            small = gzip.compress(long)
+            responses.append(await connection.post(INFER, content=small, headers={"Content-Encoding": "gzip"}))
+            responses.append(await connection.post(INFER, content=content))
+            free.set()
+            return [(response.status_code, response.headers) for response in (*responses, await first)]
+
+    answers = asyncio.run(ask())
+    assert [code for code, _ in answers] == [429, 429, 429, 200, 200]
+    assert all("retry-after" in headers for code, headers in answers if code == 429)
+    assert held("sdcompress_body_bytes") == 0
+
+
+async def _in_pieces(content: bytes) -> Any:
+    for at in range(0, len(content), 500):
+        yield content[at : at + 500]
+
+
 def test_a_bug_shows_nothing_of_itself(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("secret")
@@ -498,12 +537,35 @@ def test_metrics_count_requests_exits_batches_and_the_queue(client: Any) -> None
     assert value("sdcompress_requests_total", {"model": "tiny", "outcome": "ok"}) == 1
     assert value("sdcompress_requests_total", {"model": "tiny", "outcome": "invalid"}) == 1
     assert value("sdcompress_request_seconds_count", {"model": "tiny"}) == 1
-    exits = [value("sdcompress_exits_total", {"model": "tiny", "exit": name}) for name in ("exit1", "exit2", "final")]
+    names = ("exit1", "exit2", "final")
+    exits, narrowed = (
+        [value("sdcompress_exits_total", {"model": "tiny", "exit": name, "decided_by": by}) for name in names]
+        for by in ("policy", "request")
+    )
     assert sum(exits) == 20
+    assert narrowed == [0, 0, 0]
     assert value("sdcompress_exit_score_count", {"model": "tiny", "exit": "exit1"}) == exits[0]
     assert value("sdcompress_stage_seconds_count", {"model": "tiny", "exit": "exit1"}) >= 1
     assert value("sdcompress_batch_rows_sum", {"model": "tiny", "exit": "exit1"}) == 20
     assert value("sdcompress_queue_rows", {"model": "tiny"}) == 0
+
+
+def test_exits_that_the_request_narrowed_are_counted_apart(client: Any) -> None:
+    for parameters in ({"min_exit": "final"}, {"deadline_ms": 1000.0}, {}):
+        assert client.infer(body(parameters=parameters)).status_code == 200
+    exits = client.service.metrics.figures("tiny")["exits"]
+    assert sum(exits["policy"].values()) == 1
+    assert sum(exits["request"].values()) == 2
+    assert exits["request"]["final"] >= 1
+
+
+def test_the_output_top_comes_only_when_it_is_named(client: Any) -> None:
+    assert "top" not in outputs_of(client.infer(body()))
+    said = outputs_of(client.infer(body(outputs=[{"name": "top"}, {"name": "answer"}])))
+    (top,), (answer,) = (list(map(json.loads, said[name])) for name in ("top", "answer"))
+    assert list(top)[:1] == list(answer)
+    assert list(top.values()) == sorted(top.values(), reverse=True)
+    assert sum(top.values()) == pytest.approx(1)
 
 
 def test_health_has_the_bodies_of_the_protocol(client: Any) -> None:
@@ -614,7 +676,7 @@ def test_a_fault_that_passes_costs_no_request(client: Any, monkeypatch: pytest.M
 def test_a_score_that_is_not_a_number_leaves_the_metrics_whole(client: Any) -> None:
     job = Job(Carried({"input": images(1)}), bound=1.0)
     job.record(np.arange(1), np.zeros((1, 3), np.float32), np.full(1, np.nan, np.float32), 0)
-    client.service.models["tiny"].metrics.answered(job)
+    client.service.models["tiny"].metrics.answered(job, "policy")
     value = client.service.metrics.registry.get_sample_value
     assert value("sdcompress_exit_score_sum", {"model": "tiny", "exit": "exit1"}) == 0
 

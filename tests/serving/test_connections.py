@@ -250,17 +250,17 @@ def test_headers_are_bounded_wherever_they_stand(listen: Serve) -> None:
     assert running.alive()
 
 
-def test_there_are_only_so_many_connections(listen: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdcompress.serving.server.most_connections", lambda: 3)
-    running = listen()
+def test_there_are_only_so_many_connections(listen: Serve) -> None:
+    running = listen(connections=3)
     idle = [running.connect() for _ in range(3)]
     try:
         for connection in idle:
             connection.sendall(GET)
             assert status_of(connection.recv(1000)) == [200]
-        received = running.exchange()
-        assert status_of(received) == [503]
-        assert b"retry-after: 1" in received
+        for sent in (b"", GET + bytes(2**20)):  # also while the client sends
+            received = running.exchange(sent)
+            assert status_of(received) == [503]
+            assert b"retry-after: 1" in received
     finally:
         for connection in idle:
             connection.close()
