@@ -105,7 +105,7 @@ async def _received(
 def _joined(chunks: list[bytes], size: int, aligned_from: int) -> memoryview:
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -(memory.ctypes.data + aligned_from) % _ALIGNMENT
-    body, at = memoryview(memory)[start : start + size], 0
+    body, at = memory[start : start + size].data, 0
     for chunk in chunks:
         body[at : at + len(chunk)] = chunk
         at += len(chunk)
