@@ -95,7 +95,7 @@ class Simulation:
 
     def __init__(self, times: StageTimes, shares: Sequence[float]) -> None:
         self._times, self.shares, self.stages = times, np.array(shares) / sum(shares), len(shares)
-        self._model = CostModel(None, times=times)
+        self.model = CostModel(None, times=times)
         reached = self.shares[::-1].cumsum()[::-1]
         per_row = [min(ms / rows for ms, rows in zip(stage, ROWS, strict=True)) for stage in times.ms]
         self.peak = 1000 / float(reached @ per_row)  # rows/s if every batch were the best one
@@ -105,7 +105,7 @@ class Simulation:
         """Name -> from times of arrival, exits and the bound to the latencies."""
 
         def seconds(stage: int, rows: int) -> float:
-            return self._model.ms(stage, rows) / 1000 if rows else 0.0
+            return self.model.ms(stage, rows) / 1000 if rows else 0.0
 
         def no_exit(exits: npt.NDArray[np.int64]) -> float:
             return sum(seconds(stage, len(exits)) for stage in range(self.stages))
@@ -139,7 +139,7 @@ class Simulation:
 
     def _ours(self, arrivals: Times, exits: npt.NDArray[np.int64], bound: float) -> Times:
         now = [0.0]
-        costs = StageCosts(self._model, ROWS, self.shares.tolist())
+        costs = StageCosts(self.model, ROWS, self.shares.tolist())
         scheduler = Scheduler(costs, most_rows=10**6, clock=lambda: now[0])
         latencies, numbers, at = np.full(len(arrivals), REFUSED_S), dict[int, tuple[int, Job]](), 0
 
@@ -158,7 +158,7 @@ class Simulation:
                 arrive()
                 at += 1
                 continue
-            seconds = self._model.ms(batch.stage, len(batch)) / 1000
+            seconds = self.model.ms(batch.stage, len(batch)) / 1000
             end = now[0] + seconds
             while at < len(arrivals) and arrivals[at] <= end:
                 arrive()
@@ -205,7 +205,7 @@ def in_real_time(
     engine: CascadeEngine, simulation: Simulation, samples: Samples, bound: float, seconds: float
 ) -> dict[str, Any]:
     """Goodput of each way, bisected around what the simulation says; the others batch as many rows as it likes best."""
-    costs = StageCosts(simulation._model, ROWS, simulation.shares.tolist())
+    costs = StageCosts(simulation.model, ROWS, simulation.shares.tolist())
     rates = {}
     for name in (OURS, COMPACTED, HARDEST, NO_EXIT, ALONE):
         known = {each: simulation.goodput(each, bound) for each in simulation.ways() if each.startswith(name)}

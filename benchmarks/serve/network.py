@@ -2,7 +2,7 @@
 
 An input of value v (0, 1, 2) in all pixels exits at exit v. Each stage multiplies a vector of 512 with as many matrices
 as asked for. They do not fit into a core's cache together, so that a batch costs less for a row than a row alone. Or it
-convolves it, as a map of 8 x 8: on a core a batch costs as much for a row as a row alone, as in real networks for images.
+convolves it, as a map of 8 x 8: on a core a row of a batch costs as much as a row alone, as in networks for images.
 """
 
 from __future__ import annotations
