@@ -44,6 +44,12 @@ Audit = Annotated[
 BrownOut = Annotated[
     bool, typer.Option("--brown-out", help="before requests are refused, step down to larger certified drops")
 ]
+WorkerProcesses = Annotated[
+    int,
+    typer.Option(
+        "--workers", min=1, help="processes on the same port, which share the threads; one that ends is replaced"
+    ),
+]
 Demo = Annotated[bool, typer.Option("--demo", help="serve a page for trying the models, and open it")]
 LogRequests = Annotated[bool, typer.Option("--log-requests", help="log every request")]
 ApiKeyFile = Annotated[
@@ -83,6 +89,7 @@ def serve(
     on_drift: OnDriftOption = "fall-back",
     audit: Audit = "1%",
     brown_out: BrownOut = False,
+    workers: WorkerProcesses = 1,
     demo: Demo = False,
     log_requests: LogRequests = False,
     api_key_file: ApiKeyFile = None,
@@ -124,6 +131,7 @@ def serve(
         tls_key=tls_key,
         client_ca=client_ca,
         tracing=tracing,
+        workers=workers,
         demo=demo,
         on_drift=on_drift,
         audit_share=share(audit, "--audit"),

@@ -195,6 +195,17 @@ def test_an_input_that_does_not_fit_is_an_invalid_argument(address: str, changes
     assert says in error.details()
 
 
+@pytest.mark.parametrize(("size", "taken"), [(64, True), (60, False)])
+def test_raw_contents_may_say_their_size_as_the_client_of_kserve_does(address: str, size: int, taken: bool) -> None:
+    tensor = {"name": "input", "shape": [1, 1, 4, 4], "datatype": "FP32"}
+    tensor |= {"parameters": {"binary_data_size": {"int64_param": size}}}
+    asked = public.ModelInferRequest(model_name="tiny", inputs=[tensor], raw_input_contents=[bytes(64)])
+    if taken:
+        assert ask(address, asked).model_name == "tiny"
+    else:
+        assert "says how JSON encodes it" in refused(address, asked).details()
+
+
 def test_values_out_of_range_of_a_small_integer_are_refused(serve: Any, serve_grpc: Any, address: str) -> None:
     tensor = {"name": "input", "shape": [1], "datatype": "INT8", "contents": {"int_contents": [128]}}
     error = refused(address, public.ModelInferRequest(model_name="tiny", inputs=[tensor]))
