@@ -152,11 +152,10 @@ class Worker:
         while True:
             with self._lock:
                 batch, ended = self._scheduler.next_batch(), self._scheduler.ended()
-                if batch is None and not ended:
-                    if self._stopping:
-                        self._ended = True
-                        return None
                 self._waiting = batch is None and not ended
+                if self._waiting and self._stopping:
+                    self._ended = True
+                    return None
             _deliver(ended)
             if batch is not None:
                 return batch
