@@ -206,6 +206,7 @@ def in_real_time(
     engine: CascadeEngine,
     simulation: Simulation,
     samples: Samples,
+    *,
     known: Mapping[str, float],
     bound: float,
     seconds: float,

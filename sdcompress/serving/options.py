@@ -45,6 +45,7 @@ class ServiceOptions:
         tls_cert: PEM file, the certificate of the service; None: no TLS.
         tls_key: PEM file, its private key.
         client_ca: PEM file, certificates of the authorities that sign those of clients; None: they need none.
+        tracing: send spans of requests to OpenTelemetry, as the environment variables ``OTEL_...`` say.
         workers: processes that serve the same port, each with its own queue and limits and its share of the threads.
         demo: serve a page for trying the models, and open it where there is a display.
     """
@@ -72,6 +73,7 @@ class ServiceOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
+    tracing: bool = False
     workers: int = 1
     demo: bool = False
 

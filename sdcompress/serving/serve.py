@@ -19,6 +19,7 @@ from sdcompress.serving.setup import ServiceSetup
 if TYPE_CHECKING:
     from sdcompress.runtime.cascade import CascadeEngine
     from sdcompress.serving.security import Security
+    from sdcompress.serving.tracing import Tracing
 
 __all__ = ["serve"]
 
@@ -47,7 +48,7 @@ def serve(
         ArtifactError, SignatureError, CertificateError: if an artifact cannot be opened; see ``open``.
         UsageError: if two artifacts have one name, or a backend does not offer its stages one by one.
         SetupError: if an address cannot be listened on, or a file of keys or certificates cannot be used.
-        MissingExtraError: if the packages of the extra 'serve', or 'grpc', are not installed.
+        MissingExtraError: if the packages of the extra 'serve', 'grpc' or 'otel' are not installed.
     """
     with requires_extra("serve"):
         from sdcompress.serving.logs import log_to_stderr
@@ -56,9 +57,7 @@ def serve(
         from sdcompress.serving.service import Service
 
     service = service or ServiceOptions()
-    if service.grpc_port is not None:
-        with requires_extra("grpc"):
-            import sdcompress.serving.grpc.server  # noqa: F401
+    tracing = _optional(service)
     security = load_security(service)
     threads = options.threads if options.threads is not None else default_threads().threads
     setup = ServiceSetup(
@@ -75,6 +74,7 @@ def serve(
         _serve_by_workers(setup, engines, security)
         return
     running = Service(engines, service)
+    running.tracing = tracing
     server = DrainingServer(running, security)
     with listening(service.host, service.port):
         family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
@@ -90,9 +90,24 @@ def serve(
     finally:
         if metrics is not None:
             metrics.shutdown()
+        if tracing is not None:
+            tracing.stop()
     _LOG.info("stopped")
     if running.failure is not None:
         raise running.failure
+
+
+def _optional(service: ServiceOptions) -> Tracing | None:
+    """Import what only some services need, and return the tracing if it is wanted."""
+    if service.grpc_port is not None:
+        with requires_extra("grpc"):
+            import sdcompress.serving.grpc.server  # noqa: F401
+    if not service.tracing:
+        return None
+    from sdcompress.serving.tracing import start_tracing
+
+    with requires_extra("otel"):
+        return start_tracing()
 
 
 def _serve_by_workers(setup: ServiceSetup, engines: dict[str, CascadeEngine], security: Security) -> None:

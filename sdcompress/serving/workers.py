@@ -181,6 +181,10 @@ def _work(setup: ServiceSetup, parent: Connection) -> None:
     os.setpgrp()  # the terminal's interrupt goes to the parent alone
     log_to_stderr()
     running, service = Service(setup.engines(), setup.service), setup.service
+    if service.tracing:
+        from sdcompress.serving.tracing import start_tracing
+
+        running.tracing = start_tracing()
     server = DrainingServer(running, load_security(service))
     running.start().join()
     if running.failure is not None:
