@@ -34,7 +34,8 @@ async def observed(
     """
     start = perf_counter()
     try:
-        answer, job = await work
+        with model.in_use():
+            answer, job = await work
     except asyncio.CancelledError:
         model.metrics.request("cancelled", perf_counter() - start)
         raise

@@ -28,6 +28,9 @@ class ServiceOptions:
         body_bytes: largest body of a request, before and after decompression.
         memory_for_bodies: bytes of the bodies of all requests that are not answered yet.
         connections: open at once over HTTP.
+        versions: of each model that stay in memory: the one that serves, and those before it, for rollbacks.
+        control_port: of loading, rolling back and unloading models, on 127.0.0.1 whatever the host is; 0 chooses a free
+            one, None: no such port.
         decoded_bytes: most memory of one raw example once it is decoded.
         drain_delay: between the signal to stop, from which on the service says that it is not ready, and the end of new
             connections; for load balancers that look every few seconds.
@@ -52,6 +55,8 @@ class ServiceOptions:
     body_bytes: int = 64 * 2**20
     memory_for_bodies: int = 2**30
     connections: int = 512
+    versions: int = 2
+    control_port: int | None = None
     decoded_bytes: int = 256 * 2**20
     drain_delay: float = 0.0
     drain_timeout: float = 30.0
@@ -69,7 +74,7 @@ class ServiceOptions:
             UsageError: names the first.
         """
         self._check_tls()
-        least = {"port": 0, "grpc_port": 0, "metrics_port": 0, "drain_delay": 0}
+        least = {"port": 0, "grpc_port": 0, "metrics_port": 0, "control_port": 0, "drain_delay": 0}
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if isinstance(value, bool | str | Path) or value is None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdcompress.errors import UsageError, brief, requires_extra
 from sdcompress.machine import default_threads
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
-from sdcompress.runtime.open import open_cascade
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.serving.demo.display import open_page
 from sdcompress.serving.options import ServiceOptions
+
+if TYPE_CHECKING:
+    from sdcompress.serving.security import Tls
+    from sdcompress.serving.service import Service
 
 __all__ = ["serve"]
 
@@ -27,6 +33,7 @@ def serve(
     options: EngineOptions = DEFAULT_OPTIONS,
     service: ServiceOptions | None = None,
     *,
+    previous: Iterable[tuple[str, Path | str]] = (),
     require_signature: Path | str | None = None,
 ) -> None:
     """Serve artifacts by the Open Inference Protocol until SIGTERM or SIGINT; logs go to stderr.
@@ -35,6 +42,7 @@ def serve(
         artifacts: folders, each alone, which takes its name, or as (name, folder).
         options: of the engines; default threads: those that other work leaves free.
         service: addresses, bounds, limits.
+        previous: versions before some of them, as (name, folder), which a rollback brings back; the latest first.
         require_signature: PEM file by whose holder the artifacts must be signed; see ``open``.
 
     Raises:
@@ -47,7 +55,6 @@ def serve(
         from sdcompress.serving.logs import log_to_stderr
         from sdcompress.serving.security import exposure, load_security
         from sdcompress.serving.server import DrainingServer, listening
-        from sdcompress.serving.service import Service
 
     service = service or ServiceOptions()
     if service.grpc_port is not None:
@@ -57,31 +64,74 @@ def serve(
     threads = options.threads if options.threads is not None else default_threads().threads
     engine_options = EngineOptions(options.backend, threads, options.device, options.allow_uncertified)
     log_to_stderr()
-    engines = {
-        name: open_cascade(folder, engine_options, require_signature=require_signature)
-        for name, folder in _named(artifacts).items()
-    }
-    running = Service(engines, service)
+    running = _opened(artifacts, previous, engine_options, service, require_signature)
     server = DrainingServer(running, security)
     with listening(service.host, service.port):
         family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
         listener = socket.create_server((service.host, service.port), family=family, backlog=server.config.backlog)
-    scheme, metrics = "https" if security.tls else "http", None
-    if service.metrics_port is not None:
-        with listening(service.host, service.metrics_port):
-            metrics, _ = running.metrics.listen(service.host, service.metrics_port, security.tls)
-        _LOG.info("metrics", extra={"url": f"{scheme}://{service.host}:{metrics.server_port}/metrics"})
-    if warning := exposure(service.host, security):
-        _LOG.warning(warning, extra={"host": service.host})
-    _announce(f"{scheme}://{service.host}:{listener.getsockname()[1]}", threads, demo=service.demo)
-    try:
+    scheme = "https" if security.tls else "http"
+    with _metrics_and_control(running, security.tls):
+        if warning := exposure(service.host, security):
+            _LOG.warning(warning, extra={"host": service.host})
+        _announce(f"{scheme}://{service.host}:{listener.getsockname()[1]}", threads, demo=service.demo)
         server.run(sockets=[listener])
-    finally:
-        if metrics is not None:
-            metrics.shutdown()
     _LOG.info("stopped")
     if running.failure is not None:
         raise running.failure
+
+
+def _opened(
+    artifacts: Artifacts,
+    previous: Iterable[tuple[str, Path | str]],
+    options: EngineOptions,
+    service: ServiceOptions,
+    require_signature: Path | str | None,
+) -> Service:
+    from sdcompress.serving.service import Service
+    from sdcompress.serving.source import Source
+
+    sources = {
+        name: Source(Path(folder).absolute(), options, require_signature) for name, folder in _named(artifacts).items()
+    }
+    engines = {name: source.open() for name, source in sources.items()}
+    before: dict[str, list[CascadeEngine]] = {}
+    for name, folder in _checked(previous, sources):
+        before.setdefault(name, []).append(Source(Path(folder), options, require_signature).open())
+    return Service(engines, service, previous=before, sources=sources)
+
+
+@contextmanager
+def _metrics_and_control(running: Service, tls: Tls | None) -> Iterator[None]:
+    """Serve metrics and the control of versions on their ports, each on a thread."""
+    from sdcompress.serving.control import HOST, ControlServer
+    from sdcompress.serving.server import listening
+
+    options = running.options
+    with ExitStack() as ports:
+        if options.metrics_port is not None:
+            with listening(options.host, options.metrics_port):
+                metrics, _ = running.metrics.listen(options.host, options.metrics_port, tls)
+            ports.callback(metrics.shutdown)
+            scheme = "https" if tls else "http"
+            _LOG.info("metrics", extra={"url": f"{scheme}://{options.host}:{metrics.server_port}/metrics"})
+        if options.control_port is not None:
+            with listening(HOST, options.control_port):
+                control = ControlServer(running.repository, options.control_port)
+            control.start()
+            ports.callback(control.stop)
+            _LOG.info("control", extra={"url": f"http://{HOST}:{control.port}/v2/repository"})
+        yield
+
+
+def _checked(previous: Iterable[tuple[str, Path | str]], sources: Mapping[str, object]) -> list[tuple[str, Path | str]]:
+    checked = [*previous]
+    if unknown := next((name for name, _ in checked if name not in sources), None):
+        raise UsageError(
+            f"There is a previous version of '{brief(unknown)}', which is not served.",
+            allowed=", ".join(sources),
+            next_step="give it the name of one: NAME=FOLDER",
+        )
+    return checked
 
 
 def _announce(address: str, threads: int, *, demo: bool) -> None:

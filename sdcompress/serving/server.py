@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Thread
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -27,9 +28,9 @@ __all__ = ["DrainingServer", "listening"]
 
 _LOG = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_RELOAD: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 _KEEP_ALIVE_S = 75  # longer than load balancers keep idle connections, so that they never use one that just closed
 _OPEN = Security()
-
 _TICKS_OF_A_SECOND = 10
 
 
@@ -38,7 +39,7 @@ class DrainingServer(uvicorn.Server):
 
     First the service says that it is not ready, and still answers, so that load balancers can take it out. After the
     drain delay the port is closed, and new requests on open connections are refused. It ends once all accepted requests
-    are answered. A second signal ends it at once.
+    are answered. A second signal ends it at once. SIGHUP loads all models again from their folders.
 
     Args:
         service: whose requests it takes.
@@ -52,6 +53,7 @@ class DrainingServer(uvicorn.Server):
         self._signal: int | None = None  # that is to be logged
         self._stalled = StalledConnections(options.timeout)
         self._grpc: GrpcServer | None = None
+        self._reload = False
         super().__init__(
             uvicorn.Config(
                 create_app(service, security.keys),
@@ -71,6 +73,8 @@ class DrainingServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Handle the signals while the server runs; unlike uvicorn's, end as after any other stop: code 0."""
         before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        if _RELOAD is not None:
+            before[_RELOAD] = signal.signal(_RELOAD, self.handle_reload)  # type: ignore[index]
         try:
             yield
         finally:
@@ -87,6 +91,11 @@ class DrainingServer(uvicorn.Server):
         self._service.draining, self._signal = True, sig
         self._close_at = monotonic() + self._service.options.drain_delay
 
+    def handle_reload(self, sig: int, frame: FrameType | None) -> None:
+        """Load all models again, soon."""
+        del sig, frame
+        self._reload = True
+
     async def on_tick(self, counter: int) -> bool:
         """Close the service when its time has come, or when a model cannot be warmed up."""
         if self._signal is not None:
@@ -94,6 +103,10 @@ class DrainingServer(uvicorn.Server):
             self._signal = None
         if self._service.failure is not None or monotonic() >= self._close_at:
             self._service.draining = self._service.closed = self.should_exit = True
+        if self._reload:
+            self._reload = False
+            _LOG.info("loading all models again")
+            Thread(target=self._service.repository.load_all, name="load", daemon=True).start()
         if counter % _TICKS_OF_A_SECOND == 0:
             self._stalled.end(self.server_state.connections, monotonic())
         if self._grpc is not None:
@@ -138,5 +151,5 @@ def listening(host: str, port: int) -> Iterator[None]:
         raise SetupError(
             f"Nothing can listen on {host}, port {port}: {error}.",
             allowed="an address of this machine and a free port; 0 chooses one",
-            next_step="choose another with --port, --grpc-port, --metrics-port or --host",
+            next_step="choose another with --port, --grpc-port, --metrics-port, --control-port or --host",
         ) from error
