@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sdcompress import modalities, tasks
 from sdcompress.data.samples import Dataset, Indices, RawSamples, Samples, Subset
 from sdcompress.data.source import Source
-from sdcompress.data.split import hold_out, sample_order
+from sdcompress.data.split import hold_out, of_each_stratum, sample_order
 from sdcompress.errors import DataError, InputError, RecipeError
 from sdcompress.modalities import Modality
 from sdcompress.schema import recipe
@@ -40,6 +40,21 @@ class _SplitSamples:
     def hold_out(self, count: int, *seed: int) -> tuple[_SplitSamples, _SplitSamples]:
         stay, held = hold_out(sample_order(self.task, self.targets, seed=seed), count)
         return replace(self, indices=self.indices[stay]), replace(self, indices=self.indices[held])
+
+    def of_each_stratum(self, count: int, *seed: int) -> _SplitSamples:
+        """Return the same with ``count`` samples of each stratum.
+
+        Raises:
+            RecipeError: if the task has no strata.
+        """
+        strata = self.task.strata(self.targets)
+        if strata is None:
+            raise RecipeError(
+                f"data.train_per_stratum is {count}, but targets of the task '{self.task.record.name}' have no strata.",
+                allowed="tasks with strata, such as the classes of classification",
+                next_step="set data.train_limit instead",
+            )
+        return replace(self, indices=self.indices[of_each_stratum(strata, count, seed=seed)])
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
@@ -168,6 +183,8 @@ def _split(spec: recipe.Data, source: Source, seed: int, task: Task) -> dict[str
         train, val = train.hold_out(round(spec.validation * len(train.indices)), seed, _VALIDATION)
     if spec.train_limit is not None:
         _, train = train.hold_out(spec.train_limit, seed, _TRAIN_LIMIT)
+    if spec.train_per_stratum is not None:
+        train = train.of_each_stratum(spec.train_per_stratum, seed, _TRAIN_LIMIT)
     if spec.test_limit is not None:
         _, test = test.hold_out(spec.test_limit, seed, _TEST_LIMIT)
     return {"train": train, "validation": val, "test": test}

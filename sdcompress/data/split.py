@@ -7,7 +7,7 @@ import numpy as np
 from sdcompress.data.samples import Indices
 from sdcompress.tasks import Array, Task
 
-__all__ = ["hold_out", "sample_order", "stratified_order"]
+__all__ = ["hold_out", "of_each_stratum", "sample_order", "stratified_order"]
 
 
 def sample_order(task: Task, targets: Array, *, seed: tuple[int, ...]) -> Indices:
@@ -57,6 +57,22 @@ def hold_out(order: Indices, count: int) -> tuple[Indices, Indices]:
         The positions that stay and the ``count`` that are held out, each in ascending order.
     """
     return np.sort(order[count:]), np.sort(order[:count])
+
+
+def of_each_stratum(strata: Indices, count: int, *, seed: tuple[int, ...]) -> Indices:
+    """Choose some samples of each stratum; a smaller choice is part of a larger one with the same seed.
+
+    Args:
+        strata: int64 [N].
+        count: of each stratum; all of a stratum that has fewer.
+        seed: non-negative integers.
+
+    Returns:
+        Their positions in ascending order.
+    """
+    order = _shuffled(len(strata), seed)
+    chosen = [order[strata[order] == stratum][:count] for stratum in np.unique(strata)]
+    return np.sort(np.concatenate(chosen))
 
 
 def _shuffled(count: int, seed: tuple[int, ...]) -> Indices:

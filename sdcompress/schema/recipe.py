@@ -67,10 +67,19 @@ class Data(Frozen):
     label: str = Field("label", description="of tables: the column of the labels; of numbers several with commas")
     validation: BelowOne = Field(0.1, description="share of the training samples held out where the set has no split")
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training samples")
+    train_per_stratum: PositiveInt | None = Field(
+        None, description="use only N shuffled training samples of each stratum, such as a class, or all that it has"
+    )
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test samples")
     exclude: tuple[str, ...] = Field(
         (), description="examples to leave out, such as broken ones, by their names in messages, e.g. [train/cat/3.jpg]"
     )
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Data:
+        if self.train_limit is not None and self.train_per_stratum is not None:
+            raise ValueError("train_limit and train_per_stratum both limit the training samples: choose one")
+        return self
 
     def at(self, folder: object, *, download: bool = False) -> Data:
         """Return these settings for a folder here; nothing is downloaded unless the user allows it now.

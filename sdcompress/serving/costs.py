@@ -25,9 +25,13 @@ class StageCosts:
     def __init__(self, model: CostModel, batch_rows: Sequence[int], shares: Sequence[float]) -> None:
         self._model, self._batch_rows = model, tuple(batch_rows)
         self.stages = len(shares)
-        self._reached = [_PRIOR_ROWS * max(sum(shares[stage:]), 1e-3) for stage in range(self.stages)]
+        self.expect(shares)
         self._ratio: float | None = None  # seconds here to those of the model
         self._best: dict[tuple[int, int], tuple[int, float]] = {}  # a few stages and sizes
+
+    def expect(self, shares: Sequence[float]) -> None:
+        """Take other exit shares from now on, as after a change of the thresholds; see the class."""
+        self._reached = [_PRIOR_ROWS * max(sum(shares[stage:]), 1e-3) for stage in range(self.stages)]
 
     def seconds(self, stage: int, rows: int, size: int = 1) -> float:
         """Return the predicted seconds of one batch at a stage.

@@ -13,11 +13,12 @@ from sdcompress.serving.security import ApiKeys
 
 __all__ = ["KeyMiddleware"]
 
-_OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})  # probes of Kubernetes cannot read secrets
+# probes of Kubernetes cannot read secrets; the page of --demo is no secret, and asks its user for the key
+_OPEN = frozenset({"/", "/v2/health/live", "/v2/health/ready"})
 
 
 class KeyMiddleware:
-    """Refuse requests without a key before their body is read, except those of probes.
+    """Refuse requests without a key before their body is read, except those of probes and for the page of the demo.
 
     Args:
         app: that answers the others.

@@ -89,4 +89,4 @@ def _response(
         binary = options.binary if output.binary is None else output.binary
         data = served.compute(prediction, job.scores)
         tensors.append(ResponseTensor(output.name, served.datatype, (job.rows, *served.shape), data, binary))
-    return InferResponse(model.name, model.version, request_id, model.parameters(job, options), tensors)
+    return InferResponse(model.name, model.version, request_id, model.parameters(job), tensors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +33,10 @@ class Job:
         error: why it failed.
         cancelled: whether its client gave it up.
         cut: whether a row exited because of the deadline.
+        covered: whether the policy alone decides, as its certificate presumes.
+        level: index of the certified level that it was accepted at.
+        thresholds: of that level, one for each exit but the last, float32; None: those of the policy.
+        fallen_back: whether it takes the last exit because of drift.
     """
 
     inputs: Carried
@@ -46,6 +50,10 @@ class Job:
     error: Exception | None = None
     cancelled: bool = False
     cut: bool = False
+    covered: bool = False
+    level: int = 0
+    thresholds: Sequence[np.float32] | None = None
+    fallen_back: bool = False
 
     def __post_init__(self) -> None:
         self.rows = self._open = len(self.inputs)

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from sdcompress.serving.job import Job
 from sdcompress.serving.security import Tls
+from sdcompress.serving.watch_metrics import WatchMetrics
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -18,7 +19,7 @@ __all__ = ["Metrics", "ModelMetrics"]
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
-_DECIDED_BY = ("policy", "request")
+_DECIDED_BY = ("policy", "request", "drift")
 _SHARES = (*(tenth / 10 for tenth in range(1, 10)), 0.95, 0.99, 1.0)
 
 
@@ -44,8 +45,8 @@ class ModelMetrics:
         self._stage_seconds[stage].observe(seconds)
         self._batch_rows[stage].observe(rows)
 
-    def answered(self, job: Job, decided_by: Literal["policy", "request"]) -> None:
-        """Count the exits of a request that is finished, apart if the request narrowed what the policy may choose."""
+    def answered(self, job: Job, decided_by: Literal["policy", "request", "drift"]) -> None:
+        """Count the exits of a finished request, apart if the request or a fall-back narrowed the policy's choice."""
         exits = self._exits[decided_by]
         for exit_index, score in zip(job.exit_index.tolist(), job.scores.tolist(), strict=True):
             exits[exit_index].inc()
@@ -101,6 +102,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.bodies = Gauge("sdcompress_body_bytes", "Bytes of bodies of unanswered requests", registry=registry)
+        self.watches = WatchMetrics(registry)
         self.models = Info("sdcompress_model", "What a model is", ["model"], registry=registry)
 
     def watch_bodies(self, held: Callable[[], float]) -> None:

@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Condition
-from time import monotonic, sleep
-from typing import Any
+from time import sleep
+from typing import Any, Literal
 
 import numpy as np
 
-from sdcompress.artifact.execution_target import check_covered
-from sdcompress.errors import CertificateError
 from sdcompress.modalities import Inputs
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.cost_model import sample_size
@@ -28,10 +26,9 @@ from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.outputs import served_outputs
 from sdcompress.serving.preparing import Preparing, PreparingTime
 from sdcompress.serving.protocol.tensors import Tensor
-from sdcompress.serving.scheduler import Scheduler
 from sdcompress.serving.warm_up import usual_inputs, warm_up
+from sdcompress.serving.watch import Watch
 from sdcompress.serving.worker import Worker
-from sdcompress.storage import digest_of
 from sdcompress.tasks import Prediction
 
 __all__ = ["ServedModel"]
@@ -65,8 +62,9 @@ class ServedModel:
         self.exits = engine.exit_names
         self.reader = InputReader(engine.modality, most_rows=options.request_rows, decoded_bytes=options.decoded_bytes)
         self.outputs = {output.name: output for output in served_outputs(engine.task)}
+        self._metrics = metrics
         self.metrics = ModelMetrics(metrics, name, self.exits)
-        self.certificate = _certificate_id(engine)
+        self.watch = Watch(name, engine, options)
         self.versions: Callable[[], list[str]] = lambda: [self.version]
         self._worker: Worker | None = None
         self._users, self._unused = 0, Condition()
@@ -90,10 +88,9 @@ class ServedModel:
         options = self._options
         self.reader.warm_up()
         costs = warm_up(self._engine, self._stages, most_rows=options.batch_rows)
-        scheduler = Scheduler(costs, most_rows=options.queue_rows, clock=monotonic)
         worker = Worker(
             self._stages,
-            scheduler,
+            self.watch.schedule(costs),
             name=f"sdcompress {self.name}",
             probe=Carried(usual_inputs(self._engine).arrays),
             observe=self.metrics.batch,
@@ -106,9 +103,10 @@ class ServedModel:
         """Say in the metrics that this version serves."""
         self.metrics.describe(
             artifact=self.manifest.digest,
-            certificate=self.certificate or "",
+            certificate=self.watch.certificate or "",
             policy=self.manifest.policy.name if self.manifest.policy else "",
         )
+        self._metrics.watches.add(self.name, self.watch)
 
     @property
     def rows(self) -> int:
@@ -133,11 +131,17 @@ class ServedModel:
         with self._unused:
             self._unused.wait_for(lambda: self._users == 0)
         self.stop()
+        self._metrics.watches.remove(self.name, self.watch)
 
     def stop(self) -> None:
         """Finish all accepted requests."""
         if self._worker is not None:
             self._worker.stop()
+
+    def reset_drift(self) -> None:
+        """End a fall-back because of drift, and forget the evidence for it; a new lifetime of the tests begins."""
+        if self._worker is not None:
+            self._worker.call(self.watch.reset)
 
     def metadata(self) -> dict[str, Any]:
         """Return what the protocol says of a model."""
@@ -216,10 +220,11 @@ class ServedModel:
             max_exit=options.max_exit,
             size=sample_size(self.manifest.inputs, inputs) if self.reader.longest else 1,
             on_end=_to_loop(loop, future),
+            covered=options.policy_decides and self.watch.certificate is not None,
         )
         worker.submit(job, reserved=reserved)
         # callbacks on one future: a task and a wait_for for each would take longer than a small network
-        timer = loop.call_later(self._options.timeout, _fail, future, self._too_late())
+        timer = loop.call_later(self._options.timeout, lambda: _fail(future, self._too_late()))
         call.gone.add_done_callback(lambda ended: _fail(future, ended.exception()) if not ended.cancelled() else None)
         try:
             await future
@@ -229,7 +234,8 @@ class ServedModel:
                 worker.cancel(job)
         if job.error is not None:
             raise job.error
-        self.metrics.answered(job, "policy" if options.policy_decides else "request")
+        decided_by: Literal["policy", "request"] = "policy" if options.policy_decides else "request"
+        self.metrics.answered(job, "drift" if job.fallen_back else decided_by)
         return job
 
     def _started(self) -> Worker:
@@ -265,8 +271,8 @@ class ServedModel:
         temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         return self._engine.task.prediction(job.outputs, job.exit_index, self.exits, temperatures)
 
-    def parameters(self, job: Job, options: InferOptions) -> dict[str, str | float | bool]:
-        """Return the parameters of a response: artifact, exit, score, certificate."""
+    def parameters(self, job: Job) -> dict[str, str | float | bool]:
+        """Return the parameters of a response: artifact, exit, score, certificate, drift."""
         fields: dict[str, str | float | bool] = {"artifact": self.manifest.digest}
         if job.rows == 1:
             fields["exit"] = self.exits[int(job.exit_index[0])]
@@ -274,21 +280,7 @@ class ServedModel:
                 fields["score"] = score
         if job.cut:
             fields["deadline_reached"] = True
-        if self.certificate is not None and options.policy_decides:
-            fields["certificate_id"] = self.certificate
-        return fields
-
-
-def _certificate_id(engine: CascadeEngine) -> str | None:
-    """Return the digest of the certificate, if there is one and it covers what runs."""
-    certificate, policy = engine.manifest.certificate, engine.policy
-    if certificate is None or policy is None or policy.guarantee != "certified":
-        return None
-    try:
-        check_covered(engine.manifest, engine.execution_target)
-    except CertificateError:  # runs because it was allowed without
-        return None
-    return digest_of(certificate.model_dump(mode="json"))
+        return fields | self.watch.parameters(job)
 
 
 def _to_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Job]) -> Callable[[Job], None]:

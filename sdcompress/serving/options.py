@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal, get_args
 
 from sdcompress.errors import UsageError
 
-__all__ = ["ServiceOptions"]
+__all__ = ["OnDrift", "ServiceOptions"]
+
+OnDrift = Literal["fall-back", "report", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class ServiceOptions:
         batch_rows: most rows of one batch.
         body_bytes: largest body of a request, before and after decompression.
         memory_for_bodies: bytes of the bodies of all requests that are not answered yet.
-        connections: open at once over HTTP.
+        connections: open at once over HTTP; over gRPC, calls at once.
         versions: of each model that stay in memory: the one that serves, and those before it, for rollbacks.
         control_port: of loading, rolling back and unloading models, on 127.0.0.1 whatever the host is; 0 chooses a free
             one, None: no such port.
@@ -36,6 +39,11 @@ class ServiceOptions:
             connections; for load balancers that look every few seconds.
         drain_timeout: longest wait for accepted requests after that.
         log_requests: write a line for every request.
+        on_drift: what happens when live data is no longer what the certificate was made for. "fall-back": every row
+            runs through the whole network until an operator resets it. "report": the log, the metrics and the responses
+            say so. "ignore": nobody looks. Only models whose certificate covers what runs are watched.
+        audit_share: share of their rows that also run to the last exit when there is time; 0: none.
+        brown_out: step down to certified levels that allow a larger drop before requests are refused.
         api_key_file: text file with a key a line, of which clients send one; None: they need none.
         tls_cert: PEM file, the certificate of the service; None: no TLS.
         tls_key: PEM file, its private key.
@@ -54,13 +62,16 @@ class ServiceOptions:
     batch_rows: int = 32
     body_bytes: int = 64 * 2**20
     memory_for_bodies: int = 2**30
-    connections: int = 512
+    connections: int = 1024
     versions: int = 2
     control_port: int | None = None
     decoded_bytes: int = 256 * 2**20
     drain_delay: float = 0.0
     drain_timeout: float = 30.0
     log_requests: bool = False
+    on_drift: OnDrift = "fall-back"
+    audit_share: float = 0.01
+    brown_out: bool = False
     api_key_file: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -74,7 +85,8 @@ class ServiceOptions:
             UsageError: names the first.
         """
         self._check_tls()
-        least = {"port": 0, "grpc_port": 0, "metrics_port": 0, "control_port": 0, "drain_delay": 0}
+        self._check_drift()
+        least = dict.fromkeys(("port", "grpc_port", "metrics_port", "control_port", "drain_delay", "audit_share"), 0)
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if isinstance(value, bool | str | Path) or value is None:
@@ -99,4 +111,16 @@ class ServiceOptions:
                 f"Of the files of TLS there is only {' and '.join(given)}.",
                 allowed="tls_cert with tls_key, and client_ca beside them",
                 next_step="name the certificate of the service and its private key",
+            )
+
+    def _check_drift(self) -> None:
+        if self.audit_share > 1:
+            raise UsageError(
+                f"audit_share is {self.audit_share}.", allowed="0 to 1", next_step="choose another share, e.g. 0.01"
+            )
+        if self.on_drift not in get_args(OnDrift):
+            raise UsageError(
+                f"on_drift is '{self.on_drift}'.",
+                allowed=", ".join(get_args(OnDrift)),
+                next_step="choose one of these",
             )

@@ -6,9 +6,11 @@ exit wait at the next stage for rows of other requests, so that deep stages get 
 What runs next is decided each time the worker is free. It never waits for rows that may come: while a batch runs,
 the next one gathers by itself, and a lone request on an idle server runs at once.
 
-1. A row whose time is short goes first, the one with the least slack: its bound, less what is left of the network.
-   Serving the oldest deadline first in general would run deep stages for single rows and lose the throughput that
-   keeps bounds in the first place; so deadlines decide only where another batch in between would break one.
+1. Rows whose time is short go first, the earliest bound before the others: those whose slack, the time to the bound
+   less what is left of the network, allows no other batch in between. The order among them is not that of the slack:
+   it takes for granted that every row runs to the last exit, and new rows would overtake older ones that are deep.
+   Serving the earliest bound first in general would run deep stages for single rows and lose the throughput that
+   keeps bounds in the first place.
 2. Otherwise the deepest stage that has a full batch, or nearly: it ends requests, frees their memory, and nothing is
    gained by waiting. Where large batches save nothing, as on one CPU core, every batch is full, and this is the
    shortest remaining work first, which has the least mean latency.
@@ -36,14 +38,14 @@ from sdcompress.serving.costs import StageCosts
 from sdcompress.serving.errors import OverloadedError
 from sdcompress.serving.job import Job
 
-__all__ = ["Batch", "Clock", "Part", "Scheduler"]
+__all__ = ["FILLED", "Batch", "Clock", "Part", "Scheduler"]
 
 Clock = Callable[[], float]
 
 _NEARLY_FULL = 0.95  # efficiency from which a batch counts as full
 # share of the time to the bound that accepted work may fill: in a queue up to the bound every row is urgent, rule 1
 # takes deep stages apart, and what is lost by that makes all of them late
-_FILLED = 0.7
+FILLED = 0.7
 _NEWEST = 0.1  # weight of the size of one request
 
 
@@ -229,7 +231,7 @@ class Scheduler:
                 next_step="send it again after the time in Retry-After, or to another server",
                 retry_after_s=backlog,
             )
-        late = backlog + self._costs.to_the_end(0, rows, size) - _FILLED * (bound - now)
+        late = backlog + self._costs.to_the_end(0, rows, size) - FILLED * (bound - now)
         if late > 0:
             raise OverloadedError(
                 f"The queue is too long for the latency bound: its work takes {1000 * backlog:.0f} ms.",
@@ -292,6 +294,9 @@ class Scheduler:
         job.cancelled = True
         self._drop(job)
 
+    def close(self) -> None:
+        """Begin nothing more that no request waits for."""
+
     def ended(self) -> list[Job]:
         """Return the requests that have finished or failed since the last call."""
         ended, self._ended = self._ended, []
@@ -301,7 +306,7 @@ class Scheduler:
         """Let rows of a result exit, and return those that go on."""
         job, stage = part.job, part.stage
         may_exit = stage >= job.min_exit
-        exits = result.exits[rows] & may_exit | (stage >= min(job.max_exit, self._costs.stages - 1))
+        exits = _reached(job, stage, rows, result) & may_exit | (stage >= min(job.max_exit, self._costs.stages - 1))
         scores = None if result.scores is None else result.scores[rows]
         if exits.any():
             self._record(job, part.places[exits], result.outputs[rows[exits]], _at(scores, exits), stage)
@@ -354,9 +359,8 @@ class Scheduler:
             key: lane.parts[0].bound - now - costs.to_the_end(lane.stage, rows[key], lane.size)
             for key, lane in lanes.items()
         }
-        urgent = min(slack, key=slack.__getitem__)
-        if slack[urgent] <= in_between:
-            return urgent
+        if urgent := [key for key in lanes if slack[key] <= in_between]:
+            return min(urgent, key=lambda key: lanes[key].parts[0].bound)
         efficiency = {key: costs.efficiency(lane.stage, rows[key], lane.size) for key, lane in lanes.items()}
         if full := [key for key in lanes if efficiency[key] >= _NEARLY_FULL]:
             return max(full, key=lambda key: (lanes[key].stage, -lanes[key].parts[0].bound))
@@ -401,6 +405,13 @@ def _compacted(parts: list[Part]) -> list[Part]:
         replace(part, carried=carried, rows=np.arange(end - len(part), end))
         for part, end in zip(parts, ends, strict=True)
     ]
+
+
+def _reached(job: Job, stage: int, rows: Rows, result: StageResult) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Return which rows reach the threshold of their request's level."""
+    if job.thresholds is None or result.scores is None:
+        return result.exits[rows]
+    return np.greater_equal(result.scores[rows], job.thresholds[stage])
 
 
 def _at(scores: Float | None, rows: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Float | None:

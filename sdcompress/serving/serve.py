@@ -137,7 +137,6 @@ def _checked(previous: Iterable[tuple[str, Path | str]], sources: Mapping[str, o
 def _announce(address: str, threads: int, *, demo: bool) -> None:
     _LOG.info("listening", extra={"url": f"{address}/v2", "threads": threads})
     if demo:
-        _LOG.info("demo", extra={"url": f"{address}/"})
         open_page(f"{address}/")
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Thread
 from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
 from sdcompress.errors import SetupError
 from sdcompress.serving.app import create_app
-from sdcompress.serving.connections import StalledConnections, bounded_protocol
+from sdcompress.serving.connection import BoundedConnection, close_slow, most_connections
 from sdcompress.serving.security import Security
 from sdcompress.serving.service import Service
 
@@ -29,9 +31,9 @@ __all__ = ["DrainingServer", "listening"]
 _LOG = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _RELOAD: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
+_TICKS = 5  # of 0.1 s, between looks for slow clients
 _KEEP_ALIVE_S = 75  # longer than load balancers keep idle connections, so that they never use one that just closed
 _OPEN = Security()
-_TICKS_OF_A_SECOND = 10
 
 
 class DrainingServer(uvicorn.Server):
@@ -51,19 +53,20 @@ class DrainingServer(uvicorn.Server):
         self._security = security
         self._service, self._close_at = service, math.inf
         self._signal: int | None = None  # that is to be logged
-        self._stalled = StalledConnections(options.timeout)
         self._grpc: GrpcServer | None = None
         self._reload = False
+        connection = partial(BoundedConnection, patience=options.timeout, most=most_connections(options.connections))
         super().__init__(
             uvicorn.Config(
                 create_app(service, security.keys),
                 host=options.host,
                 port=options.port,
+                http=cast("type[asyncio.Protocol]", connection),
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S,
-                http=bounded_protocol(options.connections),
                 timeout_graceful_shutdown=max(1, round(options.drain_timeout)),
                 **(security.tls.for_uvicorn() if security.tls else {}),
             )
@@ -107,8 +110,8 @@ class DrainingServer(uvicorn.Server):
             self._reload = False
             _LOG.info("loading all models again")
             Thread(target=self._service.repository.load_all, name="load", daemon=True).start()
-        if counter % _TICKS_OF_A_SECOND == 0:
-            self._stalled.end(self.server_state.connections, monotonic())
+        if counter % _TICKS == 0:
+            close_slow(self.server_state.connections)
         if self._grpc is not None:
             await self._grpc.tick()
         return await super().on_tick(counter)

@@ -98,6 +98,11 @@ class Worker:
         with self._changed:
             self._scheduler.cancel(job)
 
+    def call(self, change: Callable[[], None]) -> None:
+        """Call something that changes the scheduler, while nothing else does."""
+        with self._changed:
+            change()
+
     @property
     def healthy(self) -> bool:
         """Return whether the thread runs, and the network computed the last probe or batch."""
@@ -113,6 +118,7 @@ class Worker:
         """Finish all accepted requests, and end the thread."""
         with self._changed:
             self._stopping = True
+            self._scheduler.close()
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join()

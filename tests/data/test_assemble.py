@@ -83,6 +83,33 @@ def test_a_smaller_limit_is_part_of_a_larger_one() -> None:
     assert set(identities(small.train)) < set(identities(large.train))
 
 
+def rare() -> Source:
+    """Of 100 images every tenth is of class b."""
+    images, _ = arrays(0, 100)
+    return image_source(CLASSES, PREPROCESS, (images, (np.arange(100) % 10 == 0).astype(np.int64)), arrays(100, 40))
+
+
+def test_some_of_each_stratum_or_all_that_it_has() -> None:
+    def chosen(count: int, seed: int = 0) -> Dataset:
+        return assemble(Data(validation=0.2, train_per_stratum=count), rare(), seed=seed)
+
+    assert [np.bincount(chosen(count).train.targets).tolist() for count in (3, 8, 100)] == [[3, 3], [8, 8], [72, 8]]
+    assert set(identities(chosen(3).train)) < set(identities(chosen(8).train))
+    assert identities(chosen(3).val) == identities(chosen(8).val)
+    assert identities(chosen(3).train) != identities(chosen(3, seed=1).train)
+    assert chosen(3).fingerprint != chosen(8).fingerprint
+
+
+def test_of_each_stratum_needs_strata_and_no_other_limit() -> None:
+    images, _ = arrays(0, 100)
+    numbers = np.arange(100, dtype=np.float32)[:, None]
+    source = replace(image_source(("n",), PREPROCESS, (images, numbers)), task="regression")
+    with pytest.raises(RecipeError, match="'regression' have no strata"):
+        assemble(Data(train_per_stratum=2), source, seed=0, task=TaskSection(name="regression"))
+    with pytest.raises(ValueError, match="choose one"):
+        Data(train_limit=10, train_per_stratum=2)
+
+
 def test_a_limit_above_what_is_there_takes_all() -> None:
     assert len(assemble(Data(test_limit=1000), with_test(), seed=0).test) == 40
 

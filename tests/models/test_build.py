@@ -91,6 +91,27 @@ def test_every_head_fits_every_kind_of_map(name, size, options, head):
     assert all(z.isfinite().all() for z in outputs.logits)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "whole"), [("resnet18", 8, 512), ("resnet50", 8, 2048), ("vgg11_bn", 32, 512)]
+)
+def test_width_scales_the_channels_of_every_layer(name, size, whole):
+    half = network(f"cifar:{name}", (3, size, size), options={"width": 0.5}, heads=False)
+    assert half.feature_sizes == (whole // 2,)
+    convolutions = [m.out_channels for m in half.modules() if isinstance(m, nn.Conv2d)]
+    full = [
+        m.out_channels
+        for m in network(f"cifar:{name}", (3, size, size), heads=False).modules()
+        if isinstance(m, nn.Conv2d)
+    ]
+    assert [2 * channels for channels in convolutions] == full
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet8", 0), ("resnet8", -1), ("resnet8", 17), ("wrn_16_1", 0.5)])
+def test_a_width_that_cannot_be(name, width):
+    with pytest.raises(RecipeError, match=r"model\.options\.width"):
+        network(f"cifar:{name}", options={"width": width})
+
+
 def test_swin_maps_are_turned_to_channels_first():
     net = network("timm:swin_tiny_patch4_window7_224", (3, 64, 64), options=SWIN)
     assert net.map_shapes[-1] == (96, 2, 2)

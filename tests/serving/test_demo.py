@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -12,12 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 from sdcompress.runtime.open import open_engine
+from sdcompress.serving.app import create_app
 from sdcompress.serving.demo import display
+from sdcompress.serving.security import ApiKeys
 
 HEADER = "Inference-Header-Content-Length"
 
@@ -97,6 +101,19 @@ def test_a_file_is_shown_as_the_network_sees_it(demo: Any) -> None:
     refused = demo.request("POST", "/demo/models/tiny/picture", content=b"no image")
     assert refused.status_code == 400
     assert "image file" in refused.json()["error"]
+
+
+def test_the_page_needs_no_key_but_all_that_it_shows_does(serve: Any, tiny_artifact: Callable[..., Path]) -> None:
+    service = serve({"tiny": tiny_artifact()}, demo=True).service
+    app = create_app(service, ApiKeys(["a key of the service"]))
+    with_key = {"Authorization": "Bearer a key of the service"}
+
+    async def statuses() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+            asked = [await client.get("/"), await client.get("/demo/models")]
+            return [one.status_code for one in (*asked, await client.get("/demo/models", headers=with_key))]
+
+    assert asyncio.run(statuses()) == [200, 401, 200]
 
 
 def test_live_figures_count_what_the_policy_decided(demo: Any) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from sdcompress.runtime.open import open_engine
 from sdcompress.serving.app import create_app
+from sdcompress.serving.security import ApiKeys
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -50,8 +51,11 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page on which nothing may go wrong: no error, no warning, no request that leaves the service."""
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A page on which nothing may go wrong: no error, no warning, no request that leaves the service.
+
+    It closes before the service at the address does.
+    """
     opened, problems = browser.new_page(viewport={"width": 1200, "height": 900}), list[str]()
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("console", lambda message: problems.append(message.text))
@@ -69,9 +73,12 @@ def _at_home(url: str) -> bool:
 def address(serve: Any, tiny_artifact: Callable[..., Path]) -> Iterator[str]:
     """Where a service of two models with the page listens."""
     folder = tiny_artifact(policy=(0.7, 0.6))
-    client = serve({"tiny": folder, "other": folder}, demo=True)
+    yield from _listening(create_app(serve({"tiny": folder, "other": folder}, demo=True).service))
+
+
+def _listening(application: Any) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(client.service), log_config=None, lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(application, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
@@ -138,6 +145,23 @@ def test_what_is_no_image_is_refused_in_words(browser: Browser, address: str) ->
     _drop(page, b"no image")
     expect(page.get_by_role("alert")).to_contain_text("It is no image")
     page.close()
+
+
+def test_the_page_asks_for_the_key_of_the_service(
+    browser: Browser, serve: Any, tiny_artifact: Callable[..., Path]
+) -> None:
+    from playwright.sync_api import expect
+
+    service = serve({"tiny": tiny_artifact(policy=(0.7, 0.6))}, demo=True).service
+    for address in _listening(create_app(service, ApiKeys(["a key of the service"]))):
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_label("API key").fill("a key of the service")
+        page.get_by_role("button", name="Use it").click()
+        expect(page.locator(".verdict")).to_contain_text("probability", timeout=30_000)
+        expect(page.locator("#unlock")).to_be_hidden()
+        expect(page.get_by_role("alert")).to_be_hidden()
+        page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

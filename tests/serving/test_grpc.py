@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
-import grpc.aio
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as public
 
 import sdcompress.serving.grpc as room
+from sdcompress.errors import InputError
 from sdcompress.runtime.open import open_engine
+from sdcompress.serving.errors import TooLargeError
+from sdcompress.serving.grpc import open_inference_pb2 as ours
+from sdcompress.serving.grpc.server import GrpcServer
+from sdcompress.serving.grpc.wire import split_raw
+from sdcompress.serving.job import Job
+from sdcompress.serving.security import Security
 
 FOLDER = Path(room.__file__).parent
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -233,3 +245,215 @@ def test_the_time_to_try_again_comes_as_gprcs_pushback(serve: Any, serve_grpc: A
     assert ask(address, request()).model_name == "tiny"
     client.service.closed = True
     assert refused(address, request()).code() == grpc.StatusCode.UNAVAILABLE
+
+
+async def started(service: Any) -> tuple[GrpcServer, int]:
+    server = GrpcServer(service, Security())
+    return server, await server.start("127.0.0.1", 0)
+
+
+class Gate:
+    """Holds the first stage of a model back, and keeps the jobs that its worker gets."""
+
+    def __init__(self, service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free, self.begun, self.jobs = threading.Event(), threading.Event(), list[Job]()
+        self._service, model = service, service.models["tiny"]
+        run, submit = model._stages.run, model._worker.submit
+
+        def held(*arguments: Any) -> Any:
+            self.begun.set()
+            assert self.free.wait(60)
+            return run(*arguments)
+
+        def submitted(job: Job, **options: Any) -> None:
+            self.jobs.append(job)
+            submit(job, **options)
+
+        monkeypatch.setattr(model._stages, "run", held)
+        monkeypatch.setattr(model._worker, "submit", submitted)
+
+    def outcomes(self, outcome: str) -> float:
+        labels = {"model": "tiny", "outcome": outcome}
+        return self._service.metrics.registry.get_sample_value("sdcompress_requests_total", labels) or 0.0
+
+
+@pytest.fixture
+def gate(client: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    held = Gate(client.service, monkeypatch)
+    yield held
+    held.free.set()
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_the_deadline_of_a_call_reaches_its_job_and_ends_it(address: str, gate: Gate) -> None:
+    start = time.monotonic()
+    error = refused(address, request(), timeout=0.4)
+    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    eventually(lambda: gate.outcomes("cancelled") == 1)
+    (job,) = gate.jobs
+    assert start < job.until < start + 0.9
+    assert job.deadline is None, "the answer would be another one"
+    assert job.cancelled
+
+
+def test_a_call_that_is_cancelled_leaves_the_queue(address: str, gate: Gate, client: Any) -> None:
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(INFER).future(request().SerializeToString())
+        assert gate.begun.wait(30)
+        call.cancel()
+        eventually(lambda: gate.outcomes("cancelled") == 1)
+    assert gate.jobs[0].cancelled
+    gate.free.set()
+    eventually(lambda: client.service.models["tiny"]._worker.rows == 0)
+    assert ask(address, request()).model_name == "tiny"
+
+
+def test_a_stop_answers_what_was_accepted_and_refuses_the_rest(client: Any, loop: Any, monkeypatch: Any) -> None:
+    (server, port), gate = loop.run(started(client.service)), Gate(client.service, monkeypatch)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(INFER, response_deserializer=public.ModelInferResponse.FromString)
+        accepted = call.future(request().SerializeToString())
+        assert gate.begun.wait(30)
+        stopping = asyncio.run_coroutine_threadsafe(server.stop(30, lambda: False), loop.loop)
+        time.sleep(0.2)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(request().SerializeToString(), timeout=5)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        gate.free.set()
+        assert accepted.result(30).model_name == "tiny"
+        stopping.result(30)
+
+
+def test_a_second_signal_ends_a_stop_at_once(client: Any, loop: Any, monkeypatch: Any) -> None:
+    (server, port), gate = loop.run(started(client.service)), Gate(client.service, monkeypatch)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        accepted = channel.unary_unary(INFER).future(request().SerializeToString())
+        assert gate.begun.wait(30)
+        start = time.monotonic()
+        loop.run(server.stop(30, lambda: True))
+        assert time.monotonic() - start < 10
+        assert accepted.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    gate.free.set()
+
+
+def test_the_standard_health_service_tells_readiness_and_liveness(serve: Any, loop: Any, tiny_artifact: Any) -> None:
+    client = serve({"tiny": tiny_artifact()}, warm=False)
+
+    server, port = loop.run(started(client.service))
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+
+        def serving(name: str) -> bool:
+            loop.run(server.tick())
+            return health.Check(health_pb2.HealthCheckRequest(service=name)).status == 1
+
+        names = ("", "inference.GRPCInferenceService")
+        assert not any(map(serving, names))
+        assert serving("liveness")
+        client.service.start().join()
+        assert all(map(serving, names))
+        client.service.draining = True
+        assert not any(map(serving, names))
+        assert serving("liveness")
+    loop.run(server.stop(1, lambda: False))
+
+
+def test_raw_contents_are_split_from_a_message_wherever_they_stand() -> None:
+    asked = request(id="seven", raw_input_contents=[b"first", b"", bytes(300)])
+    head, raw = split_raw(asked.SerializeToString())
+    assert [bytes(one) for one in raw] == [b"first", b"", bytes(300)]
+    asked.ClearField("raw_input_contents")
+    assert public.ModelInferRequest.FromString(head) == asked
+    first = public.ModelInferRequest(raw_input_contents=[b"x"]).SerializeToString()
+    assert split_raw(first + head) == (head, [b"x"])
+    unknown = bytes([0x78, 0x96, 0x01, 0x7D, 1, 2, 3, 4, 0x79, 1, 2, 3, 4, 5, 6, 7, 8])  # fields 15: varint, 4, 8 bytes
+    assert split_raw(unknown + first) == (unknown, [b"x"])
+
+
+@pytest.mark.parametrize("broken", [b"\x3a", b"\x3a\x05abc", b"\x0b", b"\xff" * 11, b"\x79abc", b"\x3a" + b"\xff" * 10])
+def test_a_message_that_breaks_off_is_refused(broken: bytes) -> None:
+    with pytest.raises(InputError, match="no message of the protocol"):
+        split_raw(broken)
+
+
+def test_a_message_of_endless_fields_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(TooLargeError, match="more than 264"):
+        split_raw(b"\x2a\x00" * 10**6)
+    with pytest.raises(TooLargeError, match="beside its raw_input_contents"):
+        split_raw(public.ModelInferRequest(id="x" * 2**23).SerializeToString())
+
+
+def fields(messages: Any, prefix: str = "") -> dict[str, tuple[int, int, bool]]:
+    """Name of every field -> its number, type, and whether it is repeated."""
+    found = {}
+    for message in messages:
+        name = f"{prefix}{message.name}"
+        found |= {f"{name}.{one.name}": (one.number, one.type, one.is_repeated) for one in message.fields}
+        found |= fields(message.nested_types, f"{name}.")
+    return found
+
+
+def test_the_messages_are_those_of_the_public_protocol() -> None:
+    mine, theirs = (fields(file.DESCRIPTOR.message_types_by_name.values()) for file in (ours, public))
+    assert len(mine) > 60
+    assert {name: theirs.get(name) for name in mine} == mine
+    (service,) = ours.DESCRIPTOR.services_by_name.values()
+    published = public.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
+    for method in service.methods:
+        assert method.input_type.full_name == published[method.name].input_type.full_name
+        assert method.output_type.full_name == published[method.name].output_type.full_name
+
+
+def test_the_generated_files_are_up_to_date(tmp_path: Path) -> None:
+    new = tmp_path / "new.desc"
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{FOLDER}", f"--descriptor_set_out={new}"]
+    subprocess.run([*command, "open_inference.proto"], check=True)
+    files = new, FOLDER / "open_inference.desc"
+    written, committed = (FileDescriptorSet.FromString(file.read_bytes()) for file in files)
+    assert committed == written, "the top of open_inference.proto has the command that writes it"
+    stubs = ast.parse((FOLDER / "open_inference_pb2.pyi").read_text())
+    declared = {one.name: one for one in ast.walk(stubs) if isinstance(one, ast.ClassDef)}
+    for name, message in ours.DESCRIPTOR.message_types_by_name.items():
+        attributes = {one.target.id for one in declared[name].body if isinstance(one, ast.AnnAssign)}
+        assert attributes >= set(message.fields_by_name)
+
+
+def test_a_message_that_does_not_arrive_is_not_waited_for(serve: Any, serve_grpc: Any, tiny_artifact: Any) -> None:
+    address = serve_grpc(serve({"tiny": tiny_artifact()}, timeout=0.2).service)
+    waiting = threading.Event()
+
+    def never() -> Iterator[bytes]:
+        waiting.wait(30)
+        yield b""
+
+    with grpc.insecure_channel(address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.stream_unary(INFER)(never(), timeout=20)
+        waiting.set()
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "all of it within 0.2 s" in caught.value.details()
+
+
+def test_the_memory_of_messages_in_flight_is_bounded(
+    serve: Any, serve_grpc: Any, tiny_artifact: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve({"tiny": tiny_artifact()}, body_bytes=2**16, memory_for_bodies=2**16, request_rows=600)
+    address, gate = serve_grpc(client.service), Gate(client.service, monkeypatch)
+    half = request(raw_input_contents=[np.zeros((600, 1, 4, 4), np.float32).tobytes()])
+    half.inputs[0].ClearField("contents")
+    half.inputs[0].shape[:] = [600, 1, 4, 4]
+    with grpc.insecure_channel(address) as channel:
+        first = channel.unary_unary(INFER).future(half.SerializeToString())
+        assert gate.begun.wait(30)
+        error = refused(address, half)
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "The bodies of other requests take" in error.details()
+        gate.free.set()
+        first.result(30)
+    assert client.service.bodies.held == 0

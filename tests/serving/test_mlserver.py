@@ -87,7 +87,7 @@ def test_metadata_is_that_of_the_server(runtime: Any, artifact: Path) -> None:
         ("raw", "BYTES", [-1]),
         ("input", "FP32", [-1, 1, 4, 4]),
     ]
-    assert [one.name for one in runtime.outputs] == ["answer", "decision", "outputs", "exit_index", "score"]
+    assert [one.name for one in runtime.outputs] == ["answer", "decision", "outputs", "exit_index", "score", "top"]
     assert runtime.settings.versions == [open_artifact(artifact).manifest.digest[:12]]
 
 

@@ -140,6 +140,16 @@ def test_the_request_with_the_least_time_left_goes_first() -> None:
     assert [stage for stage, _ in bench.order] == [0, 0, 1, 2, 0]
 
 
+def test_of_two_requests_whose_time_is_short_the_earlier_bound_goes_first() -> None:
+    bench = Bench()
+    bench.job(2, bound=0.06)
+    bench.step()
+    bench.job(2, bound=0.052)
+    bench.clock.now += 0.02  # slack: 30 - 20 ms for the two stages of the first, 32 - 30 for all three of the second
+    bench.drain()
+    assert [stage for stage, _ in bench.order] == [0, 1, 2, 0, 1, 2]
+
+
 def test_within_a_stage_the_earliest_bound_goes_first_and_requests_are_split() -> None:
     bench = Bench()
     late, early = bench.job(*[0.0] * 6, bound=9.0), bench.job(*[1.0] * 4, bound=5.0)

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-__all__ = ["RESNETS", "VGGS", "resnet", "vgg", "wide_resnet"]
+__all__ = ["RESNETS", "VGGS", "VGG_WIDTHS", "resnet", "scaled", "vgg", "wide_resnet"]
+
+
+def scaled(widths: Sequence[int], factor: float) -> tuple[int, ...]:
+    """Return the numbers of channels times a factor, rounded, at least 1."""
+    return tuple(max(1, round(factor * width)) for width in widths)
+
 
 # name: channels of each stage before expansion, blocks of each stage, whether blocks are 1 x 1, 3 x 3, 1 x 1
 RESNETS = {
@@ -87,6 +93,7 @@ def _bottleneck(inputs: int, width: int, stride: int) -> nn.Module:
     )
 
 
+VGG_WIDTHS = (64, 128, 256, 512, 512)
 # name: convolutions of each stage
 VGGS = {
     "vgg11_bn": (1, 1, 2, 2, 2),
@@ -96,17 +103,20 @@ VGGS = {
 }
 
 
-def vgg(depths: Sequence[int], *, classes: int, channels: int, dropout: float = 0.0) -> nn.Sequential:
+def vgg(
+    depths: Sequence[int], widths: Sequence[int], *, classes: int, channels: int, dropout: float = 0.0
+) -> nn.Sequential:
     """Simonyan and Zisserman, ICLR 2015 (arXiv 1409.1556).
 
     Args:
         depths: convolutions of each of the five stages; a stage ends in 2 x 2 max pooling.
+        widths: channels of each stage.
         classes: K.
         dropout: share of the final feature that is dropped, 0 = no such layer.
         channels: C of the images, which are at least 32 px wide.
     """
     layers, inputs = OrderedDict[str, nn.Module](), channels
-    for i, (width, depth) in enumerate(zip((64, 128, 256, 512, 512), depths, strict=True), start=1):
+    for i, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
         stage: list[nn.Module] = []
         for _ in range(depth):
             stage += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]

@@ -38,7 +38,7 @@ def described(model: ServedModel) -> dict[str, Any]:
         "kind": prediction.kind,
         "unit": prediction.unit,
         "policy": policy.name if policy else None,
-        "certificate": model.certificate,
+        "certificate": model.watch.certificate,
         "form": asdict(engine.modality.form),
         "colours": [{"name": name, "rgb": rgb} for name, rgb in engine.task.legend().items()],
         "exits": [

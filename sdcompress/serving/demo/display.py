@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import webbrowser
@@ -9,8 +10,11 @@ from threading import Thread
 
 __all__ = ["open_page"]
 
+_LOG = logging.getLogger(__name__)
+
 
 def open_page(url: str) -> None:
-    """Open a page in the user's browser, without waiting for it; nothing happens where there is no display."""
+    """Log where a page is, and open it in the user's browser where there is a display, without waiting for it."""
+    _LOG.info("demo", extra={"url": url})
     if sys.platform in {"darwin", "win32"} or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         Thread(target=webbrowser.open, args=(url,), name="open the demo", daemon=True).start()

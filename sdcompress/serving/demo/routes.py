@@ -119,8 +119,11 @@ class _Demo:
     async def picture(self, request: Request) -> Response:
         model, options = self._model(request), self._service.options
         with self._service.bodies.share() as share:
-            body = await read_body(request, share, most_bytes=options.body_bytes, timeout=options.timeout)
-            drawn = await asyncio.to_thread(picture_of, model, body, most_bytes=options.decoded_bytes)
+            headers = dict(request.headers.raw)
+            body = await read_body(
+                headers, request.receive, share, most_bytes=options.body_bytes, timeout=options.timeout
+            )
+            drawn = await asyncio.to_thread(picture_of, model, bytes(body), most_bytes=options.decoded_bytes)
         return Response(drawn, headers=_FRESH, media_type="image/png") if drawn else Response(status_code=204)
 
     def _model(self, request: Request) -> ServedModel:

@@ -41,6 +41,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # a taken port is an error, and not shared
             ],
+            maximum_concurrent_rpcs=service.options.connections,
         )
         self._server.add_generic_rpc_handlers((inference_handler(service),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

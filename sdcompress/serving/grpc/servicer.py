@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
 from typing import Any
 
+import anyio
 import grpc
 import grpc.aio
 
+from sdcompress.serving.body import slow_body
 from sdcompress.serving.call import Call
 from sdcompress.serving.grpc.messages import infer_request_of, infer_response_bytes
 from sdcompress.serving.grpc.open_inference_pb2 import (
@@ -36,6 +38,7 @@ __all__ = ["SERVICE", "Context", "abort", "inference_handler"]
 
 SERVICE = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 Context = grpc.aio.ServicerContext[bytes, bytes]
+_Call = Callable[[Any, Context], Awaitable[bytes | Refusal]]
 
 _ON_THE_LOOP = 2**20  # bytes of typed contents that are read without a thread
 
@@ -43,17 +46,18 @@ _ON_THE_LOOP = 2**20  # bytes of typed contents that are read without a thread
 def inference_handler(service: Service) -> grpc.GenericRpcHandler:
     """Return the handler of all calls; it takes and returns serialized messages."""
     calls = _Calls(service)
-    named: dict[str, Callable[[bytes, Context], Awaitable[bytes | Refusal]]] = {
+    named: dict[str, _Call] = {
         "ServerLive": calls.server_live,
         "ServerReady": calls.server_ready,
         "ModelReady": calls.model_ready,
         "ServerMetadata": calls.server_metadata,
         "ModelMetadata": calls.model_metadata,
-        "ModelInfer": calls.model_infer,
     }
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         name: grpc.unary_unary_rpc_method_handler(_answering(call)) for name, call in named.items()
     }
+    # as a stream of one message, so that the service itself waits for it, and not for ever
+    handlers["ModelInfer"] = grpc.stream_unary_rpc_method_handler(_answering(calls.model_infer))
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 
@@ -69,10 +73,10 @@ async def abort(context: Context, refusal: Refusal) -> None:
     await context.abort(grpc.StatusCode[refusal.grpc], refusal.message, trailing)
 
 
-def _answering(call: Callable[[bytes, Context], Awaitable[bytes | Refusal]]) -> Callable[[bytes, Context], Any]:
+def _answering(call: _Call) -> _Call:
     """Let errors end a call as the table of refusals says."""
 
-    async def answer(message: bytes, context: Context) -> bytes:
+    async def answer(message: Any, context: Context) -> bytes:
         try:
             answered = await call(message, context)
         except Exception as error:  # noqa: BLE001 - gRPC would send its text to the client
@@ -112,20 +116,32 @@ class _Calls:
             facts[tensors] = [{name: one[name] for name in ("name", "datatype", "shape")} for one in facts[tensors]]
         return ModelMetadataResponse(**facts).SerializeToString()
 
-    async def model_infer(self, message: bytes, context: Context) -> bytes | Refusal:
-        arrived, left = monotonic(), context.time_remaining()
-        until = math.inf if left is None else arrived + left
-        head, raw = split_raw(message)
-        request = message_of(ModelInferRequest, head)
-        model = self._model(request.model_name, request.model_version)
-        gone = asyncio.get_running_loop().create_future()  # never ends: gRPC cancels this task instead
-        work = self._infer(model, request, raw, Call(arrived, gone, until))
-        return await observed(self._service, model, "grpc", work)
+    async def model_infer(self, _: AsyncIterator[bytes], context: Context) -> bytes | Refusal:
+        self._service.check_open()
+        with self._service.bodies.share() as share:
+            message = await self._message(context)
+            share.resize(len(message))
+            arrived, left = monotonic(), context.time_remaining()
+            until = math.inf if left is None else arrived + left
+            head, raw = split_raw(message)
+            request = message_of(ModelInferRequest, head)
+            model = self._model(request.model_name, request.model_version)
+            gone = asyncio.get_running_loop().create_future()  # never ends: gRPC cancels this task instead
+            work = self._infer(model, request, raw, Call(arrived, gone, until))
+            return await observed(self._service, model, "grpc", work)
+
+    async def _message(self, context: Context) -> bytes:
+        timeout = self._service.options.timeout
+        try:
+            with anyio.fail_after(timeout):
+                message = await context.read()
+        except TimeoutError as error:
+            raise slow_body(timeout) from error
+        return message if isinstance(message, bytes) else b""
 
     async def _infer(
         self, model: ServedModel, message: ModelInferRequest, raw: list[memoryview], call: Call
     ) -> tuple[bytes, Job]:
-        self._service.check_open()
         long = message.ByteSize() > _ON_THE_LOOP
         request = await asyncio.to_thread(infer_request_of, message, raw) if long else infer_request_of(message, raw)
         return await infer(model, request, call, infer_response_bytes)

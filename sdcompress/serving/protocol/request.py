@@ -13,9 +13,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from sdcompress.errors import InputError, brief, nearest
 from sdcompress.serving.errors import TooLargeError
 from sdcompress.serving.protocol.datatypes import BYTES, NUMBERS
-from sdcompress.serving.protocol.tensors import Tensor, tensor_of_binary, tensor_of_json
+from sdcompress.serving.protocol.tensors import MOST_BYTES, Tensor, tensor_of_binary, tensor_of_json
 
-__all__ = ["InferRequest", "Output", "Parameter", "Parameters", "TensorHead", "checked_request", "parse", "request_of"]
+__all__ = [
+    "InferRequest",
+    "Output",
+    "Parameter",
+    "Parameters",
+    "TensorHead",
+    "checked_request",
+    "json_bytes",
+    "parse",
+    "request_of",
+]
 
 Parameter = bool | int | float | str
 Parameters = Mapping[str, Parameter]
@@ -23,7 +33,7 @@ Parameters = Mapping[str, Parameter]
 _MOST_JSON = (
     2**23
 )  # bytes: parsing holds the interpreter's lock, and hostile JSON takes a third of a second for each MiB
-_MOST_TENSORS, _MOST_AXES, _MOST_ELEMENTS = 64, 8, 2**31
+_MOST_TENSORS, _MOST_AXES, _MOST_ELEMENTS = 64, 8, 2**31 - 1
 _OF_INPUTS, _OF_OUTPUTS = ("binary_data_size", "content_type"), ("binary_data",)
 _NOTHING = memoryview(b"")
 _Name = Field(min_length=1, max_length=1000)
@@ -95,7 +105,7 @@ class InferRequest:
     outputs: tuple[Output, ...] = ()
 
 
-def parse(body: bytes, header_length: str | None = None) -> InferRequest:
+def parse(body: bytes | memoryview, header_length: str | None = None) -> InferRequest:
     """Read a request.
 
     Args:
@@ -106,7 +116,7 @@ def parse(body: bytes, header_length: str | None = None) -> InferRequest:
         InputError: says what is wrong.
         TooLargeError: if the JSON is larger than 8 MiB.
     """
-    length = len(body) if header_length is None else _header_length(header_length, len(body))
+    length = json_bytes(body, header_length)
     if length > _MOST_JSON:
         raise TooLargeError(
             f"The JSON of the request has {length} bytes.",
@@ -164,6 +174,24 @@ def checked_request(fields: Any, tensor: Callable[[TensorHead], Tensor]) -> Infe
     return InferRequest(request.id, request.parameters, inputs, tuple(map(_output, request.outputs)))
 
 
+def json_bytes(body: bytes | memoryview, header_length: str | None) -> int:
+    """Return how many bytes of a body are JSON.
+
+    Raises:
+        InputError: if the header is no such number.
+    """
+    if header_length is None:
+        return len(body)
+    text, most = header_length, len(body)
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and 0 < int(text) <= most):
+        raise InputError(
+            f"Inference-Header-Content-Length is '{brief(text)}'.",
+            allowed=f"the bytes of the JSON, at most the {most} of the body",
+            next_step="correct the header",
+        )
+    return int(text)
+
+
 def _binary_end(name: str, size: Parameter, left: int) -> int:
     if isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= left:
         return size
@@ -174,17 +202,7 @@ def _binary_end(name: str, size: Parameter, left: int) -> int:
     )
 
 
-def _header_length(text: str, most: int) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 19 and 0 < int(text) <= most):
-        raise InputError(
-            f"Inference-Header-Content-Length is '{brief(text)}'.",
-            allowed=f"the bytes of the JSON, at most the {most} of the body",
-            next_step="correct the header",
-        )
-    return int(text)
-
-
-def _json(text: bytes) -> Any:
+def _json(text: bytes | memoryview) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -217,10 +235,11 @@ def _check_input(one: TensorHead) -> None:
             next_step="see the model's metadata: GET /v2/models/NAME",
         )
     # sizes beside a 0 count too: numpy refuses a huge shape without elements
-    if min(one.shape) < 0 or math.prod(size or 1 for size in one.shape) >= _MOST_ELEMENTS:
+    most = MOST_BYTES if one.datatype == BYTES else _MOST_ELEMENTS
+    if min(one.shape) < 0 or math.prod(size or 1 for size in one.shape) > most:
         raise InputError(
             f"The input '{brief(one.name)}' has the shape {brief(one.shape)}.",
-            allowed=f"sizes from 0, fewer than {_MOST_ELEMENTS:,} elements",
+            allowed=f"sizes from 0, at most {most:,} elements",
             next_step="give the shape of the data, without -1",
         )
 

@@ -7,7 +7,7 @@ import binascii
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,12 @@ import numpy.typing as npt
 from sdcompress.errors import InputError, brief
 from sdcompress.serving.protocol.datatypes import BYTES, NUMBERS
 
-__all__ = ["Tensor", "binary_of", "json_of", "tensor_of_binary", "tensor_of_json", "tensor_of_values"]
+__all__ = ["MOST_BYTES", "Tensor", "binary_of", "json_of", "tensor_of_binary", "tensor_of_json", "tensor_of_values"]
 
 _TYPES: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}}  # of JSON, by kind of dtype
+MOST_BYTES = 2**16
+"""Elements of one BYTES tensor: each takes Python's time, and 64 MiB may hold 16 million empty ones."""
+
 _PREFIX = 4  # bytes of the length before each element of BYTES
 
 
@@ -100,7 +103,7 @@ def tensor_of_binary(name: str, datatype: str, shape: Sequence[int], data: memor
         InputError: if the data does not fit.
     """
     if datatype == BYTES:
-        elements = tuple(_elements(name, data))
+        elements = tuple(islice(_elements(name, data), MOST_BYTES + 1))
         _check_count(name, shape, len(elements))
         return Tensor(BYTES, tuple(shape), elements)
     dtype = NUMBERS[datatype]
