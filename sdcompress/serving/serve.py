@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdcompress.errors import UsageError, brief, requires_extra
 from sdcompress.machine import default_threads
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
-from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.serving.demo.display import open_page
 from sdcompress.serving.options import ServiceOptions
+from sdcompress.serving.setup import ServiceSetup
 
 if TYPE_CHECKING:
-    from sdcompress.serving.security import Tls
+    from sdcompress.serving.security import Security, Tls
     from sdcompress.serving.service import Service
+    from sdcompress.serving.tracing import Tracing
 
 __all__ = ["serve"]
 
@@ -49,7 +51,7 @@ def serve(
         ArtifactError, SignatureError, CertificateError: if an artifact cannot be opened; see ``open``.
         UsageError: if two artifacts have one name, or a backend does not offer its stages one by one.
         SetupError: if an address cannot be listened on, or a file of keys or certificates cannot be used.
-        MissingExtraError: if the packages of the extra 'serve', or 'grpc', are not installed.
+        MissingExtraError: if the packages of the extra 'serve', 'grpc' or 'otel' are not installed.
     """
     with requires_extra("serve"):
         from sdcompress.serving.logs import log_to_stderr
@@ -57,22 +59,32 @@ def serve(
         from sdcompress.serving.server import DrainingServer, listening
 
     service = service or ServiceOptions()
-    if service.grpc_port is not None:
-        with requires_extra("grpc"):
-            import sdcompress.serving.grpc.server  # noqa: F401
+    tracing = _optional(service)
     security = load_security(service)
     threads = options.threads if options.threads is not None else default_threads().threads
-    engine_options = EngineOptions(options.backend, threads, options.device, options.allow_uncertified)
+    named = _named(artifacts)
+    setup = ServiceSetup(
+        named,
+        EngineOptions(options.backend, threads, options.device, options.allow_uncertified),
+        service,
+        require_signature,
+        _checked(previous, named),
+    )
     log_to_stderr()
-    running = _opened(artifacts, previous, engine_options, service, require_signature)
+    running = setup.open()
+    running.tracing = tracing
+    if warning := exposure(service.host, security):
+        _LOG.warning(warning, extra={"host": service.host})
+    if service.workers > 1:
+        del running  # it was opened only to refuse here what every worker would refuse
+        _serve_by_workers(setup, security)
+        return
     server = DrainingServer(running, security)
     with listening(service.host, service.port):
         family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
         listener = socket.create_server((service.host, service.port), family=family, backlog=server.config.backlog)
     scheme = "https" if security.tls else "http"
-    with _metrics_and_control(running, security.tls):
-        if warning := exposure(service.host, security):
-            _LOG.warning(warning, extra={"host": service.host})
+    with _side_ports(running, security.tls):
         _announce(f"{scheme}://{service.host}:{listener.getsockname()[1]}", threads, demo=service.demo)
         server.run(sockets=[listener])
     _LOG.info("stopped")
@@ -80,58 +92,66 @@ def serve(
         raise running.failure
 
 
-def _opened(
-    artifacts: Artifacts,
-    previous: Iterable[tuple[str, Path | str]],
-    options: EngineOptions,
-    service: ServiceOptions,
-    require_signature: Path | str | None,
-) -> Service:
-    from sdcompress.serving.service import Service
-    from sdcompress.serving.source import Source
-
-    sources = {
-        name: Source(Path(folder).absolute(), options, require_signature) for name, folder in _named(artifacts).items()
-    }
-    engines = {name: source.open() for name, source in sources.items()}
-    before: dict[str, list[CascadeEngine]] = {}
-    for name, folder in _checked(previous, sources):
-        before.setdefault(name, []).append(Source(Path(folder), options, require_signature).open())
-    return Service(engines, service, previous=before, sources=sources)
-
-
 @contextmanager
-def _metrics_and_control(running: Service, tls: Tls | None) -> Iterator[None]:
-    """Serve metrics and the control of versions on their ports, each on a thread."""
+def _side_ports(running: Service, tls: Tls | None) -> Iterator[None]:
+    """Serve metrics, and the control of versions, each on a thread; end them and the tracing."""
     from sdcompress.serving.control import HOST, ControlServer
     from sdcompress.serving.server import listening
 
     options = running.options
-    with ExitStack() as ports:
+    with ExitStack() as ends:
+        if running.tracing is not None:
+            ends.callback(running.tracing.stop)
         if options.metrics_port is not None:
             with listening(options.host, options.metrics_port):
                 metrics, _ = running.metrics.listen(options.host, options.metrics_port, tls)
-            ports.callback(metrics.shutdown)
+            ends.callback(metrics.shutdown)
             scheme = "https" if tls else "http"
             _LOG.info("metrics", extra={"url": f"{scheme}://{options.host}:{metrics.server_port}/metrics"})
         if options.control_port is not None:
             with listening(HOST, options.control_port):
                 control = ControlServer(running.repository, options.control_port)
             control.start()
-            ports.callback(control.stop)
+            ends.callback(control.stop)
             _LOG.info("control", extra={"url": f"http://{HOST}:{control.port}/v2/repository"})
         yield
 
 
-def _checked(previous: Iterable[tuple[str, Path | str]], sources: Mapping[str, object]) -> list[tuple[str, Path | str]]:
-    checked = [*previous]
-    if unknown := next((name for name, _ in checked if name not in sources), None):
+def _checked(previous: Iterable[tuple[str, Path | str]], served: Iterable[str]) -> tuple[tuple[str, Path | str], ...]:
+    checked, names = tuple(previous), [*served]
+    if unknown := next((name for name, _ in checked if name not in names), None):
         raise UsageError(
             f"There is a previous version of '{brief(unknown)}', which is not served.",
-            allowed=", ".join(sources),
+            allowed=", ".join(names),
             next_step="give it the name of one: NAME=FOLDER",
         )
     return checked
+
+
+def _optional(service: ServiceOptions) -> Tracing | None:
+    """Import what only some services need, and return the tracing if it is wanted."""
+    if service.grpc_port is not None:
+        with requires_extra("grpc"):
+            import sdcompress.serving.grpc.server  # noqa: F401
+    if not service.tracing:
+        return None
+    from sdcompress.serving.tracing import start_tracing
+
+    with requires_extra("otel"):
+        return start_tracing()
+
+
+def _serve_by_workers(setup: ServiceSetup, security: Security) -> None:
+    from sdcompress.serving.workers import Workers, shared_port
+
+    service, engine = setup.service, setup.engine
+    engine = replace(engine, threads=max(1, (engine.threads or 1) // service.workers))
+    with shared_port(service.host, service.port) as reserved:  # it does not listen: the workers do
+        service = replace(service, port=reserved.getsockname()[1])
+        scheme = "https" if security.tls else "http"
+        _announce(f"{scheme}://{service.host}:{service.port}", engine.threads or 1, demo=False)
+        Workers(replace(setup, engine=engine, service=service)).run(security.tls)
+    _LOG.info("stopped")
 
 
 def _announce(address: str, threads: int, *, demo: bool) -> None:
