@@ -25,6 +25,7 @@ class Load:
     inputs: list[np.ndarray]  # of one row for each exit
     shares: tuple[float, ...]
     bound: float = FAR
+    covered: bool = False  # by a certificate
     times: list[tuple[float, float]] = field(default_factory=list)  # when a request was sent and answered
     rejects: list[float] = field(default_factory=list)  # seconds that it took to refuse one
     wrong: int = 0
@@ -45,7 +46,8 @@ class Load:
             then()
 
         try:
-            self.server.submit(Job(Carried({"input": self.inputs[exit_index]}), bound=sent + self.bound, on_end=on_end))
+            inputs, bound = Carried({"input": self.inputs[exit_index]}), sent + self.bound
+            self.server.submit(Job(inputs, bound=bound, on_end=on_end, covered=self.covered))
         except OverloadedError:
             self.rejects.append(time.monotonic() - sent)
             return False
