@@ -56,6 +56,9 @@ TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM file: its pr
 ClientCa = Annotated[
     Path | None, typer.Option("--client-ca", help="PEM file: who signs the certificates that clients then need")
 ]
+Tracing = Annotated[
+    bool, typer.Option("--tracing", help="send spans to OpenTelemetry, as the OTEL_ environment variables say")
+]
 Signer = Annotated[
     Path | None,
     typer.Option("--key", help="PEM file: public key or certificates of the required signer of the artifacts"),
@@ -86,6 +89,7 @@ def serve(
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     client_ca: ClientCa = None,
+    tracing: Tracing = False,
     key: Signer = None,
     threads: FreeThreads = None,
     backend: Backend = None,
@@ -119,6 +123,7 @@ def serve(
         tls_cert=tls_cert,
         tls_key=tls_key,
         client_ca=client_ca,
+        tracing=tracing,
         demo=demo,
         on_drift=on_drift,
         audit_share=share(audit, "--audit"),

@@ -45,6 +45,7 @@ class ServiceOptions:
         tls_cert: PEM file, the certificate of the service; None: no TLS.
         tls_key: PEM file, its private key.
         client_ca: PEM file, certificates of the authorities that sign those of clients; None: they need none.
+        tracing: send spans of requests to OpenTelemetry, as the environment variables ``OTEL_...`` say.
         demo: serve a page for trying the models, and open it where there is a display.
     """
 
@@ -71,6 +72,7 @@ class ServiceOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
+    tracing: bool = False
     demo: bool = False
 
     def __post_init__(self) -> None:

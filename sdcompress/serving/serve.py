@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdcompress.errors import UsageError, brief, requires_extra
 from sdcompress.machine import default_threads
@@ -13,6 +14,9 @@ from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.runtime.open import open_cascade
 from sdcompress.serving.demo.display import open_page
 from sdcompress.serving.options import ServiceOptions
+
+if TYPE_CHECKING:
+    from sdcompress.serving.tracing import Tracing
 
 __all__ = ["serve"]
 
@@ -41,7 +45,7 @@ def serve(
         ArtifactError, SignatureError, CertificateError: if an artifact cannot be opened; see ``open``.
         UsageError: if two artifacts have one name, or a backend does not offer its stages one by one.
         SetupError: if an address cannot be listened on, or a file of keys or certificates cannot be used.
-        MissingExtraError: if the packages of the extra 'serve', or 'grpc', are not installed.
+        MissingExtraError: if the packages of the extra 'serve', 'grpc' or 'otel' are not installed.
     """
     with requires_extra("serve"):
         from sdcompress.serving.logs import log_to_stderr
@@ -50,9 +54,7 @@ def serve(
         from sdcompress.serving.service import Service
 
     service = service or ServiceOptions()
-    if service.grpc_port is not None:
-        with requires_extra("grpc"):
-            import sdcompress.serving.grpc.server  # noqa: F401
+    tracing = _optional(service)
     security = load_security(service)
     threads = options.threads if options.threads is not None else default_threads().threads
     engine_options = EngineOptions(options.backend, threads, options.device, options.allow_uncertified)
@@ -62,6 +64,7 @@ def serve(
         for name, folder in _named(artifacts).items()
     }
     running = Service(engines, service)
+    running.tracing = tracing
     server = DrainingServer(running, security)
     with listening(service.host, service.port):
         family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
@@ -79,9 +82,24 @@ def serve(
     finally:
         if metrics is not None:
             metrics.shutdown()
+        if tracing is not None:
+            tracing.stop()
     _LOG.info("stopped")
     if running.failure is not None:
         raise running.failure
+
+
+def _optional(service: ServiceOptions) -> Tracing | None:
+    """Import what only some services need, and return the tracing if it is wanted."""
+    if service.grpc_port is not None:
+        with requires_extra("grpc"):
+            import sdcompress.serving.grpc.server  # noqa: F401
+    if not service.tracing:
+        return None
+    from sdcompress.serving.tracing import start_tracing
+
+    with requires_extra("otel"):
+        return start_tracing()
 
 
 def _announce(address: str, threads: int, *, demo: bool) -> None:

@@ -16,6 +16,7 @@ from sdcompress.serving.metrics import Metrics
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.preparing import Preparing
+from sdcompress.serving.tracing import Tracing
 
 __all__ = ["Service"]
 
@@ -41,6 +42,7 @@ class Service:
             for name, engine in engines.items()
         }
         self.draining = self.closed = False
+        self.tracing: Tracing | None = None
         self.failure: Exception | None = None
         self._warming: Thread | None = None
 
