@@ -191,7 +191,7 @@ class Spoken:
         self.answers: dict[str, Any] = {"answer": ['{"<b>":0.75}'], "top": ['{"<b>":0.75,"c":0.25}'], "score": [-1.0]}
         live = {
             "version": "1", "ready": True, "exits": {"policy": {}, "request": {}}, "requests": {}, "seconds": [],
-            "queue_rows": 0,
+            "queue_rows": 0, "max_drop": None, "thresholds": None, "alarm": None, "fallen_back": False,
         }  # fmt: skip
         page.route("**/demo/models", lambda route: route.fulfill(json=[self.model]))
         page.route("**/demo/models/said/live", lambda route: route.fulfill(json=live))
