@@ -58,15 +58,16 @@ def main() -> None:
                 "mlserver infer": each(wanted, lambda golden: infer(given.mlserver, http, golden, folder)),
                 "refusals": refusals(http, wanted),
             }
-        with ours(artifacts) as http:
+        with ours(artifacts) as (http, grpc):
             figures["sdcompress serve"] = {
                 "REST": each(wanted, lambda golden: rest(http, golden)),
+                "gRPC": each(wanted, lambda golden: by_grpc(grpc, golden)),
                 "mlserver infer": each(wanted, lambda golden: infer(given.mlserver, http, golden, folder)),
                 "mlserver infer, binary": each(
                     wanted, lambda golden: infer(given.mlserver, http, golden, folder, "--binary-data")
                 ),
                 "refusals": refusals(http, wanted),
-                "kserve": each(wanted, lambda golden: kserve(given.kserve, http, golden, folder)),
+                "kserve": each(wanted, lambda golden: kserve(given.kserve, http, grpc, golden, folder)),
             }
     versions = {**versions_of(given.mlserver, "mlserver"), **versions_of(given.kserve, "kserve")}
     record.write(figures, versions=versions)
@@ -176,19 +177,19 @@ def _batch_index(response: dict[str, Any]) -> int:
     return int(response["parameters"]["batch_index"])
 
 
-def kserve(venv: Path, port: int, golden: Golden, folder: Path) -> dict[str, Any]:
-    """Make all calls of kserve's client in its own environment."""
+def kserve(venv: Path, port: int, grpc: int, golden: Golden, folder: Path) -> dict[str, Any]:
+    """Make all calls of kserve's clients in their own environment."""
     given = folder / "rows.npz"
     np.savez(given, **{f"{row}/{name}": array for row, one in enumerate(golden.rows) for name, array in one.items()})
     script = HERE / "kserve_calls.py"
     done = subprocess.run(
-        [venv / "bin" / "python", "-W", "ignore", script, f"http://127.0.0.1:{port}", golden.name, given],
+        [venv / "bin" / "python", "-W", "ignore", script, f"127.0.0.1:{port}", f"127.0.0.1:{grpc}", golden.name, given],
         capture_output=True, text=True, check=False, env=ELSEWHERE,
     )  # fmt: skip
     if done.returncode:
         return {"failed": done.stderr[-2000:]}
     figures = json.loads(done.stdout.splitlines()[-1])
-    return {"calls": figures["calls"], **{form: golden.compared(figures[form]) for form in ("json", "binary")}}
+    return {"calls": figures["calls"], **{form: golden.compared(figures[form]) for form in ("json", "binary", "grpc")}}
 
 
 def refusals(port: int, wanted: dict[str, Golden]) -> dict[str, Any]:
@@ -230,14 +231,14 @@ def mlserver(venv: Path, artifacts: dict[str, str], folder: Path) -> Iterator[tu
 
 
 @contextlib.contextmanager
-def ours(artifacts: dict[str, str]) -> Iterator[int]:
-    """Start our server; yield its port."""
-    (port,) = free_ports(1)
+def ours(artifacts: dict[str, str]) -> Iterator[tuple[int, int]]:
+    """Start our server; yield the ports of REST and gRPC."""
+    port, grpc = free_ports(2)
     command = [sys.executable, "-c", "from sdcompress.cli import main; main()", "serve"]
     command += [f"{name}={path}" for name, path in artifacts.items()]
-    command += ["--port", str(port), "--no-metrics", "--threads", "1"]
+    command += ["--port", str(port), "--grpc-port", str(grpc), "--no-metrics", "--threads", "1"]
     with tempfile.TemporaryDirectory() as folder, running(command, Path(folder) / "log", port, ONE_THREAD):
-        yield port
+        yield port, grpc
 
 
 @contextlib.contextmanager

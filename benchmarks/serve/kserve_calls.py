@@ -1,8 +1,8 @@
-"""All calls of kserve's REST client against one server; run by counterparts.py in an environment with kserve alone.
+"""All calls of the clients of kserve against one server; run by counterparts.py where kserve is installed.
 
-    python kserve_calls.py URL MODEL rows.npz
+    python kserve_calls.py HOST:PORT HOST:GRPC_PORT MODEL rows.npz
 
-prints one line of JSON: which call did what, and the answers of JSON and of binary requests.
+prints one line of JSON: which call did what, and the answers of JSON, binary and gRPC requests.
 """
 
 from __future__ import annotations
@@ -12,9 +12,18 @@ import json
 import sys
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
-from kserve import InferenceRESTClient, InferInput, InferOutput, InferRequest, InferResponse, RESTConfig
+from kserve import (
+    InferenceGRPCClient,
+    InferenceRESTClient,
+    InferInput,
+    InferOutput,
+    InferRequest,
+    InferResponse,
+    RESTConfig,
+)
 from kserve.protocol.infer_type import RequestedOutput
 from kserve.utils.numpy_codec import from_np_dtype
 
@@ -22,7 +31,8 @@ OUTPUTS = ("outputs", "exit_index")
 
 
 async def main() -> dict[str, Any]:
-    url, model, file = sys.argv[1:]
+    address, grpc_address, model, file = sys.argv[1:]
+    url = f"http://{address}"
     rows: dict[int, dict[str, Any]] = {}
     for key, array in np.load(file).items():
         row, name = key.split("/", 1)
@@ -50,6 +60,21 @@ async def main() -> dict[str, Any]:
             ]
             for form in ("json", "binary")
         }
+    async with InferenceGRPCClient(grpc_address) as client:
+        calls["gRPC"] = {
+            "is_server_live": await client.is_server_live(),
+            "is_server_ready": await client.is_server_ready(),
+            "is_model_ready": await client.is_model_ready(model),
+        }
+        limited = await client.infer(request(model, rows[0], binary=True, parameters={"max_exit": 0}))
+        calls["gRPC"] |= {"parameters of a response": sorted(limited.parameters), "id comes back": limited.id == "7"}
+        try:
+            await client.infer(request(model, {"wrong": rows[0][next(iter(rows[0]))]}, binary=True))
+        except grpc.RpcError as error:
+            calls["gRPC"]["infer with a wrong name"] = error.code().name
+        answers["grpc"] = [
+            answer(await client.infer(request(model, one, binary=True))) for _, one in sorted(rows.items())
+        ]
     return {"calls": calls, **answers}
 
 

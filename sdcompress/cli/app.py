@@ -13,6 +13,7 @@ import sdcompress
 from sdcompress.cli.bench import bench
 from sdcompress.cli.build_engines import build_engines
 from sdcompress.cli.calibrate import calibrate
+from sdcompress.cli.capacity import capacity
 from sdcompress.cli.console import note
 from sdcompress.cli.doctor import doctor
 from sdcompress.cli.evaluate import evaluate
@@ -29,6 +30,7 @@ from sdcompress.cli.serve import serve
 from sdcompress.cli.sign import sign
 from sdcompress.cli.streams import check_arguments, check_working_directory, flush, prepare_streams, storage_error
 from sdcompress.cli.train import train
+from sdcompress.cli.tune import tune
 from sdcompress.cli.verify import verify
 from sdcompress.errors import Interrupted, SdcompressError
 from sdcompress.printable import printable
@@ -37,6 +39,7 @@ __all__ = ["app", "start"]
 
 VERBS = (
     train,
+    tune,
     run,
     export,
     build_engines,
@@ -52,6 +55,7 @@ VERBS = (
     report,
     package,
     serve,
+    capacity,
     list_,
     doctor,
 )

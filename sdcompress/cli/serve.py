@@ -44,6 +44,12 @@ Audit = Annotated[
 BrownOut = Annotated[
     bool, typer.Option("--brown-out", help="before requests are refused, step down to larger certified drops")
 ]
+WorkerProcesses = Annotated[
+    int,
+    typer.Option(
+        "--workers", min=1, help="processes on the same port, which share the threads; one that ends is replaced"
+    ),
+]
 Demo = Annotated[bool, typer.Option("--demo", help="serve a page for trying the models, and open it")]
 LogRequests = Annotated[bool, typer.Option("--log-requests", help="log every request")]
 ApiKeyFile = Annotated[
@@ -55,6 +61,9 @@ TlsCert = Annotated[
 TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM file: its private key")]
 ClientCa = Annotated[
     Path | None, typer.Option("--client-ca", help="PEM file: who signs the certificates that clients then need")
+]
+Tracing = Annotated[
+    bool, typer.Option("--tracing", help="send spans to OpenTelemetry, as the OTEL_ environment variables say")
 ]
 Signer = Annotated[
     Path | None,
@@ -80,12 +89,14 @@ def serve(
     on_drift: OnDriftOption = "fall-back",
     audit: Audit = "1%",
     brown_out: BrownOut = False,
+    workers: WorkerProcesses = 1,
     demo: Demo = False,
     log_requests: LogRequests = False,
     api_key_file: ApiKeyFile = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     client_ca: ClientCa = None,
+    tracing: Tracing = False,
     key: Signer = None,
     threads: FreeThreads = None,
     backend: Backend = None,
@@ -119,6 +130,8 @@ def serve(
         tls_cert=tls_cert,
         tls_key=tls_key,
         client_ca=client_ca,
+        tracing=tracing,
+        workers=workers,
         demo=demo,
         on_drift=on_drift,
         audit_share=share(audit, "--audit"),

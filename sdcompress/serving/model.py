@@ -189,6 +189,9 @@ class ServedModel:
             on_end=_to_loop(loop, future),
             covered=options.policy_decides and self.watch.certificate is not None,
         )
+        if (trace := call.trace) is not None:
+            trace.ends("prepare")
+            job.runs = trace.runs
         worker.submit(job, reserved=reserved)
         # callbacks on one future: a task and a wait_for for each would take longer than a small network
         timer = loop.call_later(self._options.timeout, lambda: _fail(future, self._too_late()))
@@ -199,6 +202,8 @@ class ServedModel:
             timer.cancel()
             if not job.finished and job.error is None:
                 worker.cancel(job)
+            if trace is not None:
+                trace.ends("run")
         if job.error is not None:
             raise job.error
         decided_by: Literal["policy", "request"] = "policy" if options.policy_decides else "request"

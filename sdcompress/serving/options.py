@@ -45,6 +45,8 @@ class ServiceOptions:
         tls_cert: PEM file, the certificate of the service; None: no TLS.
         tls_key: PEM file, its private key.
         client_ca: PEM file, certificates of the authorities that sign those of clients; None: they need none.
+        tracing: send spans of requests to OpenTelemetry, as the environment variables ``OTEL_...`` say.
+        workers: processes that serve the same port, each with its own queue and limits and its share of the threads.
         demo: serve a page for trying the models, and open it where there is a display.
     """
 
@@ -71,6 +73,8 @@ class ServiceOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
+    tracing: bool = False
+    workers: int = 1
     demo: bool = False
 
     def __post_init__(self) -> None:
@@ -92,6 +96,12 @@ class ServiceOptions:
                     allowed="0 or more" if name in least else "above 0",
                     next_step="choose another number",
                 )
+        if self.workers > 1 and (self.demo or self.grpc_port == 0):
+            raise UsageError(
+                f"There are {self.workers} workers, and {'the demo page' if self.demo else 'any free port for gRPC'}.",
+                allowed="the demo page with one worker; a port of gRPC that all workers share",
+                next_step="leave --workers out, or choose a port for gRPC",
+            )
         if self.memory_for_bodies < self.body_bytes:
             raise UsageError(
                 f"A body may have {self.body_bytes:,} bytes, and all of them {self.memory_for_bodies:,}.",

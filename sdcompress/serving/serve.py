@@ -5,14 +5,21 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdcompress.errors import UsageError, brief, requires_extra
 from sdcompress.machine import default_threads
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
-from sdcompress.runtime.open import open_cascade
 from sdcompress.serving.demo.display import open_page
 from sdcompress.serving.options import ServiceOptions
+from sdcompress.serving.setup import ServiceSetup
+
+if TYPE_CHECKING:
+    from sdcompress.runtime.cascade import CascadeEngine
+    from sdcompress.serving.security import Security
+    from sdcompress.serving.tracing import Tracing
 
 __all__ = ["serve"]
 
@@ -41,7 +48,7 @@ def serve(
         ArtifactError, SignatureError, CertificateError: if an artifact cannot be opened; see ``open``.
         UsageError: if two artifacts have one name, or a backend does not offer its stages one by one.
         SetupError: if an address cannot be listened on, or a file of keys or certificates cannot be used.
-        MissingExtraError: if the packages of the extra 'serve', or 'grpc', are not installed.
+        MissingExtraError: if the packages of the extra 'serve', 'grpc' or 'otel' are not installed.
     """
     with requires_extra("serve"):
         from sdcompress.serving.logs import log_to_stderr
@@ -50,18 +57,24 @@ def serve(
         from sdcompress.serving.service import Service
 
     service = service or ServiceOptions()
-    if service.grpc_port is not None:
-        with requires_extra("grpc"):
-            import sdcompress.serving.grpc.server  # noqa: F401
+    tracing = _optional(service)
     security = load_security(service)
     threads = options.threads if options.threads is not None else default_threads().threads
-    engine_options = EngineOptions(options.backend, threads, options.device, options.allow_uncertified)
+    setup = ServiceSetup(
+        _named(artifacts),
+        EngineOptions(options.backend, threads, options.device, options.allow_uncertified),
+        service,
+        require_signature,
+    )
     log_to_stderr()
-    engines = {
-        name: open_cascade(folder, engine_options, require_signature=require_signature)
-        for name, folder in _named(artifacts).items()
-    }
+    engines = setup.engines()
+    if warning := exposure(service.host, security):
+        _LOG.warning(warning, extra={"host": service.host})
+    if service.workers > 1:
+        _serve_by_workers(setup, engines, security)
+        return
     running = Service(engines, service)
+    running.tracing = tracing
     server = DrainingServer(running, security)
     with listening(service.host, service.port):
         family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
@@ -71,17 +84,46 @@ def serve(
         with listening(service.host, service.metrics_port):
             metrics, _ = running.metrics.listen(service.host, service.metrics_port, security.tls)
         _LOG.info("metrics", extra={"url": f"{scheme}://{service.host}:{metrics.server_port}/metrics"})
-    if warning := exposure(service.host, security):
-        _LOG.warning(warning, extra={"host": service.host})
     _announce(f"{scheme}://{service.host}:{listener.getsockname()[1]}", threads, demo=service.demo)
     try:
         server.run(sockets=[listener])
     finally:
         if metrics is not None:
             metrics.shutdown()
+        if tracing is not None:
+            tracing.stop()
     _LOG.info("stopped")
     if running.failure is not None:
         raise running.failure
+
+
+def _optional(service: ServiceOptions) -> Tracing | None:
+    """Import what only some services need, and return the tracing if it is wanted."""
+    if service.grpc_port is not None:
+        with requires_extra("grpc"):
+            import sdcompress.serving.grpc.server  # noqa: F401
+    if not service.tracing:
+        return None
+    from sdcompress.serving.tracing import start_tracing
+
+    with requires_extra("otel"):
+        return start_tracing()
+
+
+def _serve_by_workers(setup: ServiceSetup, engines: dict[str, CascadeEngine], security: Security) -> None:
+    from sdcompress.serving.workers import Workers, shared_port
+
+    for opened in engines.values():  # only to refuse here what every worker would refuse
+        opened.stepwise()
+    engines.clear()
+    service, engine = setup.service, setup.engine
+    engine = replace(engine, threads=max(1, (engine.threads or 1) // service.workers))
+    with shared_port(service.host, service.port) as reserved:  # it does not listen: the workers do
+        service = replace(service, port=reserved.getsockname()[1])
+        scheme = "https" if security.tls else "http"
+        _announce(f"{scheme}://{service.host}:{service.port}", engine.threads or 1, demo=False)
+        Workers(replace(setup, engine=engine, service=service)).run(security.tls)
+    _LOG.info("stopped")
 
 
 def _announce(address: str, threads: int, *, demo: bool) -> None:

@@ -16,6 +16,7 @@ from sdcompress.serving.metrics import Metrics
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.preparing import Preparing
+from sdcompress.serving.tracing import Tracing
 
 __all__ = ["Service"]
 
@@ -41,6 +42,7 @@ class Service:
             for name, engine in engines.items()
         }
         self.draining = self.closed = False
+        self.tracing: Tracing | None = None
         self.failure: Exception | None = None
         self._warming: Thread | None = None
 
@@ -50,9 +52,10 @@ class Service:
         return not self.draining and all(model.ready for model in self.models.values())
 
     def start(self) -> Thread:
-        """Warm up all models on a thread of its own; until then ``ready`` is false."""
-        self._warming = Thread(target=self._warm_up, name="warm up", daemon=True)
-        self._warming.start()
+        """Warm up all models on a thread of its own, once; until then ``ready`` is false."""
+        if self._warming is None:
+            self._warming = Thread(target=self._warm_up, name="warm up", daemon=True)
+            self._warming.start()
         return self._warming
 
     def stop(self) -> None:

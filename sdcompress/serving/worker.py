@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from threading import Condition, Thread
-from time import perf_counter
+from time import perf_counter, time_ns
 
 from sdcompress.errors import ArtifactError, DeviceError, SdcompressError
 from sdcompress.runtime.stepwise import Carried, StageResult, Stepwise
+from sdcompress.serving.call import StageRun
 from sdcompress.serving.errors import ComputeFailedError, UnavailableError, UncomputableError
 from sdcompress.serving.job import Job
 from sdcompress.serving.scheduler import Batch, Scheduler
@@ -158,6 +159,7 @@ class Worker:
                 self._broken = not self._computes_probe()
 
     def _report(self, batch: Batch, result: StageResult | Exception, seconds: float) -> None:
+        _note(batch, seconds)
         with self._changed:
             if isinstance(result, Exception):
                 self._scheduler.fail(batch, result)
@@ -216,6 +218,14 @@ def _uncomputable() -> SdcompressError:
         allowed="inputs in the range of the network, such as indices of its vocabulary",
         next_step="send raw examples, which the model prepares itself",
     )
+
+
+def _note(batch: Batch, seconds: float) -> None:
+    """Note a batch that ends now for the requests that are traced."""
+    for part in batch.parts:
+        if part.job.runs is not None:
+            end = time_ns()
+            part.job.runs.append(StageRun(batch.stage, end - int(1e9 * seconds), end, len(part), len(batch)))
 
 
 def _deliver(ended: list[Job]) -> None:

@@ -195,6 +195,17 @@ def test_an_input_that_does_not_fit_is_an_invalid_argument(address: str, changes
     assert says in error.details()
 
 
+@pytest.mark.parametrize(("size", "taken"), [(64, True), (60, False)])
+def test_raw_contents_may_say_their_size_as_the_client_of_kserve_does(address: str, size: int, taken: bool) -> None:
+    tensor = {"name": "input", "shape": [1, 1, 4, 4], "datatype": "FP32"}
+    tensor |= {"parameters": {"binary_data_size": {"int64_param": size}}}
+    asked = public.ModelInferRequest(model_name="tiny", inputs=[tensor], raw_input_contents=[bytes(64)])
+    if taken:
+        assert ask(address, asked).model_name == "tiny"
+    else:
+        assert "says how JSON encodes it" in refused(address, asked).details()
+
+
 def test_values_out_of_range_of_a_small_integer_are_refused(serve: Any, serve_grpc: Any, address: str) -> None:
     tensor = {"name": "input", "shape": [1], "datatype": "INT8", "contents": {"int_contents": [128]}}
     error = refused(address, public.ModelInferRequest(model_name="tiny", inputs=[tensor]))
@@ -320,11 +331,13 @@ def test_a_stop_answers_what_was_accepted_and_refuses_the_rest(client: Any, loop
         call = channel.unary_unary(INFER, response_deserializer=public.ModelInferResponse.FromString)
         accepted = call.future(request().SerializeToString())
         assert gate.begun.wait(30)
+        client.service.closed = True
         stopping = asyncio.run_coroutine_threadsafe(server.stop(30, lambda: False), loop.loop)
-        time.sleep(0.2)
-        with pytest.raises(grpc.RpcError) as caught:
-            call(request().SerializeToString(), timeout=5)
-        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        for _ in range(4):  # by the service, then by gRPC
+            with pytest.raises(grpc.RpcError) as caught:
+                call(request().SerializeToString(), timeout=5)
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+            time.sleep(0.1)
         gate.free.set()
         assert accepted.result(30).model_name == "tiny"
         stopping.result(30)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2
 
 import sdcompress
 from sdcompress.errors import ArtifactError, SetupError, UsageError
@@ -158,6 +161,44 @@ def _drain(service: Process, url: str) -> None:
     # what the service answered, its clients got
     answered = sum(line["message"] == "request" and line["status"] == 200 and line["rows"] == 1 for line in lines)
     assert answered == codes.count(200)
+
+
+def test_sigterm_loses_no_accepted_call_of_grpc(start: Start, tiny_artifact: Callable[..., Path]) -> None:
+    service = start(f"tiny={tiny_artifact(policy=(0.7, 0.6))}", "--grpc-port", "0", "--log-requests")
+    address = service.line("listening for gRPC")["address"]
+    service.line("model ready")
+    tensor = {"name": "input", "shape": [1, 1, 4, 4], "datatype": "FP32", "contents": {"fp32_contents": [0.5] * 16}}
+    message = service_pb2.ModelInferRequest(model_name="tiny", inputs=[tensor]).SerializeToString()
+    codes: list[grpc.StatusCode] = []
+
+    def ask() -> None:
+        with grpc.insecure_channel(address) as channel:
+            call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            for _ in range(EACH):
+                codes.append(call.future(message, timeout=30).code())  # waits
+                if codes[-1] != grpc.StatusCode.OK:
+                    break
+
+    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    while len(codes) < 10:
+        time.sleep(0.001)
+    service.process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    assert service.process.wait(timeout=PATIENCE_S) == 0
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    answered = sum(line["message"] == "request" and line["status"] == 200 for line in service.lines())
+    assert answered == codes.count(grpc.StatusCode.OK)
+
+
+def test_a_port_of_grpc_that_is_taken_is_an_error(tiny_artifact: Callable[..., Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ServiceOptions(port=0, grpc_port=port, metrics_port=None)
+        with pytest.raises(SetupError, match=f"Nothing can listen on 127.0.0.1, port {port}"):
+            sdcompress.serve([tiny_artifact()], service=options)
 
 
 def test_what_cannot_be_served_is_refused_before_a_port_is_opened(

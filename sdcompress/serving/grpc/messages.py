@@ -66,13 +66,15 @@ def infer_request_of(message: ModelInferRequest, raw: Sequence[memoryview]) -> I
 
 
 def _tensor(head: TensorHead) -> Tensor:
-    if "binary_data_size" in head.parameters or head.parameters.get("content_type") == "base64":
+    contents, raw = head.data
+    size = head.parameters.get("binary_data_size")
+    as_raw = size is None or (raw is not None and size == len(raw))  # kserve's client says it here too
+    if not as_raw or head.parameters.get("content_type") == "base64":
         raise InputError(
             f"The input '{brief(head.name)}' says how JSON encodes it.",
             allowed="typed contents or raw_input_contents, in which nothing is encoded",
             next_step="leave binary_data_size and content_type out, and send bytes as they are",
         )
-    contents, raw = head.data
     given_fields = [field.name for field, _ in contents.ListFields()]
     if raw is not None:
         if given_fields:
