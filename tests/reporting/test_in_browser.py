@@ -28,7 +28,10 @@ def test_a_report_is_whole_by_itself_on_any_screen(
     scheme: Any,
     width: int,
 ) -> None:
-    file = write(build([*folders.values()], evaluations, benches), tmp_path / "out")
+    report = build(
+        title="title", command="x", artifacts=folders, evaluations=evaluations, benches=benches, recipe={}, training={}
+    )
+    file = write(report, tmp_path / "out")
     page, problems = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme), list[str]()
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(message.text))
