@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sdcompress.options import Options
     from sdcompress.pipeline.run import run
     from sdcompress.runtime.open import open_engine as open  # noqa: A004 - the verb that users expect
+    from sdcompress.serving.capacity import capacity
     from sdcompress.serving.serve import serve
     from sdcompress.tensorrt.building.build import build_engines
     from sdcompress.tuning.tune import tune
@@ -44,6 +45,7 @@ __all__ = [
     "bench",
     "build_engines",
     "calibrate",
+    "capacity",
     "doctor",
     "evaluate",
     "explain",
@@ -68,6 +70,7 @@ __all__ = [
 _MODULES = {
     "Options": "options",
     "build_engines": "tensorrt.building.build",
+    "capacity": "serving.capacity",
     "explain": "explaining.explain",
     "open": "runtime.open",
     "plan": "verbs.calibrate",

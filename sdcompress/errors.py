@@ -10,6 +10,7 @@
     +-- SetupError                  3   the machine
     |   +-- MissingExtraError       3   a missing package of an extra of sdcompress
     |   +-- StorageError            3   disk full, no permission
+    |   +-- DeviceError             3   a device that fails, or has too little memory
     +-- VerificationError           4   a file that is not what it claims
     |   +-- CheckpointError         4   a damaged or edited checkpoint
     |   +-- ArtifactError           4   a damaged or edited artifact
@@ -40,6 +41,7 @@ __all__ = [
     "CertificateError",
     "CheckpointError",
     "DataError",
+    "DeviceError",
     "InputError",
     "Interrupted",
     "MissingExtraError",
@@ -155,6 +157,10 @@ class MissingExtraError(SetupError):
 
 class StorageError(SetupError):
     """A full disk, or a folder that is not writable."""
+
+
+class DeviceError(SetupError):
+    """A device that fails while it runs an intact graph, or has too little memory for it."""
 
 
 class VerificationError(SdcompressError):

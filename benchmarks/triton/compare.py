@@ -93,6 +93,8 @@ def start(command: str, repositories: list[Path], folder: Path) -> tuple[Any, tr
             if client.is_server_ready():
                 return server, client
         time.sleep(1)
+    server.kill()
+    server.wait()
     sys.exit((folder / "triton.log").read_text()[-3000:])
 
 

@@ -22,6 +22,7 @@ _ARRAYS = {
     "strata": Expected("int32", 1, optional=True),
     "reference_loss": Expected("float32", 1, optional=True),
     "tuning_scores": Expected("float32", 2, optional=True),
+    "disagreement": Expected("float32", 2, optional=True),
 }
 
 
@@ -38,6 +39,8 @@ class Evidence:
             certificate of disagreement it is 0 everywhere.
         tuning_scores: float32 [E-1, M], scores of the samples that made the path: every threshold on the path is one of
             them. None if they were not kept.
+        disagreement: float32 [E-1, N] in [0, 1], the loss of each early exit's decision against that of the last exit.
+            None where ``loss`` is that already, or it was not kept.
     """
 
     scores: npt.NDArray[np.float32]
@@ -45,6 +48,7 @@ class Evidence:
     strata: npt.NDArray[np.int32] | None = None
     reference_loss: npt.NDArray[np.float32] | None = None
     tuning_scores: npt.NDArray[np.float32] | None = None
+    disagreement: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return int(self.loss.shape[1])
@@ -75,12 +79,14 @@ class Evidence:
 
     def _problem(self) -> str:
         exits, samples = self.loss.shape
-        shapes = {"scores": (exits - 1, samples), "strata": (samples,), "reference_loss": (samples,)}
+        early = (exits - 1, samples)
+        shapes = {"scores": early, "strata": (samples,), "reference_loss": (samples,), "disagreement": early}
         for name, shape in shapes.items():
             array = getattr(self, name)
             if array is not None and array.shape != shape:
                 return f"'{name}' has the shape {list(array.shape)}, not {list(shape)}: 'loss' has {exits} x {samples}"
-        for name, array in (("loss", self.loss), ("reference_loss", self.reference_loss)):
+        for name in ("loss", "reference_loss", "disagreement"):
+            array = getattr(self, name)
             if array is not None and not ((array >= 0) & (array <= 1)).all():
                 return f"'{name}' holds values outside 0 to 1"
         tuning = self.tuning_scores
@@ -93,6 +99,6 @@ def _malformed(path: Path, why: str) -> ArtifactError:
     return ArtifactError(
         f"The certificate's evidence '{path.name}' cannot be read: {why}.",
         allowed="scores float32 [E-1, N], loss float32 [E, N] in [0, 1], optionally strata int32 [N], reference_loss "
-        "float32 [N], tuning_scores float32 [E-1, M]",
+        "float32 [N], tuning_scores float32 [E-1, M], disagreement float32 [E-1, N] in [0, 1]",
         next_step="copy the artifact again, or calibrate it again",
     )

@@ -13,8 +13,8 @@ __all__ = ["ExecutionTarget", "check_covered", "graphs_digest", "plans_digest", 
 
 _CALIBRATE_AGAIN = "calibrate this artifact again, with --confidence"
 _ALLOW = (
-    "to run it without a guarantee: sdcompress.open(..., allow_uncertified=True), or --allow-uncertified of 'evaluate' "
-    "and 'bench'"
+    "to run it without a guarantee: sdcompress.open(..., allow_uncertified=True), or --allow-uncertified of "
+    "'evaluate', 'predict', 'bench', 'serve' and 'package'"
 )
 
 

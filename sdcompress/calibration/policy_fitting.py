@@ -12,7 +12,7 @@ import numpy as np
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.evaluation.exit_outcomes import exit_losses, exit_outputs, exit_signals_and_losses
+from sdcompress.evaluation.exit_outcomes import exit_losses, exit_outcomes, exit_outputs
 from sdcompress.policies import exit_index_of, policy_class, scores
 from sdcompress.policies._base import ExitPolicy, Float, Signals
 from sdcompress.progress import Progress
@@ -78,9 +78,7 @@ def fit_policy(
         subset = _for_temperatures(samples, math.prod(task.output_shape))
         outputs = exit_outputs(engine, subset)
         temperatures = _temperatures(kind, outputs, subset.targets, stage_ms, settings.max_drop, task=task)
-    signals, loss = exit_signals_and_losses(
-        engine, samples, temperatures, unlabelled=settings.unlabelled, progress=progress
-    )
+    signals, loss, _ = exit_outcomes(engine, samples, temperatures, unlabelled=settings.unlabelled, progress=progress)
     return FittedPolicy(temperatures, kind.fit(signals, loss)), signals, loss
 
 

@@ -16,7 +16,7 @@ from sdcompress.certification.certify import Path, kind_of_test, smallest_drop
 from sdcompress.certification.groups import strata_of
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.data.samples import Samples
-from sdcompress.evaluation.exit_outcomes import exit_signals_and_losses
+from sdcompress.evaluation.exit_outcomes import exit_outcomes
 from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
@@ -102,7 +102,7 @@ def collect(
     decisions = None
     if reference is not None:
         decisions = reference.decisions(samples, labelled=not unlabelled, progress=subprogress(progress, 0, total))
-    signals, loss = exit_signals_and_losses(
+    outcomes = exit_outcomes(
         engine,
         samples,
         fitted.temperatures,
@@ -110,7 +110,10 @@ def collect(
         reference=decisions,
         progress=subprogress(progress, total - count, total),
     )
-    evidence = fitted.evidence(signals, loss)
+    evidence = fitted.evidence(outcomes.signals, outcomes.loss)
+    if unlabelled and decisions is None:
+        return evidence
+    evidence = replace(evidence, disagreement=outcomes.disagreement)
     if decisions is None:
         return evidence
     targets = decisions if unlabelled else samples.targets

@@ -47,11 +47,13 @@ class PolicyMetrics(NamedTuple):
         metric: the task's metric; None where targets are not known.
         reference_metric: of the reference; likewise.
         shares: of the samples at each exit, [E].
+        disagreement: mean loss of the decisions against those of the last exit; None where it is not known.
     """
 
     metric: float | None
     reference_metric: float | None
     shares: tuple[float, ...]
+    disagreement: float | None
 
 
 def excess_losses(evidence: Evidence, thresholds: tuple[float, ...]) -> Differences:
@@ -131,7 +133,14 @@ def fixed_sequence(p_values: Iterable[float], delta: float) -> tuple[int, tuple[
 
 
 def certified_drop(
-    evidence: Evidence, path: Path, test: TestKind, max_drop: float, delta: float, *, group_by: GroupBy = None
+    evidence: Evidence,
+    path: Path,
+    test: TestKind,
+    max_drop: float,
+    delta: float,
+    *,
+    group_by: GroupBy = None,
+    unlabelled: bool = False,
 ) -> CertifiedDrop:
     """Test path[1], path[2], ... by fixed-sequence testing; path[0] has no early exit, so that it is not tested.
 
@@ -142,6 +151,7 @@ def certified_drop(
         max_drop: alpha, the target risk.
         delta: of the test.
         group_by: the groups in each of which it is tested.
+        unlabelled: the losses are disagreements.
     """
 
     @lru_cache(maxsize=4096)  # most strata lose at a step what they lost at the step before
@@ -158,7 +168,15 @@ def certified_drop(
             )
 
     certified, tested = fixed_sequence(p_values(), delta)
-    return CertifiedDrop(max_drop=max_drop, delta=delta, certified=certified, p_values=tested)
+    metrics = policy_metrics(evidence, path[certified], unlabelled=unlabelled)
+    return CertifiedDrop(
+        max_drop=max_drop,
+        delta=delta,
+        certified=certified,
+        p_values=tested,
+        shares=metrics.shares,
+        disagreement=metrics.disagreement,
+    )
 
 
 def certify(evidence: Evidence, path: Path, settings: recipe.Calibrate, test: TestKind) -> tuple[CertifiedDrop, ...]:
@@ -173,7 +191,10 @@ def certify(evidence: Evidence, path: Path, settings: recipe.Calibrate, test: Te
     assert settings.confidence is not None
     drops = sorted({settings.max_drop, *settings.extra_drops})
     delta = bonferroni_delta(settings.confidence, len(drops))
-    return tuple(certified_drop(evidence, path, test, drop, delta, group_by=settings.group_by) for drop in drops)
+    groups, unlabelled = settings.group_by, settings.unlabelled
+    return tuple(
+        certified_drop(evidence, path, test, drop, delta, group_by=groups, unlabelled=unlabelled) for drop in drops
+    )
 
 
 def policy_metrics(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bool) -> PolicyMetrics:
@@ -189,7 +210,19 @@ def policy_metrics(evidence: Evidence, thresholds: tuple[float, ...], *, unlabel
         metric=None if unlabelled else metric_of(loss),
         reference_metric=None if unlabelled else metric_of(evidence.reference),
         shares=tuple(float((exit_index == k).mean()) for k in range(len(evidence.loss))),
+        disagreement=_disagreement(evidence, exit_index, unlabelled=unlabelled),
     )
+
+
+def _disagreement(evidence: Evidence, exit_index: Exits, *, unlabelled: bool) -> float | None:
+    """Return the mean loss against the last exit's decisions; None if the evidence does not hold it."""
+    against_last = evidence.disagreement
+    if against_last is None and unlabelled and evidence.reference_loss is None:
+        against_last = evidence.loss[:-1]
+    if against_last is None:
+        return None
+    early = np.flatnonzero(exit_index < len(against_last))
+    return float(against_last[exit_index[early], early].sum(dtype=np.float64) / len(exit_index))
 
 
 def conformal_risk_control(losses: npt.NDArray[np.floating], alpha: float) -> int:

@@ -13,11 +13,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["betting_p_value", "binomial_p_value"]
+__all__ = ["betting_p_value", "binomial_p_value", "upper_bound"]
 
 Losses = npt.NDArray[np.integer] | npt.NDArray[np.floating]
 
 _BLOCKS = 256
+_BOUND_WIDTH = 1e-6  # relative
 
 
 def binomial_p_value(errors: int, samples: int, alpha: float) -> float:
@@ -39,6 +40,26 @@ def binomial_p_value(errors: int, samples: int, alpha: float) -> float:
     terms = np.concatenate([[0.0], np.cumsum(steps)]) + samples * math.log1p(-alpha)
     largest = terms.max()
     return min(1.0, float(np.exp(largest + np.log(np.exp(terms - largest).sum()))))
+
+
+def upper_bound(total: float, samples: int, delta: float, *, binary_loss: bool) -> float:
+    """Return a bound that the mean loss exceeds with a probability of at most delta.
+
+    Of losses in {0, 1} it is the exact bound of Clopper and Pearson, the alpha at which ``binomial_p_value`` is delta.
+    Of losses in [0, 1] the p-value is Bentkus': e P(Bin(n, alpha) <= ceil(total)) (Annals of Probability 2004).
+
+    Args:
+        total: sum of the losses.
+        samples: n, at least 1.
+        delta: in (0, 1).
+        binary_loss: whether every loss is 0 or 1.
+    """
+    errors, factor = math.ceil(round(total, 6)), 1.0 if binary_loss else math.e
+    low, high = min(1.0, errors / samples), 1.0
+    while high - low > _BOUND_WIDTH * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if factor * binomial_p_value(errors, samples, middle) <= delta else (middle, high)
+    return high
 
 
 def betting_p_value(losses: Losses, alpha: float, delta: float) -> float:

@@ -146,7 +146,13 @@ def _check_levels(certificate: Certificate, evidence: Evidence) -> None:
         if level.delta > share * (1 + _RELATIVE):
             _refuse(f"delta {name} is {level.delta:g}", f"at most {share:g}, its share of 1 - confidence")
         recomputed = certified_drop(
-            evidence, certificate.path, certificate.test, level.max_drop, level.delta, group_by=certificate.group_by
+            evidence,
+            certificate.path,
+            certificate.test,
+            level.max_drop,
+            level.delta,
+            group_by=certificate.group_by,
+            unlabelled=certificate.loss == "disagreement",
         )
         if len(recomputed.p_values) != len(level.p_values) or recomputed.certified != level.certified:
             _refuse(
@@ -156,6 +162,17 @@ def _check_levels(certificate: Certificate, evidence: Evidence) -> None:
         for step, (stated, p_value) in enumerate(zip(level.p_values, recomputed.p_values, strict=True), 1):
             if not math.isclose(stated, p_value, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE):
                 _refuse(f"the p-value of step {step} {name} is {stated:.6g}", f"{p_value:.6g}, by its evidence")
+        for field in ("shares", "disagreement"):
+            stated, computed = getattr(level, field), getattr(recomputed, field)
+            if stated not in {None, ()} and not _same(stated, computed):  # unknown claims nothing
+                _refuse(f"its {field} {name} is {stated}", f"{computed}, by its evidence")
+
+
+def _same(stated: object, computed: object) -> bool:
+    """Return whether two figures are equal, but for the order of the sums in a mean."""
+    if isinstance(stated, float) and isinstance(computed, float):
+        return math.isclose(stated, computed, rel_tol=_MEAN_RELATIVE)
+    return stated == computed
 
 
 def _check_policy(policy: Policy, certificate: Certificate, evidence: Evidence) -> None:
@@ -166,10 +183,10 @@ def _check_policy(policy: Policy, certificate: Certificate, evidence: Evidence) 
     expected = policy_metrics(evidence, policy.thresholds, unlabelled=certificate.loss == "disagreement")._asdict()
     expected["samples"] = certificate.certify_samples
     expected |= ExecutionTarget(certificate.backend, certificate.device, certificate.plans)._asdict()
+    if policy.disagreement is None:  # unknown claims nothing
+        del expected["disagreement"]
     for name, value in expected.items():
-        stated = getattr(policy, name)
-        both = isinstance(stated, float) and isinstance(value, float)
-        if not (math.isclose(stated, value, rel_tol=_MEAN_RELATIVE) if both else stated == value):
+        if not _same(stated := getattr(policy, name), value):
             _refuse(f"the policy's {name} is {stated}", f"{value}, by the certificate and its evidence")
 
 

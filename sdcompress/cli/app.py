@@ -13,6 +13,7 @@ import sdcompress
 from sdcompress.cli.bench import bench
 from sdcompress.cli.build_engines import build_engines
 from sdcompress.cli.calibrate import calibrate
+from sdcompress.cli.capacity import capacity
 from sdcompress.cli.console import note
 from sdcompress.cli.doctor import doctor
 from sdcompress.cli.evaluate import evaluate
@@ -54,6 +55,7 @@ VERBS = (
     report,
     package,
     serve,
+    capacity,
     list_,
     doctor,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,13 @@ from sdcompress.runtime.engine import Engine
 from sdcompress.tasks import Array, Task, metric_of
 
 __all__ = [
+    "ExitOutcomes",
     "Measured",
     "batches",
     "check_finite",
     "exit_losses",
+    "exit_outcomes",
     "exit_outputs",
-    "exit_signals_and_losses",
     "last_decisions",
 ]
 
@@ -56,6 +58,20 @@ class Measured:
     def metrics(self, task: Task) -> dict[str, float]:
         """Return the metric and further metrics of the task, by name."""
         return {task.metric: metric_of(self.loss), **task.summary(self.measures)}
+
+
+class ExitOutcomes(NamedTuple):
+    """What E exits say of N samples.
+
+    Attributes:
+        signals: of each exit.
+        loss: float32 [E, N], of the exits' decisions against the targets, the last exit's decisions or a reference's.
+        disagreement: float32 [E-1, N], of the early exits' decisions against those of the last exit.
+    """
+
+    signals: tuple[Signals, ...]
+    loss: Float
+    disagreement: Float
 
 
 def exit_outputs(
@@ -99,7 +115,7 @@ def last_decisions(
     return np.concatenate([signals[-1].decision for signals, _ in parts])[back]
 
 
-def exit_signals_and_losses(
+def exit_outcomes(
     engine: Engine,
     samples: Samples,
     temperatures: Sequence[float] | None = None,
@@ -107,8 +123,8 @@ def exit_signals_and_losses(
     unlabelled: bool = False,
     reference: Array | None = None,
     progress: Progress | None = None,
-) -> tuple[tuple[Signals, ...], Float]:
-    """Return the signals of all exits, and the losses of their decisions, float32 [E, N].
+) -> ExitOutcomes:
+    """Return the signals of all exits, and the losses of their decisions.
 
     Of decisions that are large, such as masks, no more than one batch is in memory; see ``Signals.condensed``.
 
@@ -126,15 +142,25 @@ def exit_signals_and_losses(
     samples, back = sorted_by_length(samples, engine.modality)
     order = np.arange(len(samples))
     order[back] = order.copy()
-    parts, losses, done = [], [], 0
+    parts, losses, disagreement, done = [], [], [], 0
     for signals, targets in _signal_batches(engine, samples, temperatures, progress, labelled=not unlabelled):
         rows = order[done : done + len(targets)]
         others = signals[-1].decision if reference is None else reference[rows]
         losses.append(exit_losses(engine.task, signals, others if unlabelled else targets))
+        same = unlabelled and reference is None
+        disagreement.append(losses[-1][:-1] if same else _against_last(engine.task, signals))
         parts.append(Signals.condensed(signals))
         done += len(targets)
     joined = (Signals.joined(exit_).map(itemgetter(back)) for exit_ in zip(*parts, strict=True))
-    return tuple(joined), np.concatenate(losses, axis=1)[:, back]
+    return ExitOutcomes(
+        tuple(joined), np.concatenate(losses, axis=1)[:, back], np.concatenate(disagreement, axis=1)[:, back]
+    )
+
+
+def _against_last(task: Task, signals: Sequence[Signals]) -> Float:
+    if len(signals) == 1:
+        return np.empty((0, len(signals[0])), np.float32)
+    return exit_losses(task, signals[:-1], signals[-1].decision)
 
 
 def _signal_batches(

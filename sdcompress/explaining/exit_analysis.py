@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sdcompress.calibration.threshold_path import threshold_path
 from sdcompress.data.samples import Samples
-from sdcompress.evaluation.exit_outcomes import exit_signals_and_losses
+from sdcompress.evaluation.exit_outcomes import exit_outcomes
 from sdcompress.evaluation.paired import paired_difference
 from sdcompress.evaluation.strata import stratum_scores
 from sdcompress.explaining import early_exit
@@ -78,7 +78,7 @@ def collect(
         VerificationError: if an output is not finite.
     """
     task = engine.task
-    signals, loss = exit_signals_and_losses(engine, samples, progress=progress)
+    signals, loss, _ = exit_outcomes(engine, samples, progress=progress)
     return Outcomes(
         scores=scores(policy, signals),
         confidences=np.stack([exit_["max_prob"] for exit_ in signals]) if "max_prob" in task.signal_names else None,

@@ -21,6 +21,7 @@ from sdcompress.exporting.torchscript_export import torchscript_export
 from sdcompress.modalities import Inputs, Modality
 from sdcompress.models.inputs import VARYING_AXIS_SIZE
 from sdcompress.onnx_graph.edit import strip_metadata
+from sdcompress.onnx_graph.gelu import reorder_gelu
 from sdcompress.onnx_graph.reshapes import store_reshapes
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 
@@ -70,6 +71,7 @@ def export_all_exits(
             model = torchscript_export(net, modality.tensors, example, outputs, opset=opset)
     model = strip_metadata(model)
     store_reshapes(model)
+    reorder_gelu(model)
     _check_axes(model, modality, outputs)
     return model
 

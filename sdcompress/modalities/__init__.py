@@ -12,6 +12,7 @@ from sdcompress import registry
 from sdcompress.errors import ArtifactError, RecipeError, UsageError, brief
 from sdcompress.modalities._augmentation import Augment, AugmentationSettings
 from sdcompress.modalities._base import Modality
+from sdcompress.modalities._form import Form, FormField
 from sdcompress.modalities._inputs import Array, Inputs
 from sdcompress.modalities._settings import check_names
 from sdcompress.schema import recipe
@@ -26,6 +27,8 @@ __all__ = [
     "Array",
     "Augment",
     "AugmentationSettings",
+    "Form",
+    "FormField",
     "Inputs",
     "Modality",
     "as_image",

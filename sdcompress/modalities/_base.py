@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from sdcompress.errors import InputError, UsageError
 from sdcompress.modalities._augmentation import Augment, AugmentationSettings
+from sdcompress.modalities._form import Form
 from sdcompress.modalities._inputs import Array, Inputs, checked_inputs
 from sdcompress.modalities._settings import check_names, checked
 from sdcompress.schema import recipe
@@ -222,6 +223,19 @@ class Modality(ABC):
             InputError: if it takes more, or is no raw example of this modality.
         """
         return content
+
+    @property
+    def form(self) -> Form:
+        """How a person enters a raw example, for pages such as the demo of a service; here by choosing a file."""
+        return Form("file", suffixes=tuple(sorted(self.suffixes)))
+
+    def entered(self, example: Any) -> tuple[str, ...] | None:  # noqa: ARG002 - for those with fields
+        """What a person would enter in the fields of ``form`` to get an example; None: it cannot be told.
+
+        Args:
+            example: one of them, as ``example`` makes it.
+        """
+        return None
 
     def decode(self, raw: Any) -> Any:
         """One raw example as a program that calls the network has it in memory, from which preparation is timed.

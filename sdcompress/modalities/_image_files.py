@@ -18,7 +18,11 @@ __all__ = ["BROKEN", "FORMATS", "MODES", "MOST_PIXELS", "PictureFile", "check_pi
 # Pillow goes by the content, not by the name, and starts Ghostscript for an EPS that is called holiday.png
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 178_956_970  # where Pillow's own limit lies, which a program may have turned off
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, Image.DecompressionBombError)
+BROKEN = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError),
+    # its parsers compute with what a broken file says, such as a place that is 0.5
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError),
+)
 """What Pillow raises on files that it cannot read, header or pixels."""
 
 MODES = {
@@ -47,7 +51,7 @@ def open_picture(file: PictureFile) -> Iterator[Image.Image]:
         raise InputError(f"There is no file '{file}'.", allowed="an image file", next_step="correct the path")
     try:
         image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
-    except (*BROKEN, TypeError) as error:
+    except BROKEN as error:
         raise InputError(
             str(error) if isinstance(error, Image.DecompressionBombError) else _unreadable(error),
             allowed=f"an image file of one of the formats {', '.join(FORMATS)}, of at most {MOST_PIXELS:,} pixels",

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from sdcompress.errors import DataError, InputError, nearest
 from sdcompress.modalities._base import Modality
+from sdcompress.modalities._form import Form, FormField
 from sdcompress.modalities._inputs import Inputs
 from sdcompress.modalities._rows import SUFFIXES, rows_of
 from sdcompress.schema.graphs import Tensor
@@ -26,6 +27,7 @@ __all__ = ["Table"]
 
 _Positive = Annotated[float, Field(gt=0)]
 _UNKNOWN, _MISSING, _FIRST = 0, 1, 2  # indices of a column's categories; known ones from 2
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _LARGEST = 2**24  # rows of an embedding
 _CARD_CODE = '''import json
 
@@ -124,7 +126,7 @@ class Table(Modality):
                 allowed=", ".join(self.columns),
                 next_step="give each column; a missing value is an empty text or null",
             )
-        numbers = [self._number(name, row[name]) for name in self.numbers]
+        numbers = [self._number(at, row[name]) for at, name in enumerate(self.numbers)]
         indices = [self._index(at, row[name]) for at, name in enumerate(self.categories)]
         return np.array([*numbers, *indices], np.float64)
 
@@ -157,6 +159,27 @@ class Table(Modality):
                 next_step=f"give the columns {', '.join(self.columns)}",
             )
         return row
+
+    @property
+    def form(self) -> Form:
+        """A field for each column."""
+        optional = self.missing == "fill"
+        numbers = [FormField(name, "number", optional=optional) for name in self.numbers]
+        categories = [
+            FormField(name, "choice", known, optional) for name, known in zip(self.categories, self.values, strict=True)
+        ]
+        return Form("object", (*numbers, *categories))
+
+    def entered(self, example: npt.NDArray[np.float64]) -> tuple[str, ...]:
+        """The values of the columns; an unknown category as ``?``."""
+        count = len(self.numbers)
+        numbers = ["" if math.isnan(value) else f"{value:.15g}" for value in example[:count].tolist()]
+        indices = (int(index) - end for index, end in zip(example[count:], self._ends, strict=False))
+        categories = [
+            ("?", "")[index] if index < _FIRST else known[index - _FIRST]
+            for index, known in zip(indices, self.values, strict=True)
+        ]
+        return (*numbers, *categories)
 
     def raw_examples(self, file: Path) -> Iterable[tuple[str, Any]]:
         """The row of a .json file, or all rows of a table; see ``Modality``."""
@@ -239,20 +262,20 @@ class Table(Modality):
     def _known(self) -> tuple[dict[str, int], ...]:
         return tuple({value: _FIRST + at for at, value in enumerate(known)} for known in self.values)
 
-    def _number(self, column: str, value: Any) -> float:
+    def _number(self, at: int, value: Any) -> float:
         try:
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan if self.is_missing(value) else math.inf
         except OverflowError:  # an integer beyond float64
             number = math.inf
-        if math.isfinite(number):
+        if abs((number - self.mean[at]) / self.std[at]) <= _LARGEST_FLOAT:
             return number
         if math.isnan(number):
-            return self._filled(column, math.nan)
+            return self._filled(self.numbers[at], math.nan)
         raise InputError(
-            f"The column '{column}' holds {str(value)[:50]!r}.",
-            allowed="a finite number",
+            f"The column '{self.numbers[at]}' holds {str(value)[:50]!r}.",
+            allowed="a finite number, also as float32 once it is standardised",
             next_step="correct it, or leave it empty if modality.missing is fill",
         )
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from pydantic import Field, PositiveInt, TypeAdapter
 
 from sdcompress.errors import DataError, InputError, RecipeError
 from sdcompress.modalities._base import Modality
+from sdcompress.modalities._form import Form, FormField
 from sdcompress.modalities._inputs import Inputs
 from sdcompress.modalities._rows import SUFFIXES, rows_of
 from sdcompress.modalities._settings import checked
@@ -241,6 +243,20 @@ class Text(Modality):
             ) from error
         self.check_raw(pair)
         return (pair[0], pair[1]) if self._pairs else text
+
+    @property
+    def form(self) -> Form:
+        """The text, or both texts."""
+        return Form("list" if self._pairs else "text", tuple(map(FormField, self.columns)))
+
+    def entered(self, example: Tokens) -> tuple[str, ...] | None:
+        """The text of the tokens as the tokenizer decodes them; special tokens tell two texts apart."""
+        special = set(self._tokenizer.encode("").ids)
+        ids = [token for token in example[0].tolist() if token >= 0]
+        parts = [list(part) for kept, part in groupby(ids, lambda token: token not in special) if kept]
+        if len(parts) != len(self.columns):
+            return None
+        return tuple(self._tokenizer.decode(part) for part in parts)
 
     def padded(self, inputs: Inputs, length: int) -> Inputs:
         """Token ids padded with the id for that, what belongs to them with 0; see ``Modality``."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.read import Artifact
 from sdcompress.schema.base import Frozen
 
-__all__ = ["Target"]
+__all__ = ["ModelName", "Target", "model_name"]
+
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 
 
 class Target(Frozen, ABC):
@@ -47,3 +52,10 @@ class Target(Frozen, ABC):
         """
         del out
         return ()
+
+
+def model_name(artifact: Artifact) -> str:
+    """Return the name of an artifact's recipe as that of a model; "model" where services could not take it."""
+    recipe_name = artifact.manifest.provenance.recipe.get("name")
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in str(recipe_name or ""))
+    return kept.strip("-_")[:100] or "model"

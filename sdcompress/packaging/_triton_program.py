@@ -14,7 +14,10 @@ from sdcompress.policies._base import ExitPolicy
 from sdcompress.schema.graphs import EXIT_INDEX, Tensor
 from sdcompress.schema.manifest import Exit, Manifest, Policy
 
-__all__ = ["EXIT_INDEX_TENSOR", "cascade_program"]
+__all__ = ["CANDIDATES", "EXIT_INDEX_TENSOR", "cascade_program"]
+
+CANDIDATES = 1024
+"""Sequences that Triton may join, and so the most that the program has to remember; further ones wait."""
 
 EXIT_INDEX_TENSOR = Tensor(name=EXIT_INDEX, dtype="int64", shape=("batch", 1))
 
@@ -45,6 +48,8 @@ def cascade_program(artifact: Artifact, models: tuple[str, ...], *, stepwise: bo
         f"DECISION_SHAPE = {artifact.task.decision_shape!r}",
         f"LOOKS_BACK = {exits.looks_back}  # whether the policy judges by earlier exits too",
     ]
+    if stepwise:
+        constants.append(f"CANDIDATES = {CANDIDATES}  # requests that Triton schedules again at a time")
     # the functions stand before EXITS, which names them
     functions = [*exits.functions, f"EXITS = (\n{rows})\n"]
     parts = {

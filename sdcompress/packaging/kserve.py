@@ -20,7 +20,7 @@ class KServe(Triton):
     """Write ``inferenceservice.yaml`` and, in ``repository``, what its storage has to hold.
 
     The service asks for KServe's runtime for Triton with the Open Inference Protocol (v2). Its keys are those of
-    serving.kserve.io/v1beta1 as the package kserve 0.21.0 has them. No cluster has run it.
+    serving.kserve.io/v1beta1 in KServe's published CRD. No cluster has run it.
     """
 
     storage_uri: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://\S+$")] = Field(

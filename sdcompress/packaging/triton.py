@@ -5,16 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sdcompress.artifact.execution_target import ExecutionTarget, plans_digest
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import UsageError
-from sdcompress.packaging._base import Target
+from sdcompress.packaging._base import ModelName, Target, model_name
 from sdcompress.packaging._triton_config import LABELS, Batching, Serving, config_pbtxt, port
-from sdcompress.packaging._triton_program import EXIT_INDEX_TENSOR, cascade_program
+from sdcompress.packaging._triton_program import CANDIDATES, EXIT_INDEX_TENSOR, cascade_program
 from sdcompress.printable import printable
 from sdcompress.schema.graphs import OUTPUTS, Dtype, Segment, Tensor
 from sdcompress.schema.manifest import Engines
@@ -26,7 +26,6 @@ Form = Literal["bls", "sequence", "graph"]
 _GRAPH, _PLAN, _PROGRAM = "model.onnx", "model.plan", "model.py"
 # Triton's default of 1 s is too short: a request whose step takes longer is then lost, and its client waits forever
 _SEQUENCE_IDLE_MICROSECONDS = 600_000_000
-_CANDIDATES = 1024  # sequences that may be joined; further ones wait
 _OF_OLDEST = ("preferred_batch_size", "max_queue_delay_microseconds")
 # TensorRT computes these in another type before version 10, inputs and outputs of engines too
 _NARROWED: dict[Dtype, Dtype] = {"int64": "int32", "float64": "float32"}
@@ -43,7 +42,7 @@ class Triton(Target):
     but never run: no GPU was at hand.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = Field(
+    name: ModelName | None = Field(
         None, description="of the model that clients call; null: the name of the artifact's recipe"
     )
     version: PositiveInt = Field(1, description="name of the folder of the files")
@@ -135,7 +134,7 @@ class _Repository:
     def __init__(self, settings: Triton, artifact: Artifact, folder: Path) -> None:
         self._settings, self._artifact, self._folder = settings, artifact, folder
         self._manifest = artifact.manifest
-        self._name = settings.name or _model_name(self._manifest.provenance.recipe.get("name"))
+        self._name = settings.name or model_name(artifact)
         self._engines = settings.engines(artifact) if settings.backend == "tensorrt" else None
         narrowed = self._engines is not None and int(self._engines.tensorrt.partition(".")[0]) < 10
         self._dtypes = _NARROWED if narrowed else {}
@@ -229,7 +228,7 @@ class _Repository:
         scheduler = {"dynamic_batching": self._front().fields()}
         if form == "sequence":
             front = self._front().fields()
-            oldest = {"max_candidate_sequences": _CANDIDATES} | {
+            oldest = {"max_candidate_sequences": CANDIDATES} | {
                 name: front[name] for name in _OF_OLDEST if name in front
             }
             scheduler = {
@@ -306,9 +305,3 @@ class _Repository:
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _model_name(recipe_name: object) -> str:
-    """Return the name of a recipe as that of a model; "model" where it has none that Triton could take."""
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "-" for c in str(recipe_name or ""))
-    return kept.strip("-_")[:100] or "model"

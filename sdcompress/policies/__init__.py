@@ -14,7 +14,16 @@ from sdcompress.errors import ArtifactError, UsageError
 from sdcompress.policies._base import ExitPolicy, Float, Gate, Signals
 from sdcompress.tasks import Task
 
-__all__ = ["ROOM", "default_policy", "exit_index_of", "gates", "policy_class", "restore", "scores"]
+__all__ = [
+    "ROOM",
+    "compared_thresholds",
+    "default_policy",
+    "exit_index_of",
+    "gates",
+    "policy_class",
+    "restore",
+    "scores",
+]
 
 ROOM = "sdcompress.policies"
 _DEFAULTS = ("max_prob", "entropy", "settled", "fixed")  # the last needs nothing
@@ -101,6 +110,10 @@ def gates(policy: ExitPolicy, thresholds: Sequence[float]) -> tuple[Gate, ...]:
 
     A row exits when its score reaches the threshold, both float32. A score that is NaN reaches none.
     """
+    return tuple(policy.gate(exit_index, value) for exit_index, value in enumerate(compared_thresholds(thresholds)))
+
+
+def compared_thresholds(thresholds: Sequence[float]) -> tuple[np.float32, ...]:
+    """Return thresholds as scores are compared with them: in float32, infinite above 1."""
     # rounded to float32, a threshold just above 1 would become 1, which a score can reach
-    rounded = [np.float32(threshold if threshold <= 1 else math.inf) for threshold in thresholds]
-    return tuple(policy.gate(exit_index, threshold) for exit_index, threshold in enumerate(rounded))
+    return tuple(np.float32(threshold if threshold <= 1 else math.inf) for threshold in thresholds)

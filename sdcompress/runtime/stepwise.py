@@ -38,16 +38,25 @@ class Carried:
         """Return the names and shapes of the tensors without the batch; rows of equal shape can be joined."""
         return tuple((name, array.shape[1:]) for name, array in self.tensors.items())
 
+    def chosen(self, rows: Rows) -> Carried:
+        """Return a copy of some rows; uncopied if they are all rows in their order."""
+        if len(rows) == len(self) and bool((rows == np.arange(len(rows))).all()):
+            return self
+        return Carried(
+            {name: array[rows] for name, array in self.tensors.items()},
+            tuple(signals.map(lambda column: column[rows]) for signals in self.signals),
+        )
+
     @classmethod
     def joined(cls, parts: Sequence[tuple[Carried, Rows]]) -> Carried:
-        """Return rows of several batches as one batch; each row is copied once, and none if one batch is whole.
+        """Return rows of several batches as one batch; each row is copied once, and none if they are one whole batch.
 
         Args:
             parts: batches of equal ``shape``, and which of their rows, in this order.
         """
-        first, rows = parts[0]
-        if len(parts) == 1 and len(rows) == len(first) and bool((rows == np.arange(len(rows))).all()):
-            return first
+        first = parts[0][0]
+        if all(carried is first for carried, _ in parts):
+            return first.chosen(np.concatenate([rows for _, rows in parts]))
         ends = np.cumsum([len(rows) for _, rows in parts])
         tensors = {
             name: np.empty((int(ends[-1]), *array.shape[1:]), array.dtype) for name, array in first.tensors.items()

@@ -21,6 +21,12 @@ class CertifiedDrop(Frozen):
     p_values: tuple[Fraction, ...] = Field(
         description="of path[1], path[2], ...: the rejected, then the one that is not"
     )
+    shares: tuple[Fraction, ...] = Field(
+        (), description="share of the tested samples that exit at each exit at the last certified step; empty: unknown"
+    )
+    disagreement: Fraction | None = Field(
+        None, description="mean loss of their decisions there against those of the last exit; null: unknown"
+    )
 
     @model_validator(mode="after")
     def _every_certified_step_was_tested(self) -> CertifiedDrop:

@@ -147,6 +147,9 @@ class Policy(Frozen):
         description="of the last exit, or of what the certificate is measured against, on the same samples"
     )
     shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that exited at each exit")
+    disagreement: Fraction | None = Field(
+        None, description="mean loss of their decisions against those of the last exit; null: not measured"
+    )
     stage_ms: tuple[PositiveFloat, ...] = Field(description="measured ms of each segment at batch 1 when calibrated")
     decision_ms: tuple[NonNegativeFloat, ...] = Field(
         (), description="measured ms to decide at each exit but the last, at batch 1; empty: not measured"
@@ -256,6 +259,8 @@ class Manifest(Frozen):
             raise ValueError("the certificate is not about this number of exits")
         if any(level.certified >= len(certificate.path) for level in certificate.levels):
             raise ValueError("the certificate names a step that its path does not have")
+        if any(len(level.shares) not in {0, exits} for level in certificate.levels):
+            raise ValueError("a level of the certificate needs one of shares for each exit, or none at all")
         return self
 
     def live_tensors(self, exit_: int) -> tuple[Tensor, ...]:

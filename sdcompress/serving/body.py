@@ -4,78 +4,115 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping
 
 import anyio
-from starlette.requests import ClientDisconnect, Request
+import numpy as np
+from starlette.types import Receive
 
 from sdcompress.errors import InputError, brief
-from sdcompress.serving.errors import TooLargeError
+from sdcompress.serving.body_memory import BodyShare
+from sdcompress.serving.errors import SlowBodyError, TooLargeError, UnknownEncodingError
 
-__all__ = ["SlowBodyError", "UnknownEncodingError", "read_body"]
+__all__ = ["read_body", "slow_body"]
 
-_WINDOW = {"gzip": 31, "deflate": 15}  # zlib's numbers for the two formats
+_WINDOW = {b"gzip": 31, b"deflate": 15}  # zlib's numbers for the two formats
+_ALIGNMENT = 64  # bytes
 _ON_THE_LOOP = 2**12  # bytes that are inflated without a thread: they become 4 MiB at most
 
 
-class SlowBodyError(InputError):
-    """A body that does not arrive in time, or breaks off."""
-
-
-class UnknownEncodingError(InputError):
-    """A Content-Encoding that is not supported."""
-
-
-async def read_body(request: Request, *, most_bytes: int, timeout: float) -> bytes:
+async def read_body(
+    headers: Mapping[bytes, bytes],
+    receive: Receive,
+    share: BodyShare,
+    *,
+    most_bytes: int,
+    timeout: float,
+    aligned_from: int = 0,
+) -> bytes | memoryview:
     """Return the body, decompressed.
 
     Args:
-        request: whose body was not read yet.
+        headers: names in lower case -> values.
+        receive: of ASGI; nothing was received yet.
+        share: of the memory for bodies; it holds the returned bytes.
         most_bytes: before and after decompression.
         timeout: seconds until all of it has to be there.
+        aligned_from: index of a byte whose address suits any number, so that a tensor which begins there need not be
+            copied; of bodies that arrive in parts, uncompressed.
 
     Raises:
         TooLargeError: if it is larger.
-        SlowBodyError: if it takes longer.
+        OverloadedError: if the bodies of all requests take too much memory.
+        SlowBodyError: if it takes longer, or breaks off.
         UnknownEncodingError: if it is compressed in an unknown way.
         InputError: if the compressed data is broken.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity" and encoding not in _WINDOW:
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if encoding != b"identity" and encoding not in _WINDOW:
         raise UnknownEncodingError(
-            f"The Content-Encoding is '{brief(encoding)}'.",
-            allowed=", ".join(("identity", *_WINDOW)),
+            f"The Content-Encoding is '{brief(encoding.decode('latin-1'))}'.",
+            allowed=b", ".join((b"identity", *_WINDOW)).decode(),
             next_step="send the body without compression",
         )
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > most_bytes:
-        raise _too_large(most_bytes)
-    try:
-        with anyio.fail_after(timeout):
-            body = await _received(request, most_bytes)
-    except (TimeoutError, ClientDisconnect) as error:
-        raise SlowBodyError(
-            "The body of the request did not arrive as a whole.",
-            allowed=f"all of it within {timeout:g} s",
-            next_step="send it again",
-        ) from error
-    if encoding == "identity":
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit():
+        if int(declared[:20]) > most_bytes:
+            raise _too_large(most_bytes)
+        share.check(int(declared))
+    body = None
+    with anyio.move_on_after(timeout):
+        body = await _received(receive, share, most_bytes, aligned_from)
+    if body is None:
+        raise slow_body(timeout)
+    if encoding == b"identity":
         return body
     if len(body) <= _ON_THE_LOOP:
-        return _inflated(body, _WINDOW[encoding], most_bytes)
-    return await asyncio.to_thread(_inflated, body, _WINDOW[encoding], most_bytes)
+        inflated = _inflated(body, _WINDOW[encoding], most_bytes)
+    else:
+        inflated = await asyncio.to_thread(_inflated, body, _WINDOW[encoding], most_bytes)
+    share.resize(len(inflated))
+    return inflated
 
 
-async def _received(request: Request, most_bytes: int) -> bytes:
-    chunks, size = list[bytes](), 0
-    async for chunk in request.stream():
+def slow_body(timeout: float) -> SlowBodyError:
+    """Return the error of a body that did not arrive within so many seconds."""
+    return SlowBodyError(
+        "The body of the request did not arrive as a whole.",
+        allowed=f"all of it within {timeout:g} s",
+        next_step="send it again",
+    )
+
+
+async def _received(
+    receive: Receive, share: BodyShare, most_bytes: int, aligned_from: int
+) -> bytes | memoryview | None:
+    """Return the body; None: the client has disconnected."""
+    chunks, size, more = list[bytes](), 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > most_bytes:
             raise _too_large(most_bytes)
+        share.resize(size)
         chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else _joined(chunks, size, aligned_from)
 
 
-def _inflated(body: bytes, window: int, most_bytes: int) -> bytes:
+def _joined(chunks: list[bytes], size: int, aligned_from: int) -> memoryview:
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -(memory.ctypes.data + aligned_from) % _ALIGNMENT
+    body, at = memory[start : start + size].data, 0
+    for chunk in chunks:
+        body[at : at + len(chunk)] = chunk
+        at += len(chunk)
+    return body
+
+
+def _inflated(body: bytes | memoryview, window: int, most_bytes: int) -> bytes:
     decompressor = zlib.decompressobj(window)
     try:
         inflated = decompressor.decompress(body, most_bytes + 1)

@@ -4,7 +4,31 @@ from __future__ import annotations
 
 from sdcompress.errors import InputError, SdcompressError
 
-__all__ = ["NoSuchModelError", "OverloadedError", "TooLargeError", "UnavailableError", "UncomputableError"]
+__all__ = [
+    "ClientGone",
+    "ComputeFailedError",
+    "NoSuchModelError",
+    "OverloadedError",
+    "SlowBodyError",
+    "TimedOutError",
+    "TooLargeError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UncomputableError",
+    "UnknownEncodingError",
+]
+
+
+class ClientGone(Exception):
+    """The client has disconnected."""
+
+
+class SlowBodyError(InputError):
+    """A body that does not arrive in time, or breaks off."""
+
+
+class UnknownEncodingError(InputError):
+    """A Content-Encoding that is not supported."""
 
 
 class TooLargeError(InputError):
@@ -17,6 +41,10 @@ class UncomputableError(InputError):
 
 class NoSuchModelError(InputError):
     """A model or version that the service does not have."""
+
+
+class UnauthenticatedError(InputError):
+    """A request without a valid API key."""
 
 
 class OverloadedError(SdcompressError):
@@ -35,4 +63,12 @@ class OverloadedError(SdcompressError):
 
 
 class UnavailableError(OverloadedError):
-    """A service that cannot answer now: it starts, it stops, or the time of the request is over."""
+    """A service that cannot answer now: it starts, or it stops."""
+
+
+class ComputeFailedError(UnavailableError):
+    """A device that failed, or had too little memory, or a network that runs no input any more."""
+
+
+class TimedOutError(UnavailableError):
+    """A request that took too long."""

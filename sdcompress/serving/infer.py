@@ -1,69 +1,73 @@
-"""Answer one infer request: from its body to the body of its response."""
+"""Answer one infer request of any protocol: from its parsed form to the tensors of its response."""
 
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
-from typing import Any
-
-from starlette.requests import Request
-from starlette.responses import Response
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from sdcompress.errors import InputError, brief
-from sdcompress.serving.body import read_body
+from sdcompress.serving.call import Call
 from sdcompress.serving.infer_options import InferOptions, infer_options_of
 from sdcompress.serving.job import Job
 from sdcompress.serving.model import ServedModel
-from sdcompress.serving.protocol.request import InferRequest, Output, parse
-from sdcompress.serving.protocol.response import HEADER_LENGTH, ResponseTensor, response_body
-from sdcompress.serving.service import Service
+from sdcompress.serving.protocol.request import InferRequest, Output, Parameter
+from sdcompress.serving.protocol.response import ResponseTensor
 
-__all__ = ["ClientGone", "answer"]
+__all__ = ["InferResponse", "infer"]
 
 _ON_THE_LOOP = 2**16  # outputs that are written without a thread
-_JSON_ON_THE_LOOP = 2**20  # bytes that are read without a thread, in about 50 ms
+
+_Written = TypeVar("_Written")
 
 
-class ClientGone(Exception):
-    """The client has disconnected."""
+@dataclass(frozen=True)
+class InferResponse:
+    """What a client gets.
+
+    Attributes:
+        model_name: of the model.
+        model_version: likewise.
+        id: of the request.
+        parameters: of the response.
+        tensors: the outputs that were asked for.
+    """
+
+    model_name: str
+    model_version: str
+    id: str
+    parameters: dict[str, Parameter]
+    tensors: list[ResponseTensor]
 
 
-async def answer(service: Service, model: ServedModel, request: Request) -> tuple[Response, Job]:
-    """Return the response to an infer request, and its finished job.
+async def infer(
+    model: ServedModel, request: InferRequest, call: Call, write: Callable[[InferResponse], _Written]
+) -> tuple[_Written, Job]:
+    """Return the written response to a request, and its finished job.
+
+    Args:
+        model: to run.
+        request: in its parsed form.
+        call: how it came in.
+        write: turns the response into a message of the protocol; called on a thread if the response is large.
 
     Raises:
-        SdcompressError: an ``InputError`` if the client is to blame; see ``ServedModel.run``.
+        SdcompressError: an ``InputError`` if the client is to blame; see ``ServedModel.infer``.
         ClientGone: if the client has gone.
     """
-    service.check_open()
-    body = await read_body(request, most_bytes=service.options.body_bytes, timeout=service.options.timeout)
-    arrived = monotonic()  # not before: how slowly a client sends is no delay of this service
-    header = request.headers.get(HEADER_LENGTH)
-    long_json = header is None and len(body) > _JSON_ON_THE_LOOP
-    parsed = await asyncio.to_thread(parse, body) if long_json else parse(body, header)
-    options, wanted = infer_options_of(parsed.parameters, model.exits), _wanted(parsed, model)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        inputs = await model.inputs(parsed.inputs, service.preparing, gone)
-        service.check_open()
-        job = await model.run(inputs, options, arrived, gone)
-    finally:
-        if not gone.cancel():  # it is done: asyncio would log an error otherwise
-            gone.exception()
-    if job.outputs.size <= _ON_THE_LOOP:
-        return _response(model, parsed, options, wanted, job), job
-    return await asyncio.to_thread(_response, model, parsed, options, wanted, job), job
+    options, wanted = infer_options_of(request.parameters, model.exits), _wanted(request, model)
+    job = await model.infer(request.inputs, options, call)
 
+    def written() -> _Written:
+        return write(_response(model, request.id, options, wanted, job))
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    raise ClientGone
+    return (written() if job.outputs.size <= _ON_THE_LOOP else await asyncio.to_thread(written)), job
 
 
 def _wanted(request: InferRequest, model: ServedModel) -> tuple[Output, ...]:
     if not request.outputs:
-        return tuple(map(Output, model.outputs))
+        return tuple(Output(name) for name, served in model.outputs.items() if served.always)
     if unknown := next((output.name for output in request.outputs if output.name not in model.outputs), None):
         raise InputError(
             f"There is no output '{brief(unknown)}'.",
@@ -76,8 +80,8 @@ def _wanted(request: InferRequest, model: ServedModel) -> tuple[Output, ...]:
 
 
 def _response(
-    model: ServedModel, request: InferRequest, options: InferOptions, wanted: tuple[Output, ...], job: Job
-) -> Response:
+    model: ServedModel, request_id: str, options: InferOptions, wanted: tuple[Output, ...], job: Job
+) -> InferResponse:
     prediction = model.prediction(job)
     tensors = []
     for output in wanted:
@@ -85,12 +89,4 @@ def _response(
         binary = options.binary if output.binary is None else output.binary
         data = served.compute(prediction, job.scores)
         tensors.append(ResponseTensor(output.name, served.datatype, (job.rows, *served.shape), data, binary))
-    fields: dict[str, Any] = {
-        "model_name": model.name,
-        "model_version": model.version,
-        "parameters": model.parameters(job, options),
-    }
-    if request.id:
-        fields["id"] = request.id
-    body, headers = response_body(fields, tensors)
-    return Response(body, headers=headers)
+    return InferResponse(model.name, model.version, request_id, model.parameters(job), tensors)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from sdcompress.policies._base import Float
 from sdcompress.runtime.stepwise import Carried, Rows
+from sdcompress.serving.call import StageRun
 
 __all__ = ["NO_SCORE", "Job"]
 
@@ -22,7 +24,8 @@ class Job:
 
     Attributes:
         inputs: checked inputs of the network.
-        bound: by when it has to be answered, in seconds of the scheduler's clock.
+        bound: by when it has to be answered, in seconds of the scheduler's clock; requests are ordered by it.
+        until: when its client gives up; it is refused if it cannot be answered by then.
         deadline: when its active rows take the deepest exit that they have reached; None: never.
         min_exit: index of the first exit that a row may take.
         max_exit: index of the exit at which all rows are done.
@@ -31,11 +34,17 @@ class Job:
         error: why it failed.
         cancelled: whether its client gave it up.
         cut: whether a row exited because of the deadline.
+        covered: whether the policy alone decides, as its certificate presumes.
+        level: index of the certified level that it was accepted at.
+        thresholds: of that level, one for each exit but the last, float32; None: those of the policy.
+        fallen_back: whether it takes the last exit because of drift.
+        runs: of its rows at the stages, for a trace; None: they are not noted.
     """
 
     inputs: Carried
     bound: float
     deadline: float | None = None
+    until: float = math.inf
     min_exit: int = 0
     max_exit: int = 2**31
     size: int = 1
@@ -43,17 +52,17 @@ class Job:
     error: Exception | None = None
     cancelled: bool = False
     cut: bool = False
+    covered: bool = False
+    level: int = 0
+    thresholds: Sequence[np.float32] | None = None
+    fallen_back: bool = False
+    runs: list[StageRun] | None = None
 
     def __post_init__(self) -> None:
         self.rows = self._open = len(self.inputs)
         self.exit_index: npt.NDArray[np.int64] = np.full(self.rows, -1, np.int64)
         self.scores: Float = np.full(self.rows, NO_SCORE, np.float32)
         self._outputs: Float | None = None
-
-    @property
-    def due(self) -> float:
-        """Return the earlier of bound and deadline, by which requests are ordered."""
-        return self.bound if self.deadline is None else min(self.bound, self.deadline)
 
     @property
     def finished(self) -> bool:

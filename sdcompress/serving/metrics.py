@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
 
 from sdcompress.serving.job import Job
+from sdcompress.serving.security import Tls
+from sdcompress.serving.watch_metrics import WatchMetrics
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -17,6 +19,7 @@ __all__ = ["Metrics", "ModelMetrics"]
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+_DECIDED_BY = ("policy", "request", "drift")
 _SHARES = (*(tenth / 10 for tenth in range(1, 10)), 0.95, 0.99, 1.0)
 
 
@@ -32,7 +35,7 @@ class ModelMetrics:
     def __init__(self, metrics: Metrics, model: str, exits: Sequence[str]) -> None:
         self._stage_seconds = [metrics.stage_seconds.labels(model, name) for name in exits]
         self._batch_rows = [metrics.batch_rows.labels(model, name) for name in exits]
-        self._exits = [metrics.exits.labels(model, name) for name in exits]
+        self._exits = {by: [metrics.exits.labels(model, name, by) for name in exits] for by in _DECIDED_BY}
         self._scores = [metrics.scores.labels(model, name) for name in exits]
         self._seconds = metrics.request_seconds.labels(model)
         self._metrics, self._model = metrics, model
@@ -42,22 +45,23 @@ class ModelMetrics:
         self._stage_seconds[stage].observe(seconds)
         self._batch_rows[stage].observe(rows)
 
-    def answered(self, job: Job) -> None:
-        """Count the exits of a request that is finished."""
+    def answered(self, job: Job, decided_by: Literal["policy", "request", "drift"]) -> None:
+        """Count the exits of a finished request, apart if the request or a fall-back narrowed the policy's choice."""
+        exits = self._exits[decided_by]
         for exit_index, score in zip(job.exit_index.tolist(), job.scores.tolist(), strict=True):
-            self._exits[exit_index].inc()
+            exits[exit_index].inc()
             if score >= 0:  # neither NO_SCORE nor NaN, after which a sum would be NaN for ever
                 self._scores[exit_index].observe(score)
+
+    def batch_failed(self, cause: str) -> None:
+        """Count a batch that failed, from the worker's thread; see ``FailureObserver``."""
+        self._metrics.failed_batches.labels(self._model, cause).inc()
 
     def request(self, outcome: str, seconds: float) -> None:
         """Count a request, however it ended."""
         self._metrics.requests.labels(self._model, outcome).inc()
         if outcome == "ok":
             self._seconds.observe(seconds)
-
-    def watch_queue(self, rows: Callable[[], float]) -> None:
-        """Report the queue whenever metrics are read."""
-        self._metrics.queue.labels(self._model).set_function(rows)
 
     def describe(self, **facts: str) -> None:
         """Say which artifact the model is."""
@@ -82,18 +86,56 @@ class Metrics:
         self.batch_rows = Histogram(
             "sdcompress_batch_rows", "Rows of a batch at a stage", ["model", "exit"], buckets=_ROWS, registry=registry
         )
-        self.exits = Counter("sdcompress_exits", "Rows by the exit they took", ["model", "exit"], registry=registry)
+        self.failed_batches = Counter(
+            "sdcompress_failed_batches", "Batches that failed, by their cause", ["model", "cause"], registry=registry
+        )
+        self.exits = Counter(
+            "sdcompress_exits", "Rows by the exit they took", ["model", "exit", "decided_by"], registry=registry
+        )
         self.scores = Histogram(
             "sdcompress_exit_score", "Scores of rows at the exit they took", ["model", "exit"], buckets=_SHARES,
             registry=registry,
         )  # fmt: skip
         self.queue = Gauge("sdcompress_queue_rows", "Rows that wait or run", ["model"], registry=registry)
+        self.loads = Counter(
+            "sdcompress_loads", "Changes of the version that serves, by how they ended", ["model", "outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self.bodies = Gauge("sdcompress_body_bytes", "Bytes of bodies of unanswered requests", registry=registry)
+        self.watches = WatchMetrics(registry)
         self.models = Info("sdcompress_model", "What a model is", ["model"], registry=registry)
 
-    def listen(self, host: str, port: int) -> tuple[WSGIServer, Thread]:
+    def watch_bodies(self, held: Callable[[], float]) -> None:
+        """Report the memory of bodies whenever metrics are read."""
+        self.bodies.set_function(held)
+
+    def figures(self, model: str) -> dict[str, Any]:
+        """Return what was counted of one model since the start.
+
+        ``exits``: rows by what decided, and by exit. ``requests``: by outcome. ``seconds``: of answered requests, the
+        upper ends of the histogram's buckets with the requests up to each. ``queue_rows``: now.
+        """
+        exits: dict[str, dict[str, int]] = {by: {} for by in _DECIDED_BY}
+        requests, seconds, queue = dict[str, int](), list[tuple[float, int]](), 0
+        for family in (self.exits, self.requests, self.request_seconds, self.queue):
+            for sample in (one for each in family.collect() for one in each.samples):
+                labels, value = sample.labels, sample.value
+                if labels.get("model") != model:
+                    continue
+                if sample.name == "sdcompress_exits_total":
+                    exits[labels["decided_by"]][labels["exit"]] = int(value)
+                elif sample.name == "sdcompress_requests_total":
+                    requests[labels["outcome"]] = int(value)
+                elif sample.name == "sdcompress_request_seconds_bucket":
+                    seconds.append((float(labels["le"]), int(value)))
+                elif sample.name == "sdcompress_queue_rows":
+                    queue = int(value)
+        return {"exits": exits, "requests": requests, "seconds": seconds, "queue_rows": queue}
+
+    def listen(self, host: str, port: int, tls: Tls | None = None) -> tuple[WSGIServer, Thread]:
         """Serve the metrics on a port of their own, on a thread.
 
         Raises:
             OSError: if the port is taken.
         """
-        return start_http_server(port, host, registry=self.registry)
+        return start_http_server(port, host, registry=self.registry, **(tls.for_metrics() if tls else {}))

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
-from time import monotonic
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Condition
+from time import sleep
+from typing import Any, Literal
 
 import numpy as np
 
-from sdcompress.artifact.execution_target import check_covered
-from sdcompress.errors import ArtifactError, CertificateError
 from sdcompress.modalities import Inputs
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.cost_model import sample_size
 from sdcompress.runtime.stepwise import Carried
 from sdcompress.schema.manifest import Manifest
-from sdcompress.serving.errors import OverloadedError, UnavailableError, UncomputableError
+from sdcompress.serving.call import Call
+from sdcompress.serving.errors import TimedOutError, UnavailableError, UncomputableError
 from sdcompress.serving.infer_options import InferOptions
-from sdcompress.serving.inputs import InputReader
+from sdcompress.serving.inputs import RAW, InputReader
 from sdcompress.serving.job import NO_SCORE, Job
 from sdcompress.serving.metrics import Metrics, ModelMetrics
 from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.outputs import served_outputs
+from sdcompress.serving.preparing import Preparing, PreparingTime
 from sdcompress.serving.protocol.tensors import Tensor
-from sdcompress.serving.scheduler import Scheduler
-from sdcompress.serving.warm_up import warm_up
+from sdcompress.serving.warm_up import usual_inputs, warm_up
+from sdcompress.serving.watch import Watch
 from sdcompress.serving.worker import Worker
-from sdcompress.storage import digest_of
 from sdcompress.tasks import Prediction
 
 __all__ = ["ServedModel"]
 
 _DIGITS = 12  # of a digest, which name a version
+_GRACE_S = 0.1
 
 
 class ServedModel:
@@ -44,28 +45,39 @@ class ServedModel:
         engine: of the artifact.
         options: of the service.
         metrics: of the service.
+        preparing: threads for raw examples.
 
     Raises:
         UsageError: if the engine's backend does not offer its stages one by one.
     """
 
-    def __init__(self, name: str, engine: CascadeEngine, options: ServiceOptions, metrics: Metrics) -> None:
+    def __init__(
+        self, name: str, engine: CascadeEngine, options: ServiceOptions, metrics: Metrics, preparing: Preparing
+    ) -> None:
         self.name, self._engine, self._options = name, engine, options
+        self._preparing, self._preparing_time = preparing, PreparingTime()
         self._stages = engine.stepwise()
         self.manifest: Manifest = engine.manifest
         self.version = self.manifest.digest[:_DIGITS]
         self.exits = engine.exit_names
         self.reader = InputReader(engine.modality, most_rows=options.request_rows, decoded_bytes=options.decoded_bytes)
         self.outputs = {output.name: output for output in served_outputs(engine.task)}
+        self._metrics = metrics
         self.metrics = ModelMetrics(metrics, name, self.exits)
-        self.certificate = _certificate_id(engine)
+        self.watch = Watch(name, engine, options)
+        self.versions: Callable[[], list[str]] = lambda: [self.version]
         self._worker: Worker | None = None
-        self._unprepared = 0  # raw examples that wait for their preparation
+        self._users, self._unused = 0, Condition()
+
+    @property
+    def engine(self) -> CascadeEngine:
+        """Return the engine of the artifact."""
+        return self._engine
 
     @property
     def ready(self) -> bool:
         """Return whether requests are answered."""
-        return self._worker is not None and self._worker.alive
+        return self._worker is not None and self._worker.healthy
 
     def warm_up(self) -> None:
         """Run the network, measure it where needed, and start the worker.
@@ -76,21 +88,60 @@ class ServedModel:
         options = self._options
         self.reader.warm_up()
         costs = warm_up(self._engine, self._stages, most_rows=options.batch_rows)
-        scheduler = Scheduler(costs, most_rows=options.queue_rows, clock=monotonic)
-        worker = Worker(self._stages, scheduler, name=f"sdcompress {self.name}", observe=self.metrics.batch)
+        worker = Worker(
+            self._stages,
+            self.watch.schedule(costs),
+            name=f"sdcompress {self.name}",
+            probe=Carried(usual_inputs(self._engine).arrays),
+            observe=self.metrics.batch,
+            observe_failure=self.metrics.batch_failed,
+        )
         worker.start()
+        self._worker = worker
+
+    def describe(self) -> None:
+        """Say in the metrics that this version serves."""
         self.metrics.describe(
             artifact=self.manifest.digest,
-            certificate=self.certificate or "",
+            certificate=self.watch.certificate or "",
             policy=self.manifest.policy.name if self.manifest.policy else "",
         )
-        self.metrics.watch_queue(lambda: float(worker.rows))
-        self._worker = worker
+        self._metrics.watches.add(self.name, self.watch)
+
+    @property
+    def rows(self) -> int:
+        """Return the rows that wait, run or are prepared."""
+        return self._worker.rows if self._worker is not None else 0
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the model from being retired until the block ends; a request enters before its body is read."""
+        with self._unused:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._unused:
+                self._users -= 1
+                self._unused.notify_all()
+
+    def retire(self) -> None:
+        """Stop the model once no request uses it; new requests must not find it any more."""
+        sleep(_GRACE_S)  # for a request that has just looked it up, and is about to enter ``in_use``
+        with self._unused:
+            self._unused.wait_for(lambda: self._users == 0)
+        self.stop()
+        self._metrics.watches.remove(self.name, self.watch)
 
     def stop(self) -> None:
         """Finish all accepted requests."""
         if self._worker is not None:
             self._worker.stop()
+
+    def reset_drift(self) -> None:
+        """End a fall-back because of drift, and forget the evidence for it; a new lifetime of the tests begins."""
+        if self._worker is not None:
+            self._worker.call(self.watch.reset)
 
     def metadata(self) -> dict[str, Any]:
         """Return what the protocol says of a model."""
@@ -100,105 +151,110 @@ class ServedModel:
         ]
         return {
             "name": self.name,
-            "versions": [self.version],
+            "versions": self.versions(),
             "platform": "onnx_onnxv1",
             "inputs": self.reader.metadata(),
             "outputs": outputs,
         }
 
-    async def inputs(self, tensors: Mapping[str, Tensor], preparing: Executor, gone: asyncio.Future[None]) -> Inputs:
-        """Return the inputs of the network.
+    async def infer(self, tensors: Mapping[str, Tensor], options: InferOptions, call: Call) -> Job:
+        """Return the finished job of a request; what is cancelled or given up leaves the queue.
 
         Args:
-            tensors: of a request, by name.
-            preparing: runs what takes longer than the event loop should wait.
-            gone: see ``run``.
+            tensors: of the request, by name.
+            options: of the request.
+            call: how the request came in.
 
         Raises:
-            InputError: if they cannot be used.
-            OverloadedError: if too many raw examples wait.
-            UnavailableError: if it took too long.
+            InputError: if the tensors cannot be used.
+            OverloadedError: if the queue does not take it.
+            UnavailableError: if the model is not ready.
+            TimedOutError: if the request took too long.
+            UncomputableError: if the network cannot compute it.
+            ComputeFailedError: if the device failed.
         """
         if not self.reader.is_raw(tensors):
-            return self.reader.read(tensors)
-        rows, most = next(iter(tensors.values())).shape[0], self._options.queue_rows
-        if self._unprepared and self._unprepared + rows > most:
-            raise OverloadedError(
-                f"{self._unprepared} raw examples wait for their preparation.",
-                allowed=f"{most}",
-                next_step="send it again after the time in Retry-After, or to another server",
-                retry_after_s=self._options.latency_bound,
-            )
-        future = asyncio.get_running_loop().run_in_executor(preparing, self.reader.read, tensors)
-        self._unprepared += rows
+            return await self.run(self.reader.read(tensors), options, call)
+        inputs = await self._prepared(tensors, call)
+        return await self.run(inputs, options, call, reserved=True)
+
+    async def _prepared(self, tensors: Mapping[str, Tensor], call: Call) -> Inputs:
+        """Return the inputs of raw examples; their rows are reserved then."""
+        worker, preparing, time = self._started(), self._preparing, self._preparing_time
+        raw = tensors[RAW]
+        rows, bound = raw.shape[0], call.arrived + self._options.latency_bound
+        worker.reserve(rows, bound=min(bound, call.until), wait_s=preparing.wait_s, prepare_s=time.predicted(raw))
+        future = asyncio.wrap_future(preparing.submit(lambda: self.reader.read(tensors), raw, time))
         try:
-            await asyncio.wait((future, gone), timeout=self._options.timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((future, call.gone), timeout=self._options.timeout, return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
-            if gone.done():
-                gone.result()
+            if call.gone.done():
+                call.gone.result()
             raise self._too_late()
+        except BaseException:
+            worker.release(rows)
+            raise
         finally:
             future.cancel()
-            self._unprepared -= rows
 
-    async def run(self, inputs: Inputs, options: InferOptions, arrived: float, gone: asyncio.Future[None]) -> Job:
-        """Return the finished job of a request; what is cancelled or given up leaves the queue.
+    async def run(self, inputs: Inputs, options: InferOptions, call: Call, *, reserved: bool = False) -> Job:
+        """Return the finished job of inputs that are prepared; see ``infer``.
 
         Args:
             inputs: of the network, checked.
             options: of the request.
-            arrived: when it arrived, by ``time.monotonic``.
-            gone: fails once the client has disconnected.
-
-        Raises:
-            OverloadedError: if the queue does not take it.
-            UnavailableError: if the model is not ready, or the request took too long.
-            UncomputableError: if the network cannot compute it.
+            call: how the request came in.
+            reserved: whether the queue has accepted its rows.
         """
-        worker = self._worker
-        if worker is None:
-            raise UnavailableError(
-                "The model is not ready yet: it warms up.",
-                allowed="requests once GET /v2/health/ready answers 200",
-                next_step="send it again after the time in Retry-After",
-                retry_after_s=1.0,
-            )
+        worker = self._started()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Job] = loop.create_future()
-        deadline = None if options.deadline_ms is None else arrived + options.deadline_ms / 1000
+        deadline = None if options.deadline_ms is None else call.arrived + options.deadline_ms / 1000
         job = Job(
             Carried(inputs.arrays),
-            bound=arrived + self._options.latency_bound,
+            bound=call.arrived + self._options.latency_bound,
+            until=call.until,
             deadline=deadline,
             min_exit=options.min_exit,
             max_exit=options.max_exit,
             size=sample_size(self.manifest.inputs, inputs) if self.reader.longest else 1,
             on_end=_to_loop(loop, future),
+            covered=options.policy_decides and self.watch.certificate is not None,
         )
-        worker.submit(job)
+        if (trace := call.trace) is not None:
+            trace.ends("prepare")
+            job.runs = trace.runs
+        worker.submit(job, reserved=reserved)
         # callbacks on one future: a task and a wait_for for each would take longer than a small network
-        timer = loop.call_later(self._options.timeout, _fail, future, self._too_late())
-        gone.add_done_callback(lambda ended: _fail(future, ended.exception()) if not ended.cancelled() else None)
+        timer = loop.call_later(self._options.timeout, lambda: _fail(future, self._too_late()))
+        call.gone.add_done_callback(lambda ended: _fail(future, ended.exception()) if not ended.cancelled() else None)
         try:
             await future
         finally:
             timer.cancel()
             if not job.finished and job.error is None:
                 worker.cancel(job)
-        if isinstance(job.error, ArtifactError):
-            raise UncomputableError(
-                "The network cannot compute these inputs.",
-                allowed="inputs in the range of the network, such as indices of its vocabulary",
-                next_step="send raw examples, which the model prepares itself",
-            ) from job.error
+            if trace is not None:
+                trace.ends("run")
         if job.error is not None:
             raise job.error
-        self.metrics.answered(job)
+        decided_by: Literal["policy", "request"] = "policy" if options.policy_decides else "request"
+        self.metrics.answered(job, "drift" if job.fallen_back else decided_by)
         return job
 
-    def _too_late(self) -> UnavailableError:
-        return UnavailableError(
+    def _started(self) -> Worker:
+        if self._worker is None:
+            raise UnavailableError(
+                "The model is not ready yet: it warms up.",
+                allowed="requests once GET /v2/health/ready answers 200",
+                next_step="send it again after the time in Retry-After",
+                retry_after_s=1.0,
+            )
+        return self._worker
+
+    def _too_late(self) -> TimedOutError:
+        return TimedOutError(
             f"There is no answer after {self._options.timeout:g} s.",
             allowed="requests that are answered within that time",
             next_step="send it again after the time in Retry-After, or fewer rows at once",
@@ -220,8 +276,8 @@ class ServedModel:
         temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         return self._engine.task.prediction(job.outputs, job.exit_index, self.exits, temperatures)
 
-    def parameters(self, job: Job, options: InferOptions) -> dict[str, str | float | bool]:
-        """Return the parameters of a response: artifact, exit, score, certificate."""
+    def parameters(self, job: Job) -> dict[str, str | float | bool]:
+        """Return the parameters of a response: artifact, exit, score, certificate, drift."""
         fields: dict[str, str | float | bool] = {"artifact": self.manifest.digest}
         if job.rows == 1:
             fields["exit"] = self.exits[int(job.exit_index[0])]
@@ -229,21 +285,7 @@ class ServedModel:
                 fields["score"] = score
         if job.cut:
             fields["deadline_reached"] = True
-        if self.certificate is not None and options.policy_decides:
-            fields["certificate_id"] = self.certificate
-        return fields
-
-
-def _certificate_id(engine: CascadeEngine) -> str | None:
-    """Return the digest of the certificate, if there is one and it covers what runs."""
-    certificate, policy = engine.manifest.certificate, engine.policy
-    if certificate is None or policy is None or policy.guarantee != "certified":
-        return None
-    try:
-        check_covered(engine.manifest, engine.execution_target)
-    except CertificateError:  # runs because it was allowed without
-        return None
-    return digest_of(certificate.model_dump(mode="json"))
+        return fields | self.watch.parameters(job)
 
 
 def _to_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Job]) -> Callable[[Job], None]:

@@ -27,12 +27,14 @@ class ServedOutput:
         datatype: of the protocol.
         shape: of one row.
         compute: from the prediction and the scores of the rows to the data, [B, ...].
+        always: whether requests that name no outputs get it.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     compute: Callable[[Prediction, Float], Data]
+    always: bool = True
 
 
 def served_outputs(task: Task) -> tuple[ServedOutput, ...]:
@@ -45,9 +47,15 @@ def served_outputs(task: Task) -> tuple[ServedOutput, ...]:
         ServedOutput("outputs", "FP32", task.output_shape, lambda prediction, _: prediction.outputs),
         ServedOutput("exit_index", "INT64", (), lambda prediction, _: prediction.exit_index),
         ServedOutput("score", "FP32", (), lambda _, scores: scores),
+        ServedOutput("top", BYTES, (), lambda prediction, _: _tops(prediction), always=False),
     )
 
 
 def _answers(prediction: Prediction) -> tuple[bytes, ...]:
     """Return what each row says, such as its class with the probability, as a JSON object."""
     return tuple(orjson.dumps(dict(stated)) for stated in prediction.stated())
+
+
+def _tops(prediction: Prediction) -> tuple[bytes, ...]:
+    """Return what matters most of each row's outputs, such as the most probable classes, as a JSON object."""
+    return tuple(orjson.dumps(dict(top)) for top in prediction.top())

@@ -6,23 +6,29 @@ exit wait at the next stage for rows of other requests, so that deep stages get 
 What runs next is decided each time the worker is free. It never waits for rows that may come: while a batch runs,
 the next one gathers by itself, and a lone request on an idle server runs at once.
 
-1. A row whose time is short goes first, the one with the least slack: its bound, less what is left of the network.
-   Serving the oldest deadline first in general would run deep stages for single rows and lose the throughput that
-   keeps bounds in the first place; so deadlines decide only where another batch in between would break one.
+1. Rows whose time is short go first, the earliest bound before the others: those whose slack, the time to the bound
+   less what is left of the network, allows no other batch in between. The order among them is not that of the slack:
+   it takes for granted that every row runs to the last exit, and new rows would overtake older ones that are deep.
+   Serving the earliest bound first in general would run deep stages for single rows and lose the throughput that
+   keeps bounds in the first place.
 2. Otherwise the deepest stage that has a full batch, or nearly: it ends requests, frees their memory, and nothing is
    gained by waiting. Where large batches save nothing, as on one CPU core, every batch is full, and this is the
    shortest remaining work first, which has the least mean latency.
 3. Otherwise the stage whose batch is nearest to a full one; the rows that it sends on fill the next stage.
 
-Within a stage the earliest deadline goes first. Rows of one shape alone share a batch.
+Within a stage the earliest bound goes first, which is the order of arrival. Rows of one shape alone share a batch.
+
+A deadline changes when rows exit, never when they run. A client chooses it freely: if it moved rows forward, all would
+ask for the shortest one, and whoever asks for none would miss the bound that admission has promised. A deadline that
+the order of arrival keeps needs no priority; any other one could only be kept at the cost of requests that came first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import accumulate, count
 
 import numpy as np
 
@@ -32,23 +38,24 @@ from sdcompress.serving.costs import StageCosts
 from sdcompress.serving.errors import OverloadedError
 from sdcompress.serving.job import Job
 
-__all__ = ["Batch", "Clock", "Part", "Scheduler"]
+__all__ = ["FILLED", "Batch", "Clock", "Part", "Scheduler"]
 
 Clock = Callable[[], float]
 
 _NEARLY_FULL = 0.95  # efficiency from which a batch counts as full
 # share of the time to the bound that accepted work may fill: in a queue up to the bound every row is urgent, rule 1
 # takes deep stages apart, and what is lost by that makes all of them late
-_FILLED = 0.7
+FILLED = 0.6
+_NEWEST = 0.1  # weight of the size of one request
 
 
 @dataclass(order=True)
 class Part:
-    """Rows of one request that wait at one stage; ordered by the time by which they are due.
+    """Rows of one request that wait at one stage; ordered by their bound.
 
     Attributes:
-        due: of the request.
-        number: of its arrival at the stage; equal deadlines go first come, first served.
+        bound: of the request.
+        number: of its arrival at the stage; equal bounds go first come, first served.
         job: the request.
         stage: at which they wait.
         carried: of a batch that they were in.
@@ -59,7 +66,7 @@ class Part:
         alone: whether they share no batch, because one that they were in failed.
     """
 
-    due: float
+    bound: float
     number: int
     job: Job = field(compare=False)
     stage: int = field(compare=False)
@@ -76,7 +83,7 @@ class Part:
     def chosen(self, rows: slice) -> Part:
         """Return some of the rows."""
         return Part(
-            self.due,
+            self.bound,
             self.number,
             self.job,
             self.stage,
@@ -93,7 +100,7 @@ _LaneKey = tuple[int, object, int]  # stage, shape of a row, and a request that 
 
 
 class _Lane:
-    """Parts that may share a batch, the earliest deadline first."""
+    """Parts that may share a batch, the earliest bound first."""
 
     def __init__(self, stage: int, size: int) -> None:
         self.stage, self.size, self.rows = stage, size, 0
@@ -142,6 +149,11 @@ class Batch:
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
+    @property
+    def last_try(self) -> bool:
+        """Return whether its request has failed before, and runs alone now."""
+        return all(part.alone for part in self.parts)
+
     def carried(self) -> Carried:
         """Return the rows as one batch."""
         return Carried.joined([(part.carried, part.rows) for part in self.parts])
@@ -162,38 +174,68 @@ class Scheduler:
         self._numbers = count()
         self._running: tuple[Batch, float] | None = None  # and when it should end
         self._ended: list[Job] = []
+        self._reserved, self._usual_size = 0, 1.0
 
     @property
     def rows(self) -> int:
-        """Return the rows that wait or run."""
-        return sum(lane.rows for lane in self._lanes.values()) + (len(self._running[0]) if self._running else 0)
+        """Return the rows that wait or run, and those that are being prepared for them."""
+        running = len(self._running[0]) if self._running else 0
+        return sum(lane.rows for lane in self._lanes.values()) + running + self._reserved
 
-    def submit(self, job: Job) -> None:
+    def reserve(self, rows: int, *, bound: float, wait_s: float, prepare_s: float) -> None:
+        """Accept a request whose inputs are prepared first; ``submit`` or ``release`` has to follow.
+
+        Args:
+            rows: of the request.
+            bound: by when it has to be answered.
+            wait_s: predicted seconds until its preparation begins.
+            prepare_s: predicted seconds of that.
+
+        Raises:
+            OverloadedError: as in ``submit``.
+        """
+        if self.rows or wait_s > 0:
+            self._check_room(rows, round(self._usual_size), bound, wait_s + prepare_s)
+        self._reserved += rows
+
+    def release(self, rows: int) -> None:
+        """Forget rows that were reserved."""
+        self._reserved -= rows
+
+    def submit(self, job: Job, *, reserved: bool = False) -> None:
         """Accept a request.
+
+        Args:
+            job: the request.
+            reserved: whether its rows were accepted by ``reserve``.
 
         Raises:
             OverloadedError: if the queue is full, or too long for the request's bound.
         """
-        if rows := self.rows:  # an empty queue takes any request
-            self._check_room(job, rows)
+        if reserved:
+            self.release(job.rows)
+        elif self.rows:  # an empty queue takes any request
+            self._check_room(job.rows, job.size, min(job.bound, job.until))
+        self._usual_size += _NEWEST * (job.size - self._usual_size) if self._usual_size > 1 else job.size - 1
         everything = np.arange(job.rows)
-        self._push(Part(job.due, next(self._numbers), job, 0, job.inputs, everything, everything))
+        self._push(Part(job.bound, next(self._numbers), job, 0, job.inputs, everything, everything))
 
-    def _check_room(self, job: Job, rows: int) -> None:
-        now = self._clock()
-        backlog = self._backlog(now)
-        if rows + job.rows > self._most_rows:
+    def _check_room(self, rows: int, size: int, bound: float, ready_in: float = 0.0) -> None:
+        """Refuse rows for which there is no room, or no time: they run once they are ready, and what waits is done."""
+        now, waiting = self._clock(), self.rows
+        backlog = max(ready_in, self._backlog(now))
+        if waiting + rows > self._most_rows:
             raise OverloadedError(
-                f"The queue is full: {rows} rows wait.",
+                f"The queue is full: {waiting} rows wait.",
                 allowed=f"{self._most_rows} rows",
                 next_step="send it again after the time in Retry-After, or to another server",
                 retry_after_s=backlog,
             )
-        late = backlog + self._costs.to_the_end(0, job.rows, job.size) - _FILLED * (job.bound - now)
+        late = backlog + self._costs.expected_alone(rows, size) - FILLED * (bound - now)
         if late > 0:
             raise OverloadedError(
                 f"The queue is too long for the latency bound: its work takes {1000 * backlog:.0f} ms.",
-                allowed=f"an answer within {1000 * (job.bound - now):.0f} ms",
+                allowed=f"an answer within {1000 * (bound - now):.0f} ms",
                 next_step="send it again after the time in Retry-After, or to another server",
                 retry_after_s=late,
             )
@@ -223,58 +265,63 @@ class Scheduler:
         """
         self._running = None
         self._costs.observe(batch.stage, len(batch), seconds, batch.size)
-        start = 0
+        start, waiting = 0, list[Part]()
         for part in batch.parts:
             rows = np.arange(start, start + len(part))
             start += len(part)
-            if not part.job.cancelled and part.job.error is None:
-                self._route(part, rows, result)
+            if not part.job.cancelled and part.job.error is None and (on := self._exit(part, rows, result)):
+                waiting.append(on)
+        for part in _compacted(waiting):
+            self._push(part)
 
     def fail(self, batch: Batch, error: Exception) -> None:
-        """Take the error of a batch. Of several requests each runs again alone, so that one spoils no other."""
+        """Take the error of a batch. Each request runs again alone once: one spoils no other, and faults may pass."""
         self._running = None
-        jobs = {id(part.job) for part in batch.parts}
+        last_try = batch.last_try
         for part in batch.parts:
             if part.job.cancelled or part.job.error is not None:
                 continue
-            if len(jobs) > 1:
-                part.alone = True
-                self._push(part)
-            else:
+            if last_try:
                 part.job.error = error
                 self._drop(part.job)
                 self._ended.append(part.job)
+            else:
+                part.alone = True
+                self._push(part)
 
     def cancel(self, job: Job) -> None:
         """Forget a request; rows of it that run now are ignored when they are done."""
         job.cancelled = True
         self._drop(job)
 
+    def close(self) -> None:
+        """Begin nothing more that no request waits for."""
+
     def ended(self) -> list[Job]:
         """Return the requests that have finished or failed since the last call."""
         ended, self._ended = self._ended, []
         return ended
 
-    def _route(self, part: Part, rows: Rows, result: StageResult) -> None:
-        """Let rows of a result exit or go on."""
+    def _exit(self, part: Part, rows: Rows, result: StageResult) -> Part | None:
+        """Let rows of a result exit, and return those that go on."""
         job, stage = part.job, part.stage
         may_exit = stage >= job.min_exit
-        exits = result.exits[rows] & may_exit | (stage >= min(job.max_exit, self._costs.stages - 1))
+        exits = _reached(job, stage, rows, result) & may_exit | (stage >= min(job.max_exit, self._costs.stages - 1))
         scores = None if result.scores is None else result.scores[rows]
         if exits.any():
             self._record(job, part.places[exits], result.outputs[rows[exits]], _at(scores, exits), stage)
         if exits.all():
-            return
+            return None
         on = ~exits
         outputs = result.outputs[rows[on]] if may_exit and job.deadline is not None else None
         waiting = Part(
-            part.due, next(self._numbers), job, stage + 1, result.carried, rows[on], part.places[on], outputs,
+            part.bound, next(self._numbers), job, stage + 1, result.carried, rows[on], part.places[on], outputs,
             _at(scores, on), part.alone,
         )  # fmt: skip
         if self._too_late(waiting, self._clock()):
             self._cut(waiting)
-        else:
-            self._push(waiting)
+            return None
+        return waiting
 
     def _record(self, job: Job, places: Rows, outputs: Float, scores: Float | None, exit_index: int) -> None:
         job.record(places, outputs, scores, exit_index)
@@ -309,20 +356,20 @@ class Scheduler:
         # one batch in between, and one that is more urgent by then
         in_between = 2 * max(costs.seconds(lane.stage, rows[key], lane.size) for key, lane in lanes.items())
         slack = {
-            key: lane.parts[0].due - now - costs.to_the_end(lane.stage, rows[key], lane.size)
+            key: lane.parts[0].bound - now - costs.to_the_end(lane.stage, rows[key], lane.size)
             for key, lane in lanes.items()
         }
-        urgent = min(slack, key=slack.__getitem__)
-        if slack[urgent] <= in_between:
-            return urgent
+        if urgent := [key for key in lanes if slack[key] <= in_between]:
+            return min(urgent, key=lambda key: lanes[key].parts[0].bound)
         efficiency = {key: costs.efficiency(lane.stage, rows[key], lane.size) for key, lane in lanes.items()}
         if full := [key for key in lanes if efficiency[key] >= _NEARLY_FULL]:
-            return max(full, key=lambda key: (lanes[key].stage, -lanes[key].parts[0].due))
+            return max(full, key=lambda key: (lanes[key].stage, -lanes[key].parts[0].bound))
         return max(lanes, key=lambda key: (efficiency[key], lanes[key].stage))
 
     def _backlog(self, now: float) -> float:
-        """Return the expected seconds of everything that waits or runs."""
+        """Return the expected seconds of everything that waits, runs or is being prepared."""
         waiting = sum(self._costs.expected(lane.stage, lane.rows, lane.size) for lane in self._lanes.values())
+        waiting += self._costs.expected(0, self._reserved, round(self._usual_size))
         if self._running is None:
             return waiting
         batch, end = self._running
@@ -342,6 +389,29 @@ class Scheduler:
             lane.remove(lambda part: part.job is job)
             if not lane.parts:
                 del self._lanes[key]
+
+
+def _compacted(parts: list[Part]) -> list[Part]:
+    """Return rows of one batch that go on, copied where few of it do: a view would keep all of it in memory.
+
+    At most half of the batch is copied, and a batch of which more goes on holds at most twice what is needed. Rows
+    that run together next are not copied again.
+    """
+    if not parts or 2 * sum(map(len, parts)) > len(parts[0].carried):
+        return parts
+    carried = parts[0].carried.chosen(np.concatenate([part.rows for part in parts]))
+    ends = accumulate(map(len, parts))
+    return [
+        replace(part, carried=carried, rows=np.arange(end - len(part), end))
+        for part, end in zip(parts, ends, strict=True)
+    ]
+
+
+def _reached(job: Job, stage: int, rows: Rows, result: StageResult) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Return which rows reach the threshold of their request's level."""
+    if job.thresholds is None or result.scores is None:
+        return result.exits[rows]
+    return np.greater_equal(result.scores[rows], job.thresholds[stage])
 
 
 def _at(scores: Float | None, rows: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Float | None:

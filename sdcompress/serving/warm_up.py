@@ -6,13 +6,14 @@ from time import perf_counter
 
 import numpy as np
 
+from sdcompress.modalities import Inputs
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.cost_model import CostModel, sample_size
 from sdcompress.runtime.stepwise import Carried, Stepwise
 from sdcompress.schema.manifest import StageTimes
 from sdcompress.serving.costs import StageCosts
 
-__all__ = ["warm_up"]
+__all__ = ["usual_inputs", "warm_up"]
 
 _ROWS = (1, 2, 4, 8, 16, 32)
 _ROUNDS = 5
@@ -34,7 +35,7 @@ def warm_up(engine: CascadeEngine, stages: Stepwise, *, most_rows: int) -> Stage
     cases = list(engine.modality.edge_cases().values())
     widest = engine.modality.collate(np.stack(cases))
     _stage_seconds(stages, Carried(widest.arrays))
-    usual = engine.modality.collate(np.stack(cases[:1]))
+    usual = usual_inputs(engine)
     size = sample_size(engine.manifest.inputs, usual)
     policy = engine.policy
     known = policy.stage_times if policy else None
@@ -50,6 +51,11 @@ def warm_up(engine: CascadeEngine, stages: Stepwise, *, most_rows: int) -> Stage
     costs = StageCosts(model, rows if known else list(seconds), shares)
     costs.calibrate(seconds[rows[0]], rows[0], size)
     return costs
+
+
+def usual_inputs(engine: CascadeEngine) -> Inputs:
+    """Return one row that every intact network of this modality can compute."""
+    return engine.modality.collate(np.stack(list(engine.modality.edge_cases().values())[:1]))
 
 
 def _stage_seconds(stages: Stepwise, inputs: Carried) -> list[float]:

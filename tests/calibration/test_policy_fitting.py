@@ -15,7 +15,7 @@ from sdcompress.calibration.calibrate import check_policy
 from sdcompress.calibration.policy_fitting import fit_policy, fit_temperature
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.evaluation.exit_outcomes import exit_outputs, exit_signals_and_losses
+from sdcompress.evaluation.exit_outcomes import exit_outcomes, exit_outputs
 from sdcompress.modalities import Inputs
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
@@ -105,13 +105,13 @@ def test_none_is_tried_where_it_is_not_asked_for_or_there_are_no_labels(settings
 def test_without_labels_the_loss_is_against_the_last_exit() -> None:
     engine, samples = told([TWO_WAY, THREE_WAY, [0.0, 1.0, 0.0]], [0, 1, 1])
     unlabelled = ArraySamples(samples.examples(np.arange(3)), np.full(3, -1))
-    _, loss = exit_signals_and_losses(engine, unlabelled, (1.0, 1.0), unlabelled=True)  # type: ignore[arg-type]
+    _, loss, _ = exit_outcomes(engine, unlabelled, (1.0, 1.0), unlabelled=True)  # type: ignore[arg-type]
     assert loss.tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
 def test_the_signals_are_those_that_the_engine_judges_by(tiny_artifact: Callable[..., Path], tiny_network: Any) -> None:
     engine, samples = open_engine(tiny_artifact(), threads=1), tiny_network.samples(300)
-    signals, _ = exit_signals_and_losses(engine, samples, (2.0, 1.0, 1.0), unlabelled=False)
+    signals, _, _ = exit_outcomes(engine, samples, (2.0, 1.0, 1.0), unlabelled=False)
     inputs = engine.preprocess(samples.examples(np.arange(300)))
     for found, expected in zip(signals, engine.signals(inputs, (2.0, 1.0, 1.0)), strict=True):
         np.testing.assert_allclose(found.stacked(), expected.stacked(), rtol=1e-5)
@@ -140,8 +140,8 @@ def test_batches_of_like_lengths_keep_the_order_of_the_samples() -> None:
     engine = Ordered(logits)
     for unlabelled, reference in ((False, None), (True, None), (True, labels[::-1])):
         asked = {"unlabelled": unlabelled, "reference": reference}
-        found, loss = exit_signals_and_losses(engine, samples, (1.0, 1.0), **asked)  # type: ignore[arg-type]
-        expected, losses = exit_signals_and_losses(Told(logits), samples, (1.0, 1.0), **asked)  # type: ignore[arg-type]
+        found, loss, _ = exit_outcomes(engine, samples, (1.0, 1.0), **asked)  # type: ignore[arg-type]
+        expected, losses, _ = exit_outcomes(Told(logits), samples, (1.0, 1.0), **asked)  # type: ignore[arg-type]
         assert loss.tolist() == losses.tolist()
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one.stacked(), other.stacked())

@@ -24,7 +24,7 @@ from sdcompress.certification.p_values import binomial_p_value
 from sdcompress.certification.recompute import verify_certificate
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import CertificateError, DataError
-from sdcompress.evaluation.exit_outcomes import exit_signals_and_losses
+from sdcompress.evaluation.exit_outcomes import exit_outcomes
 from sdcompress.policies import exit_index_of
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
@@ -321,7 +321,7 @@ def test_every_calibration_with_labels_warns_of_a_class_that_pays(
     tiny_artifact: Build, tiny_network: Any, wish: dict[str, Any]
 ) -> None:
     samples, artifact = tiny_network.samples(3000), tiny_artifact()
-    found, _ = exit_signals_and_losses(open_engine(artifact, threads=1), samples)
+    found, _, _ = exit_outcomes(open_engine(artifact, threads=1), samples)
     right = np.stack([exit_.decision == samples.targets for exit_ in found])
     certain = found[0]["max_prob"] > np.quantile(found[0]["max_prob"], 0.3)
     rare = np.flatnonzero((samples.targets == 2) & right[-1] & ~right[0] & certain)[:40]

@@ -15,6 +15,7 @@ from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import open_artifact
 from sdcompress.certification.recompute import verify_certificate
 from sdcompress.errors import ArtifactError, CertificateError
+from sdcompress.policies import exit_index_of
 from sdcompress.storage import digest_of, sha256_of
 
 Fields = dict[str, Any]
@@ -182,7 +183,7 @@ def test_a_threshold_lowered_where_no_tested_sample_lies_is_found(certified_arti
     forge(certified_artifact, lower)
     refused(certified_artifact, "edited", f"{new:.9g}", "no score of the samples that made it")
     # as a version that kept no such scores wrote it: not found, and verify says so
-    Evidence(evidence.scores, evidence.loss).save(certified_artifact / "certificate.npz")
+    replace(evidence, tuning_scores=None).save(certified_artifact / "certificate.npz")
     forge(certified_artifact, lambda fields: None)
     assert verify_certificate(open_artifact(certified_artifact))
 
@@ -222,3 +223,21 @@ def test_a_certificate_of_another_artifact_is_refused(
 
     forge(other, graft)
     refused(other, "another artifact", "graphs")
+
+
+def test_shares_and_disagreement_of_a_level_are_computed_again(certified_artifact: Path) -> None:
+    original = open_artifact(certified_artifact)
+    certificate, evidence = original.manifest.certificate, original.evidence()
+    assert certificate is not None
+    assert evidence.disagreement is not None
+    level = certificate.levels[0]
+    exit_index = exit_index_of(evidence.scores, certificate.path[level.certified])
+    assert level.shares == tuple(float((exit_index == k).mean()) for k in range(3))
+    padded = np.vstack([evidence.disagreement, np.zeros((1, len(evidence)), np.float32)])
+    assert level.disagreement == pytest.approx(padded[exit_index, np.arange(len(evidence))].mean())
+
+    def fewer(fields: Fields) -> None:
+        fields["certificate"]["levels"][0]["disagreement"] = 0.0
+
+    forge(certified_artifact, fewer)
+    refused(certified_artifact, "edited", "its disagreement for a drop of 2.00% is 0.0")

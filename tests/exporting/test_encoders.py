@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from encoders import batch, encoder
@@ -19,7 +23,7 @@ pytest.importorskip("transformers")
 
 # docs/encoders.md has all families: python tests/encoder_matrix.py
 @pytest.mark.parametrize("family", ["bert", "deberta-v2", "modernbert"])
-def test_segments_compute_what_torch_does_at_any_size(family: str) -> None:
+def test_segments_compute_what_torch_does_at_any_size(family: str, tmp_path: Path) -> None:
     net = encoder(family)
     model = export_all_exits(net.logits_only(), net.exit_names, Tokens())
     layout = cut_layout(model, "cascade", net.exit_names, TASK)
@@ -40,3 +44,15 @@ def test_segments_compute_what_torch_does_at_any_size(family: str) -> None:
         operators = {node.op_type for graph in later for node in graph.graph.node}
         assert not {"Where", "Cast", "Expand", "GatherND", "Shape"} & operators
         assert net.backbone.encoder.config._attn_implementation == "sdpa"
+        run_as = optimised(model, tmp_path / "optimised.onnx")
+        assert "BiasGelu" in run_as
+        assert "Erf" not in run_as
+
+
+def optimised(model: onnx.ModelProto, file: Path) -> set[str]:
+    """The operators that onnxruntime runs."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(file)
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return {node.op_type for node in onnx.load(file).graph.node}

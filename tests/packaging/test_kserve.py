@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from kserve_crd import InferenceService
+from pydantic import ValidationError
 
 import sdcompress
 from sdcompress.errors import UsageError
+
+PAGE = Path(__file__).parents[2] / "docs" / "scale-out.md"
 
 
 def service(artifact: Path, **settings: Any) -> Any:
@@ -55,6 +60,32 @@ def test_the_name_of_a_service_begins_with_a_letter(tiny_artifact: Callable[...,
 def test_a_gpu_is_asked_for(tiny_artifact: Callable[..., Path]) -> None:
     model = service(tiny_artifact("single"), device="cuda")["spec"]["predictor"]["model"]
     assert model["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"device": "cuda", "cpu": "500m", "memory": "1.5Gi"},
+        {"min_replicas": 0, "max_replicas": 9, "runtime": None, "runtime_version": "24.10-py3", "protocol": "grpc-v2"},
+        {"name": "3.Nets_" + "x" * 100, "namespace": "models"},
+    ],
+)
+def test_the_service_is_one_by_the_published_crd(tiny_artifact: Callable[..., Path], settings: dict[str, Any]) -> None:
+    InferenceService.model_validate(service(tiny_artifact("single"), **settings))
+
+
+def test_the_crd_refuses_other_keys_and_types(tiny_artifact: Callable[..., Path]) -> None:
+    written = service(tiny_artifact("single"))
+    written["spec"]["predictor"]["replicas"] = 2
+    written["spec"]["predictor"]["model"]["storageUri"] = 5
+    with pytest.raises(ValidationError, match=r"(?s)storageUri.*replicas|replicas.*storageUri"):
+        InferenceService.model_validate(written)
+
+
+def test_the_service_of_the_page_is_one_too() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    InferenceService.model_validate(yaml.safe_load(text))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from triton_stub import Repository, Request, read_config
+from triton_stub import RESCHEDULE, Repository, Request, read_config
 from tritonclient.grpc import model_config_pb2
 
 import sdcompress
@@ -141,6 +141,40 @@ def test_a_failing_step_is_an_error_of_its_rows_alone(
     assert failed.has_error()
     assert answered.tensors["exit_index"].as_numpy().tolist() == [[0]]
     assert program.model.waiting == {}
+
+
+def test_a_cancelled_request_is_forgotten(tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = tiny_artifact(policy=THRESHOLDS)
+    repository = packaged(artifact, form="sequence")
+    program, inputs = repository.program("net", monkeypatch), inputs_of(artifact)["input"]
+    late = int(sdcompress.open(artifact)({"input": inputs}).exit_index.argmax())
+    waiting = Request({"input": inputs[late : late + 1]}, correlation_id=1)
+    program.model.execute([waiting])
+    again = waiting.again()
+    again.cancelled = True
+    (response,) = program.model.execute([again])
+    assert response.error().code == response.error().CANCELLED
+    assert program.model.waiting == {}
+    assert again.release != RESCHEDULE
+
+
+def test_requests_of_which_nothing_is_heard_are_forgotten_and_may_begin_anew(
+    tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = tiny_artifact(policy=THRESHOLDS)
+    program = packaged(artifact, form="sequence").program("net", monkeypatch)
+    monkeypatch.setitem(program.model.execute.__globals__, "CANDIDATES", 2)
+    inputs = inputs_of(artifact)["input"]
+    late = int(sdcompress.open(artifact)({"input": inputs}).exit_index.argmax())
+    requests = [Request({"input": inputs[late : late + 1]}, correlation_id=at) for at in range(3)]
+    for request in requests:
+        program.model.execute([request])
+    assert list(program.model.waiting) == [1, 2]
+    response, request = None, requests[0]
+    while response is None:
+        request = request.again()
+        (response,) = program.model.execute([request])
+    assert response.tensors["exit_index"].as_numpy().tolist() == [[2]]
 
 
 @pytest.mark.parametrize("layout", ["single", "all"])

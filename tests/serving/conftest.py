@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 
 from sdcompress.runtime.open import open_cascade
 from sdcompress.serving.app import create_app
+from sdcompress.serving.grpc.server import GrpcServer
 from sdcompress.serving.options import ServiceOptions
+from sdcompress.serving.security import Security
 from sdcompress.serving.service import Service
 
+T = TypeVar("T")
 MODEL = "/v2/models/tiny"
 
 
@@ -22,7 +26,7 @@ class Client:
     """Asks a service; each call runs its own event loop, as each test has its own service."""
 
     def __init__(self, service: Service) -> None:
-        self.service, self._app = service, create_app(service)
+        self.service, self.application = service, create_app(service)
 
     def request(self, method: str, path: str, **request: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
@@ -32,7 +36,7 @@ class Client:
         return asyncio.run(ask())
 
     def connect(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url="http://service")
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.application), base_url="http://service")
 
     def get(self, path: str) -> httpx.Response:
         return self.request("GET", path)
@@ -67,3 +71,47 @@ def serve() -> Iterator[Serve]:
 def client(serve: Serve, tiny_artifact: Callable[..., Path]) -> Client:
     """The tiny cascade with a policy."""
     return serve({"tiny": tiny_artifact(policy=(0.7, 0.6))})
+
+
+class Loop:
+    """An event loop on a thread of its own, for servers that clients of this thread ask."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    running = Loop()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def serve_grpc(loop: Loop) -> Iterator[Callable[..., str]]:
+    """Serve over gRPC; ``serve_grpc(service, security)`` returns the address."""
+    servers: list[GrpcServer] = []
+
+    def start(service: Service, security: Security | None = None) -> str:
+        async def started() -> int:
+            server = GrpcServer(service, security or Security())
+            servers.append(server)
+            return await server.start("127.0.0.1", 0)
+
+        port = loop.run(started())
+        loop.run(servers[-1].tick())
+        return f"127.0.0.1:{port}"
+
+    yield start
+    for server in servers:
+        loop.run(server.stop(5, lambda: False))

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdcompress.errors import ArtifactError
+from sdcompress.errors import ArtifactError, DeviceError
 from sdcompress.runtime.open import open_engine
 from sdcompress.runtime.stepwise import Carried
 from sdcompress.serving.job import NO_SCORE, Job
@@ -71,6 +71,7 @@ def test_metadata_of_server_and_model(client: Any) -> None:
         ("outputs", "FP32", [-1, 3]),
         ("exit_index", "INT64", [-1]),
         ("score", "FP32", [-1]),
+        ("top", "BYTES", [-1]),
     ]
     assert client.get(f"/v2/models/tiny/versions/{model['versions'][0]}").json() == model
 
@@ -386,6 +387,44 @@ def test_a_body_that_does_not_arrive_is_given_up(serve: Any, tiny_artifact: Call
     assert (response.status_code, "within 0.05 s" in response.json()["error"]) == (408, True)
 
 
+def test_the_bodies_of_all_requests_together_are_bounded(serve: Any, tiny_artifact: Callable[..., Path]) -> None:
+    client = serve({"tiny": tiny_artifact()}, body_bytes=6000, memory_for_bodies=10_000)
+    content = json.dumps(body()).encode()
+    held = client.service.metrics.registry.get_sample_value
+
+    async def ask() -> list[tuple[int, httpx.Headers]]:
+        first_is_here, free = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> Any:
+            yield content + b" " * (5000 - len(content))
+            first_is_here.set()
+            await free.wait()
+            yield b" "
+
+        async with client.connect() as connection:
+            first = asyncio.ensure_future(connection.post(INFER, content=slowly()))
+            await first_is_here.wait()
+            assert held("sdcompress_body_bytes") == 5000
+            long = content + b" " * (5001 - len(content))
+            responses = [await connection.post(INFER, content=long)]  # its length is declared
+            responses.append(await connection.post(INFER, content=_in_pieces(long)))
+            small = gzip.compress(long)
+            responses.append(await connection.post(INFER, content=small, headers={"Content-Encoding": "gzip"}))
+            responses.append(await connection.post(INFER, content=content))
+            free.set()
+            return [(response.status_code, response.headers) for response in (*responses, await first)]
+
+    answers = asyncio.run(ask())
+    assert [code for code, _ in answers] == [429, 429, 429, 200, 200]
+    assert all("retry-after" in headers for code, headers in answers if code == 429)
+    assert held("sdcompress_body_bytes") == 0
+
+
+async def _in_pieces(content: bytes) -> Any:
+    for at in range(0, len(content), 500):
+        yield content[at : at + 500]
+
+
 def test_a_bug_shows_nothing_of_itself(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("secret")
@@ -452,7 +491,7 @@ def test_a_client_that_goes_away_cancels_its_request(client: Any, monkeypatch: p
             sent.append(message)
 
         scope = {"type": "http", "method": "POST", "path": INFER, "headers": [], "query_string": b"", "root_path": ""}
-        await client._app(scope, receive, send)
+        await client.application(scope, receive, send)
 
     asyncio.run(ask())
     assert sent[0]["status"] == 499
@@ -498,12 +537,35 @@ def test_metrics_count_requests_exits_batches_and_the_queue(client: Any) -> None
     assert value("sdcompress_requests_total", {"model": "tiny", "outcome": "ok"}) == 1
     assert value("sdcompress_requests_total", {"model": "tiny", "outcome": "invalid"}) == 1
     assert value("sdcompress_request_seconds_count", {"model": "tiny"}) == 1
-    exits = [value("sdcompress_exits_total", {"model": "tiny", "exit": name}) for name in ("exit1", "exit2", "final")]
+    names = ("exit1", "exit2", "final")
+    exits, narrowed = (
+        [value("sdcompress_exits_total", {"model": "tiny", "exit": name, "decided_by": by}) for name in names]
+        for by in ("policy", "request")
+    )
     assert sum(exits) == 20
+    assert narrowed == [0, 0, 0]
     assert value("sdcompress_exit_score_count", {"model": "tiny", "exit": "exit1"}) == exits[0]
     assert value("sdcompress_stage_seconds_count", {"model": "tiny", "exit": "exit1"}) >= 1
     assert value("sdcompress_batch_rows_sum", {"model": "tiny", "exit": "exit1"}) == 20
     assert value("sdcompress_queue_rows", {"model": "tiny"}) == 0
+
+
+def test_exits_that_the_request_narrowed_are_counted_apart(client: Any) -> None:
+    for parameters in ({"min_exit": "final"}, {"deadline_ms": 1000.0}, {}):
+        assert client.infer(body(parameters=parameters)).status_code == 200
+    exits = client.service.metrics.figures("tiny")["exits"]
+    assert sum(exits["policy"].values()) == 1
+    assert sum(exits["request"].values()) == 2
+    assert exits["request"]["final"] >= 1
+
+
+def test_the_output_top_comes_only_when_it_is_named(client: Any) -> None:
+    assert "top" not in outputs_of(client.infer(body()))
+    said = outputs_of(client.infer(body(outputs=[{"name": "top"}, {"name": "answer"}])))
+    (top,), (answer,) = (list(map(json.loads, said[name])) for name in ("top", "answer"))
+    assert list(top)[:1] == list(answer)
+    assert list(top.values()) == sorted(top.values(), reverse=True)
+    assert sum(top.values()) == pytest.approx(1)
 
 
 def test_health_has_the_bodies_of_the_protocol(client: Any) -> None:
@@ -544,27 +606,127 @@ def test_raw_examples_that_wait_for_their_preparation_are_bounded_and_given_up(
     assert client.infer(raw_request()).status_code == 200
 
 
-def test_what_the_network_cannot_compute_is_the_clients_fault_and_a_bug_is_not(
-    client: Any, monkeypatch: pytest.MonkeyPatch
+def failures(client: Any) -> dict[str, float]:
+    """Failed batches by their cause."""
+    return {
+        sample.labels["cause"]: sample.value
+        for metric in client.service.metrics.registry.collect()
+        for sample in metric.samples
+        if sample.name == "sdcompress_failed_batches_total"
+    }
+
+
+BAD_INPUTS = ArtifactError("secret")
+NO_MEMORY = DeviceError("secret")
+
+
+@pytest.mark.parametrize(
+    "case",  # an error, whether the probe has it too, code, cause
+    [
+        (BAD_INPUTS, False, 422, "inputs"),
+        (BAD_INPUTS, True, 503, "device"),  # whatever the message says: the network ran these inputs before
+        (NO_MEMORY, False, 503, "device"),
+        (MemoryError("secret"), False, 503, "device"),
+        (IndexError("secret"), False, 500, "bug"),
+    ],
+)
+def test_a_client_is_blamed_only_for_what_its_inputs_cause(
+    client: Any, monkeypatch: pytest.MonkeyPatch, case: tuple[Exception, bool, int, str]
 ) -> None:
-    for error, code in ((ArtifactError("secret", next_step=""), 422), (IndexError("secret"), 500)):
+    error, probe_fails, code, cause = case
+    model = client.service.models["tiny"]
+    run = model._stages.run
 
-        def failing(*_: Any, error: Exception = error) -> None:
+    def failing(stage: int, carried: Carried) -> Any:
+        if probe_fails or carried.tensors["input"].ravel()[0] == np.float32(ROW[0]):
             raise error
+        return run(stage, carried)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(client.service.models["tiny"]._stages, "run", failing)
-            response = client.infer(body())
+    with monkeypatch.context() as patch:
+        patch.setattr(model._stages, "run", failing)
+        response = client.infer(body())
         assert (response.status_code, "secret" in response.text) == (code, False)
+        assert ("retry-after" in response.headers) == (code == 503)
+        assert failures(client) == {"retried": 1, cause: 1}
+        assert model.ready != probe_fails
+    value = client.service.metrics.registry.get_sample_value
+    outcome = "uncomputable" if code == 422 else "failed"
+    assert value("sdcompress_requests_total", {"model": "tiny", "outcome": outcome}) == 1
+    deadline = time.monotonic() + 10
+    while not model.ready and time.monotonic() < deadline:  # no request is needed to find out
+        time.sleep(0.01)
+    assert model.ready
     assert client.infer(body()).status_code == 200
+
+
+def test_a_fault_that_passes_costs_no_request(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages, faults = client.service.models["tiny"]._stages, [NO_MEMORY]
+    run = stages.run
+
+    def failing_once(*arguments: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return run(*arguments)
+
+    monkeypatch.setattr(stages, "run", failing_once)
+    assert client.infer(body()).status_code == 200
+    assert failures(client) == {"retried": 1}
 
 
 def test_a_score_that_is_not_a_number_leaves_the_metrics_whole(client: Any) -> None:
     job = Job(Carried({"input": images(1)}), bound=1.0)
     job.record(np.arange(1), np.zeros((1, 3), np.float32), np.full(1, np.nan, np.float32), 0)
-    client.service.models["tiny"].metrics.answered(job)
+    client.service.models["tiny"].metrics.answered(job, "policy")
     value = client.service.metrics.registry.get_sample_value
     assert value("sdcompress_exit_score_sum", {"model": "tiny", "exit": "exit1"}) == 0
+
+
+def test_the_time_of_preparation_counts_towards_the_latency_bound(
+    serve: Any, tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve({"tiny": tiny_artifact()}, latency_bound=1.0)
+    read, began = client.service.models["tiny"].reader.read, list[float]()
+
+    def slow(tensors: Any) -> Any:
+        began.append(time.monotonic())
+        time.sleep(0.2)
+        return read(tensors)
+
+    monkeypatch.setattr(client.service.models["tiny"].reader, "read", slow)
+    assert client.infer(raw_request()).status_code == 200  # from which the model learns the 0.2 s
+
+    async def ask() -> list[httpx.Response]:
+        async with client.connect() as connection:
+            return await asyncio.gather(*(connection.post(INFER, json=raw_request()) for _ in range(20)))
+
+    responses = asyncio.run(ask())
+    # two threads: the k-th request would be ready after 0.1 k + 0.2 s, and seven tenths of the bound may be filled
+    accepted = sum(response.status_code == 200 for response in responses)
+    assert 4 <= accepted <= 6
+    assert [response.status_code for response in responses].count(429) == 20 - accepted
+    assert len(began) == 1 + accepted, "refused before they are prepared"
+    assert client.service.preparing.wait_s == pytest.approx(0)
+
+
+def test_what_was_accepted_is_answered_though_the_service_closes_while_it_is_prepared(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, service = client.service.models["tiny"].reader, client.service
+    read = reader.read
+
+    def closing(tensors: Any) -> Any:
+        service.draining = service.closed = True
+        return read(tensors)
+
+    monkeypatch.setattr(reader, "read", closing)
+    assert client.infer(raw_request()).status_code == 200
+    assert client.infer(raw_request()).status_code == 503
+
+
+def test_a_request_to_a_model_that_has_stopped_is_refused_at_once(client: Any) -> None:
+    client.service.models["tiny"].stop()
+    refused = client.infer(body())
+    assert (refused.status_code, "has stopped" in refused.json()["error"]) == (503, True)
 
 
 def test_a_slow_client_does_not_use_up_the_bound(
@@ -574,9 +736,9 @@ def test_a_slow_client_does_not_use_up_the_bound(
     worker = client.service.models["tiny"]._worker
     submit = worker.submit
 
-    def watched(job: Any) -> None:
+    def watched(job: Any, **options: Any) -> None:
         bounds.append(job.bound - time.monotonic())
-        submit(job)
+        submit(job, **options)
 
     monkeypatch.setattr(worker, "submit", watched)
 

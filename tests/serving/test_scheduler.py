@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -139,7 +140,17 @@ def test_the_request_with_the_least_time_left_goes_first() -> None:
     assert [stage for stage, _ in bench.order] == [0, 0, 1, 2, 0]
 
 
-def test_within_a_stage_the_earliest_deadline_goes_first_and_requests_are_split() -> None:
+def test_of_two_requests_whose_time_is_short_the_earlier_bound_goes_first() -> None:
+    bench = Bench()
+    bench.job(2, bound=0.06)
+    bench.step()
+    bench.job(2, bound=0.052)
+    bench.clock.now += 0.02  # slack: 30 - 20 ms for the two stages of the first, 32 - 30 for all three of the second
+    bench.drain()
+    assert [stage for stage, _ in bench.order] == [0, 1, 2, 0, 1, 2]
+
+
+def test_within_a_stage_the_earliest_bound_goes_first_and_requests_are_split() -> None:
     bench = Bench()
     late, early = bench.job(*[0.0] * 6, bound=9.0), bench.job(*[1.0] * 4, bound=5.0)
     bench.step()
@@ -171,12 +182,12 @@ def test_a_full_queue_refuses_with_a_time() -> None:
 
 def test_a_queue_that_is_too_long_for_the_bound_refuses() -> None:
     bench = Bench(NOTHING_PAYS)
-    # reached: 100, 50, 25 of 100 samples, so a row takes 10 + 5 + 2.5 ms; eight of them 140 ms, and a new one up to 30
+    # reached: 100, 50, 25 of 100 samples, so a row takes 10 + 5 + 2.5 ms; eight of them 140 ms
     bench.job(*[0.0] * 8)
     with pytest.raises(OverloadedError, match="its work takes 140 ms") as refused:
-        bench.job(0, bound=0.169 / 0.7)  # three tenths of the bound are kept free
+        bench.job(0, bound=0.1565 / 0.6)  # four tenths of the bound are kept free
     assert refused.value.retry_after_s == pytest.approx(0.001)
-    bench.job(0, bound=0.171 / 0.7)
+    bench.job(0, bound=0.1585 / 0.6)
 
 
 def test_the_running_batch_counts_with_the_time_that_is_left_of_it() -> None:
@@ -186,6 +197,26 @@ def test_the_running_batch_counts_with_the_time_that_is_left_of_it() -> None:
     bench.clock.now += 0.004
     with pytest.raises(OverloadedError, match="its work takes 31 ms"):  # 6 + 7.5 + 17.5
         bench.job(0, bound=0.05)
+
+
+def test_rows_that_are_being_prepared_count_as_work_and_keep_their_place() -> None:
+    bench = Bench(NOTHING_PAYS, most_rows=12)
+    bench.scheduler.reserve(8, bound=10.0, wait_s=0.0, prepare_s=0.0)  # 140 ms, as above
+    assert bench.scheduler.rows == 8
+    with pytest.raises(OverloadedError, match="its work takes 140 ms"):
+        bench.job(0, bound=0.1565 / 0.6)
+    with pytest.raises(OverloadedError, match="its work takes 300 ms"):  # ready in 300 ms, then 17.5 ms to run
+        bench.scheduler.reserve(1, bound=0.3165 / 0.6, wait_s=0.2, prepare_s=0.1)
+    bench.scheduler.reserve(1, bound=0.3185 / 0.6, wait_s=0.2, prepare_s=0.1)
+    with pytest.raises(OverloadedError, match="The queue is full: 9 rows wait"):
+        bench.scheduler.reserve(4, bound=10.0, wait_s=0.0, prepare_s=0.0)
+    bench.scheduler.release(1)
+    job = Job(Carried({"x": np.zeros((8, 1), np.float32)}), bound=0.001)
+    bench.scheduler.submit(job, reserved=True)  # accepted before, whatever its bound is now
+    assert bench.scheduler.rows == 8
+    bench.drain()
+    assert bench.ended == [job]
+    assert bench.scheduler.rows == 0
 
 
 def test_a_deadline_takes_the_deepest_exit_that_can_be_reached() -> None:
@@ -217,6 +248,39 @@ def test_a_deadline_that_passes_while_rows_wait_releases_them() -> None:
     assert bench.ended[-1] is job
     assert job.exit_index.tolist() == [0]
     assert job.scores.tolist() == [pytest.approx(0.1)]
+
+
+def test_a_tiny_deadline_buys_no_priority() -> None:
+    bench = Bench(NOTHING_PAYS)
+    honest = bench.job(2, bound=0.2)
+    for _ in range(10):
+        bench.job(0, bound=10.0, deadline=1e-6)
+    bench.drain()
+    assert [stage for stage, _ in bench.order] == [0, 1, 2] + [0] * 10
+    assert bench.ended[0] is honest
+    assert not honest.cut
+
+
+@pytest.mark.parametrize(("going_on", "kept"), [(2, False), (5, True)])
+def test_few_rows_that_wait_do_not_keep_the_batch_that_they_were_in(going_on: int, kept: bool) -> None:
+    bench = Bench()
+    jobs = [bench.job(2.0 if at < going_on else 0.0) for at in range(8)]
+    batch = bench.scheduler.next_batch()
+    assert batch is not None
+    result = bench.result(batch)
+    tensor = weakref.ref(result.carried.tensors["x"])
+    bench.scheduler.finish(batch, result, 0.01)
+    del batch, result
+    assert (tensor() is not None) == kept
+    bench.drain()
+    assert [job.outputs.tolist() for job in jobs] == [[[22.0]]] * going_on + [[[0.0]]] * (8 - going_on)
+
+
+def test_rows_that_are_a_whole_batch_again_are_not_copied() -> None:
+    batch = Carried({"x": np.arange(4.0)[:, None]})
+    halves = [(batch, np.arange(2)), (batch, np.arange(2, 4))]
+    assert Carried.joined(halves) is batch
+    assert Carried.joined(halves[::-1]).tensors["x"][:, 0].tolist() == [2, 3, 0, 1]
 
 
 def test_exits_below_the_first_allowed_are_not_taken_not_even_for_a_deadline() -> None:

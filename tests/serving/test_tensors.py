@@ -65,3 +65,15 @@ def test_json_of_more_than_8_mib_is_refused_and_binary_data_is_not() -> None:
         parse(b'{"inputs": [' + b"[]," * 2**22 + b"[]]}")
     head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": data.nbytes}}]}).encode()
     assert parse(head + data.tobytes(), str(len(head))).inputs["input"].data.shape == data.shape
+
+
+def test_millions_of_empty_elements_are_refused_before_they_are_read() -> None:
+    data = bytes(2**22)
+    parameters = {"binary_data_size": len(data)}
+    head = json.dumps(
+        {"inputs": [{"name": "raw", "datatype": "BYTES", "shape": [2**20], "parameters": parameters}]}
+    ).encode()
+    with pytest.raises(InputError, match="at most 65,536 elements"):
+        parse(head + data, str(len(head)))
+    with pytest.raises(InputError, match="has 65537 elements"):
+        tensor_of_binary("raw", "BYTES", [1], memoryview(data))

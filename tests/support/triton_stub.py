@@ -17,7 +17,7 @@ import onnxruntime
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-__all__ = ["Repository", "Request", "read_config"]
+__all__ = ["RESCHEDULE", "Repository", "Request", "read_config"]
 
 START, ALL, RESCHEDULE = 1, 1, 2
 
@@ -55,13 +55,16 @@ class Request:
 
     def __init__(self, inputs: Mapping[str, Any], correlation_id: int = 0, flags: int = START) -> None:
         self.tensors = {name: Tensor(name, np.ascontiguousarray(array)) for name, array in inputs.items()}
-        self._id, self._flags, self.release = correlation_id, flags, ALL
+        self._id, self._flags, self.release, self.cancelled = correlation_id, flags, ALL, False
 
     def correlation_id(self) -> int:
         return self._id
 
     def flags(self) -> int:
         return self._flags
+
+    def is_cancelled(self) -> bool:
+        return self.cancelled
 
     def set_release_flags(self, flags: int) -> None:
         self.release = flags
@@ -73,6 +76,12 @@ class Request:
 
 
 class ModelError(Exception):
+    INTERNAL, CANCELLED = 1, 6
+
+    def __init__(self, message: str, code: int = INTERNAL) -> None:
+        super().__init__(message)
+        self.code = code
+
     def message(self) -> str:
         return str(self)
 

@@ -39,7 +39,9 @@ class Backend(Protocol):
 
         Raises:
             SetupError: if this machine has no such device.
-            ArtifactError: if the file cannot be loaded, or is not what the manifest says.
+            ArtifactError: if the file cannot be loaded, or is not what the manifest says; when it is called: if it
+                cannot compute these inputs.
+            DeviceError: when it is called: if the device fails, or has too little memory.
         """
 
 

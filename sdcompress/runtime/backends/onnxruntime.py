@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from sdcompress.errors import ArtifactError, SetupError
+from sdcompress.errors import ArtifactError, DeviceError, SetupError
 from sdcompress.runtime.backends._base import Array, Graph
 from sdcompress.schema.manifest import Segment
 
@@ -32,6 +32,13 @@ ORT_ERRORS = (
 )
 
 
+# what the messages of failing devices hold; their codes are those of graphs that cannot compute their inputs
+_DEVICE_FAILS = (
+    *("failed to allocate", "out of memory", "bad allocation", "bad_alloc"),
+    *("cuda failure", "cuda error", "cudnn", "cublas", "cufft", "curand"),
+)
+
+
 def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> Graph:
     """Return the callable of a graph; see ``Backend``. It may be called from several threads at once."""
     providers = _providers(device)
@@ -51,7 +58,9 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
         try:
             arrays: list[Array] = session.run(outputs, tensors)
         except ORT_ERRORS as error:
-            raise _failed(f"run {file}", error, "a graph that computes all of its outputs for any batch") from error
+            raise _failed_run(file, error) from error
+        except MemoryError as error:
+            raise _device_failed(file, "it has too little memory") from error
         rows = len(next(iter(tensors.values())))
         for array, shape in zip(arrays, shapes, strict=True):
             actual = array.shape
@@ -71,6 +80,21 @@ def _failed(what: str, error: Exception, allowed: str) -> ArtifactError:
         f"ONNX Runtime {ort.__version__} cannot {what}: {str(error).strip().partition(chr(10))[0]}",
         allowed=allowed,
         next_step="upgrade onnxruntime, or export again; where an operator is not known, with a lower export.opset",
+    )
+
+
+def _failed_run(file: Path, error: Exception) -> ArtifactError | DeviceError:
+    message = str(error)
+    if any(words in message.lower() for words in _DEVICE_FAILS):
+        return _device_failed(file, " ".join(message.split()))
+    return _failed(f"run {file}", error, "a graph that computes all of its outputs for any batch")
+
+
+def _device_failed(file: Path, why: str) -> DeviceError:
+    return DeviceError(
+        f"The device failed while ONNX Runtime {ort.__version__} ran {file}: {why}",
+        allowed="a device that works and has memory for the batch",
+        next_step="use smaller batches, free memory of the device, or restart the process",
     )
 
 

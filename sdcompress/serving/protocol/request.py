@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -13,9 +13,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from sdcompress.errors import InputError, brief, nearest
 from sdcompress.serving.errors import TooLargeError
 from sdcompress.serving.protocol.datatypes import BYTES, NUMBERS
-from sdcompress.serving.protocol.tensors import Tensor, tensor_of_binary, tensor_of_json
+from sdcompress.serving.protocol.tensors import MOST_BYTES, Tensor, tensor_of_binary, tensor_of_json
 
-__all__ = ["InferRequest", "Output", "Parameters", "parse"]
+__all__ = [
+    "InferRequest",
+    "Output",
+    "Parameter",
+    "Parameters",
+    "TensorHead",
+    "checked_request",
+    "json_bytes",
+    "parse",
+    "request_of",
+]
 
 Parameter = bool | int | float | str
 Parameters = Mapping[str, Parameter]
@@ -23,8 +33,9 @@ Parameters = Mapping[str, Parameter]
 _MOST_JSON = (
     2**23
 )  # bytes: parsing holds the interpreter's lock, and hostile JSON takes a third of a second for each MiB
-_MOST_TENSORS, _MOST_AXES, _MOST_ELEMENTS = 64, 8, 2**31
+_MOST_TENSORS, _MOST_AXES, _MOST_ELEMENTS = 64, 8, 2**31 - 1
 _OF_INPUTS, _OF_OUTPUTS = ("binary_data_size", "content_type"), ("binary_data",)
+_NOTHING = memoryview(b"")
 _Name = Field(min_length=1, max_length=1000)
 
 
@@ -42,7 +53,9 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 
-class _Input(_Strict):
+class TensorHead(_Strict):
+    """An input of a request, as its JSON has it."""
+
     name: str = _Name
     shape: list[int] = Field(min_length=1, max_length=_MOST_AXES)
     datatype: str
@@ -58,7 +71,7 @@ class _Output(_Strict):
 class _Request(_Strict):
     id: str = Field("", max_length=1000)
     parameters: _Given = Field({})
-    inputs: list[_Input] = Field(min_length=1, max_length=_MOST_TENSORS)
+    inputs: list[TensorHead] = Field(min_length=1, max_length=_MOST_TENSORS)
     outputs: list[_Output] = Field([], max_length=_MOST_TENSORS)
 
 
@@ -92,7 +105,7 @@ class InferRequest:
     outputs: tuple[Output, ...] = ()
 
 
-def parse(body: bytes, header_length: str | None = None) -> InferRequest:
+def parse(body: bytes | memoryview, header_length: str | None = None) -> InferRequest:
     """Read a request.
 
     Args:
@@ -103,32 +116,80 @@ def parse(body: bytes, header_length: str | None = None) -> InferRequest:
         InputError: says what is wrong.
         TooLargeError: if the JSON is larger than 8 MiB.
     """
-    length = len(body) if header_length is None else _header_length(header_length, len(body))
+    length = json_bytes(body, header_length)
     if length > _MOST_JSON:
         raise TooLargeError(
             f"The JSON of the request has {length} bytes.",
             allowed=f"{_MOST_JSON} bytes of JSON, and binary data behind it",
             next_step="send tensors as binary data (binary_data_size), or fewer rows in one request",
         )
-    request, tail = _validated(_json(body[:length])), memoryview(body)[length:]
-    inputs = dict[str, Tensor]()
-    for one in request.inputs:
-        if one.name in inputs:
-            raise InputError(f"Two inputs are called '{brief(one.name)}'.", next_step="give each input once")
-        _check_input(one)
-        if (size := one.parameters.get("binary_data_size")) is None:
-            inputs[one.name] = tensor_of_json(one.name, one.datatype, one.shape, one.data, _content_type(one))
-        else:
-            end = _binary_end(one.name, size, len(tail))
-            inputs[one.name] = tensor_of_binary(one.name, one.datatype, one.shape, tail[:end])
-            tail = tail[end:]
+    return request_of(_json(body[:length]), memoryview(body)[length:])
+
+
+def request_of(value: Any, tail: memoryview = _NOTHING) -> InferRequest:
+    """Check a request whose JSON was read.
+
+    Args:
+        value: of the JSON.
+        tail: binary data behind it.
+
+    Raises:
+        InputError: says what is wrong.
+    """
+
+    def tensor(head: TensorHead) -> Tensor:
+        nonlocal tail
+        if (size := head.parameters.get("binary_data_size")) is None:
+            return tensor_of_json(head.name, head.datatype, head.shape, head.data, _content_type(head))
+        end = _binary_end(head.name, size, len(tail))
+        data, tail = tail[:end], tail[end:]
+        return tensor_of_binary(head.name, head.datatype, head.shape, data)
+
+    request = checked_request(value, tensor)
     if len(tail):
         raise InputError(
             f"{len(tail)} bytes behind the JSON belong to no input.",
             allowed="binary data of as many bytes as the binary_data_size of the inputs add up to",
             next_step="correct binary_data_size, or Inference-Header-Content-Length",
         )
+    return request
+
+
+def checked_request(fields: Any, tensor: Callable[[TensorHead], Tensor]) -> InferRequest:
+    """Return a request whose fields are as in JSON, checked.
+
+    Args:
+        fields: of the request.
+        tensor: reads the data of an input; called for each in order, once its other fields are checked.
+
+    Raises:
+        InputError: says what is wrong.
+    """
+    request, inputs = _validated(fields), dict[str, Tensor]()
+    for one in request.inputs:
+        if one.name in inputs:
+            raise InputError(f"Two inputs are called '{brief(one.name)}'.", next_step="give each input once")
+        _check_input(one)
+        inputs[one.name] = tensor(one)
     return InferRequest(request.id, request.parameters, inputs, tuple(map(_output, request.outputs)))
+
+
+def json_bytes(body: bytes | memoryview, header_length: str | None) -> int:
+    """Return how many bytes of a body are JSON.
+
+    Raises:
+        InputError: if the header is no such number.
+    """
+    if header_length is None:
+        return len(body)
+    text, most = header_length, len(body)
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and 0 < int(text) <= most):
+        raise InputError(
+            f"Inference-Header-Content-Length is '{brief(text)}'.",
+            allowed=f"the bytes of the JSON, at most the {most} of the body",
+            next_step="correct the header",
+        )
+    return int(text)
 
 
 def _binary_end(name: str, size: Parameter, left: int) -> int:
@@ -141,17 +202,7 @@ def _binary_end(name: str, size: Parameter, left: int) -> int:
     )
 
 
-def _header_length(text: str, most: int) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 19 and 0 < int(text) <= most):
-        raise InputError(
-            f"Inference-Header-Content-Length is '{brief(text)}'.",
-            allowed=f"the bytes of the JSON, at most the {most} of the body",
-            next_step="correct the header",
-        )
-    return int(text)
-
-
-def _json(text: bytes) -> Any:
+def _json(text: bytes | memoryview) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -175,7 +226,7 @@ def _validated(value: Any) -> _Request:
         ) from error
 
 
-def _check_input(one: _Input) -> None:
+def _check_input(one: TensorHead) -> None:
     _check_parameters(one.parameters, _OF_INPUTS, f"the input '{brief(one.name)}'")
     if one.datatype != BYTES and one.datatype not in NUMBERS:
         raise InputError(
@@ -184,15 +235,16 @@ def _check_input(one: _Input) -> None:
             next_step="see the model's metadata: GET /v2/models/NAME",
         )
     # sizes beside a 0 count too: numpy refuses a huge shape without elements
-    if min(one.shape) < 0 or math.prod(size or 1 for size in one.shape) >= _MOST_ELEMENTS:
+    most = MOST_BYTES if one.datatype == BYTES else _MOST_ELEMENTS
+    if min(one.shape) < 0 or math.prod(size or 1 for size in one.shape) > most:
         raise InputError(
             f"The input '{brief(one.name)}' has the shape {brief(one.shape)}.",
-            allowed=f"sizes from 0, fewer than {_MOST_ELEMENTS:,} elements",
+            allowed=f"sizes from 0, at most {most:,} elements",
             next_step="give the shape of the data, without -1",
         )
 
 
-def _content_type(one: _Input) -> Literal["", "base64"]:
+def _content_type(one: TensorHead) -> Literal["", "base64"]:
     given = one.parameters.get("content_type", "")
     if given not in ("", "base64"):
         raise InputError(

@@ -7,7 +7,7 @@ import binascii
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,12 @@ import numpy.typing as npt
 from sdcompress.errors import InputError, brief
 from sdcompress.serving.protocol.datatypes import BYTES, NUMBERS
 
-__all__ = ["Tensor", "binary_of", "json_of", "tensor_of_binary", "tensor_of_json"]
+__all__ = ["MOST_BYTES", "Tensor", "binary_of", "json_of", "tensor_of_binary", "tensor_of_json", "tensor_of_values"]
 
 _TYPES: dict[str, set[type]] = {"b": {bool}, "u": {int}, "i": {int}, "f": {int, float}}  # of JSON, by kind of dtype
+MOST_BYTES = 2**16
+"""Elements of one BYTES tensor: each takes Python's time, and 64 MiB may hold 16 million empty ones."""
+
 _PREFIX = 4  # bytes of the length before each element of BYTES
 
 
@@ -58,7 +61,25 @@ def tensor_of_json(name: str, datatype: str, shape: Sequence[int], data: Any, co
         )
     flat = _flat(name, datatype, shape, data)
     if datatype == BYTES:
-        return Tensor(BYTES, tuple(shape), tuple(_element(name, value, content_type) for value in flat))
+        flat = [_element(name, value, content_type) for value in flat]
+    return tensor_of_values(name, datatype, shape, flat)
+
+
+def tensor_of_values(name: str, datatype: str, shape: Sequence[int], flat: list[Any]) -> Tensor:
+    """Return a tensor of Python's numbers, or of bytes.
+
+    Args:
+        name: of the input, for messages.
+        datatype: BYTES or one of ``NUMBERS``.
+        shape: of no negative sizes.
+        flat: its elements in row-major order.
+
+    Raises:
+        InputError: if they do not fit.
+    """
+    _check_count(name, shape, len(flat))
+    if datatype == BYTES:
+        return Tensor(BYTES, tuple(shape), tuple(flat))
     dtype = NUMBERS[datatype]
     # before numpy looks at them: one long text among numbers would make it an array of texts as long
     if not set(map(type, flat)) <= _TYPES[dtype.kind]:
@@ -82,7 +103,7 @@ def tensor_of_binary(name: str, datatype: str, shape: Sequence[int], data: memor
         InputError: if the data does not fit.
     """
     if datatype == BYTES:
-        elements = tuple(_elements(name, data))
+        elements = tuple(islice(_elements(name, data), MOST_BYTES + 1))
         _check_count(name, shape, len(elements))
         return Tensor(BYTES, tuple(shape), elements)
     dtype = NUMBERS[datatype]
@@ -116,7 +137,6 @@ def _flat(name: str, datatype: str, shape: Sequence[int], data: list[Any]) -> li
             if not all(isinstance(one, list) and len(one) == size for one in data):
                 raise _does_not_fit(name, datatype, shape, "it is nested in another way")
             data = list(chain.from_iterable(data))
-    _check_count(name, shape, len(data))
     return data
 
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.errors import ArtifactError, SetupError
+from sdcompress.errors import ArtifactError, DeviceError, SetupError
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.open import open_engine
@@ -88,6 +88,17 @@ def test_a_graph_that_fails_when_it_runs(tiny_artifact: Write, capfd: pytest.Cap
         graph(IMAGES)
     assert r"bad\x1b]0;mine\x07" in str(caught.value)
     assert capfd.readouterr() == ("", "")  # ONNX Runtime would write the name as it is
+
+
+def test_too_little_memory_is_no_fault_of_the_graph_or_its_inputs(tiny_artifact: Write) -> None:
+    def huge(model: onnx.ModelProto) -> None:
+        """Take 3 * 2**46 bytes as soon as it runs."""
+        reshaped("final_outputs", [2**44, 3])(model)
+        model.graph.node[-1].CopyFrom(helper.make_node("ConstantOfShape", ["shape"], ["final_outputs"]))
+
+    graph = changed(open_artifact(tiny_artifact("single")), huge)
+    with pytest.raises(DeviceError, match="Failed to allocate memory"):
+        graph(IMAGES)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""Run the gRPC server, with the standard health service that Kubernetes and Envoy probe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+
+from sdcompress.serving.grpc.authentication import KeyInterceptor
+from sdcompress.serving.grpc.servicer import SERVICE, inference_handler
+from sdcompress.serving.security import Security
+from sdcompress.serving.service import Service
+
+__all__ = ["GrpcServer"]
+
+_READY = ("", SERVICE)  # what readiness is called in the health service; '' is the server as a whole
+_LIVE = "liveness"
+# in which the closed service itself refuses calls: those that gRPC has not handed over when it stops end as CANCELLED,
+# which clients do not try again
+_REFUSING_S = 0.2
+
+
+class GrpcServer:
+    """The calls of a service over gRPC, in the running event loop.
+
+    Args:
+        service: whose requests it takes.
+        security: its keys and certificates.
+    """
+
+    def __init__(self, service: Service, security: Security) -> None:
+        self._service, self._said_ready = service, False
+        self._health = health.HealthServicer()
+        keys = security.keys
+        self._server = grpc.aio.server(
+            interceptors=[KeyInterceptor(keys)] if keys is not None else [],
+            options=[
+                ("grpc.max_receive_message_length", service.options.body_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", int(service.options.workers > 1)),  # else a taken port is an error
+            ],
+            maximum_concurrent_rpcs=service.options.connections,
+        )
+        self._server.add_generic_rpc_handlers((inference_handler(service),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._credentials = security.tls.for_grpc() if security.tls else None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, and return the port.
+
+        Raises:
+            OSError: if nothing can listen there.
+        """
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            if self._credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._credentials)
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
+        await self._health.set(_LIVE, health_pb2.HealthCheckResponse.SERVING)
+        await self._say_ready(ready=False)
+        await self._server.start()
+        return port
+
+    async def tick(self) -> None:
+        """Report a change of readiness to those that watch it."""
+        if self._service.ready != self._said_ready:
+            await self._say_ready(ready=self._service.ready)
+
+    async def _say_ready(self, *, ready: bool) -> None:
+        self._said_ready = ready
+        status = health_pb2.HealthCheckResponse
+        for name in _READY:
+            await self._health.set(name, status.SERVING if ready else status.NOT_SERVING)
+
+    async def stop(self, grace: float, hurry: Callable[[], bool]) -> None:
+        """Wait for the accepted calls of a service that is closed.
+
+        Args:
+            grace: longest wait, in seconds.
+            hurry: whether to end at once, asked again and again.
+        """
+        if not hurry():
+            await asyncio.sleep(_REFUSING_S)
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(self._server.stop(grace))
+        while not stopping.done():
+            await asyncio.wait((stopping,), timeout=0.1)
+            if hurry():
+                await self._server.stop(None)

@@ -1,0 +1,67 @@
+"""Report certified levels and the tests for drift whenever metrics are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sdcompress.serving.watch import Watch
+
+__all__ = ["WatchMetrics"]
+
+
+class WatchMetrics(Collector):
+    """The metrics of all watched models.
+
+    Args:
+        registry: of the service.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._watches: dict[str, Watch] = {}
+        registry.register(self)
+
+    def add(self, model: str, watch: Watch) -> None:
+        """Report a watch under the name of its model, in the place of an earlier one."""
+        self._watches[model] = watch
+
+    def remove(self, model: str, watch: Watch) -> None:
+        """Report a watch no longer, unless another one has taken its place."""
+        if self._watches.get(model) is watch:
+            del self._watches[model]
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        level = GaugeMetricFamily("sdcompress_policy_level", "Certified level of new requests", labels=["model"])
+        drop = GaugeMetricFamily("sdcompress_policy_max_drop", "Drop that is certified for them", labels=["model"])
+        rows = CounterMetricFamily(
+            "sdcompress_level_rows", "Rows that the policy decided, by level", labels=["model", "max_drop"]
+        )
+        alarm = GaugeMetricFamily("sdcompress_drift_alarm", "1 after an alarm", labels=["model", "test"])
+        fallback = GaugeMetricFamily("sdcompress_drift_fallback", "1 while the whole network answers", labels=["model"])
+        evidence = GaugeMetricFamily(
+            "sdcompress_drift_evidence", "Evidence of drift, an alarm at 1", labels=["model", "test"]
+        )
+        audits = CounterMetricFamily("sdcompress_audits", "Rows that were audited", labels=["model"])
+        loss = CounterMetricFamily("sdcompress_audit_loss", "Sum of their losses", labels=["model"])
+        pending = GaugeMetricFamily("sdcompress_audits_pending", "Rows to be audited", labels=["model"])
+        for model, watch in [*self._watches.items()]:
+            if watch.scheduler is not None:
+                at = watch.scheduler.level
+                level.add_metric([model], at)
+                drop.add_metric([model], 0.0 if watch.scheduler.fallen_back else watch.levels[at].max_drop)
+                fallback.add_metric([model], float(watch.scheduler.fallen_back))
+                for each, count in zip(watch.levels, watch.scheduler.answered_rows, strict=True):
+                    rows.add_metric([model, f"{each.max_drop:g}"], count)
+            if (monitor := watch.monitor) is not None:
+                for test, value in (("exit shares", monitor.shares), ("disagreement", monitor.audits)):
+                    alarm.add_metric([model, test], float(monitor.alarm == test))
+                    evidence.add_metric([model, test], value.evidence)
+                audits.add_metric([model], monitor.audits.audits)
+                loss.add_metric([model], monitor.audits.loss)
+            if watch.audits is not None:
+                pending.add_metric([model], watch.audits.pending)
+        yield from (level, drop, rows, alarm, fallback, evidence, audits, loss, pending)
