@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sdcompress.serving.capacity import capacity
     from sdcompress.serving.serve import serve
     from sdcompress.tensorrt.building.build import build_engines
+    from sdcompress.tuning.tune import tune
     from sdcompress.verbs.bench import bench
     from sdcompress.verbs.calibrate import calibrate, plan
     from sdcompress.verbs.doctor import doctor
@@ -61,6 +62,7 @@ __all__ = [
     "serve",
     "sign",
     "train",
+    "tune",
     "verify",
 ]
 
@@ -76,6 +78,7 @@ _MODULES = {
     "run": "pipeline.run",
     "serve": "serving.serve",
     "sign": "artifact.signature",
+    "tune": "tuning.tune",
     "verify": "verification.verify",
 }
 

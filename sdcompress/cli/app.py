@@ -30,6 +30,7 @@ from sdcompress.cli.serve import serve
 from sdcompress.cli.sign import sign
 from sdcompress.cli.streams import check_arguments, check_working_directory, flush, prepare_streams, storage_error
 from sdcompress.cli.train import train
+from sdcompress.cli.tune import tune
 from sdcompress.cli.verify import verify
 from sdcompress.errors import Interrupted, SdcompressError
 from sdcompress.printable import printable
@@ -38,6 +39,7 @@ __all__ = ["app", "start"]
 
 VERBS = (
     train,
+    tune,
     run,
     export,
     build_engines,

@@ -31,6 +31,14 @@ MaxBodies = Annotated[
     int, typer.Option("--max-bodies", min=1, help="bodies of all unanswered requests together, in MiB")
 ]
 Connections = Annotated[int, typer.Option("--connections", min=1, help="open at once; further ones get 503")]
+Previous = Annotated[
+    list[str] | None, typer.Option("--previous", help="NAME=FOLDER of a version before, for rollbacks; repeatable")
+]
+Versions = Annotated[int, typer.Option("--versions", min=1, help="of each model that stay in memory, for rollbacks")]
+ControlPort = Annotated[
+    int | None,
+    typer.Option("--control-port", min=0, max=65535, help="on 127.0.0.1, to load and roll back; default: none"),
+]
 DrainDelay = Annotated[
     str | None, typer.Option("--drain-delay", help="answer on for so long after SIGTERM, e.g. 5s; default: not at all")
 ]
@@ -44,6 +52,12 @@ Audit = Annotated[
 BrownOut = Annotated[
     bool, typer.Option("--brown-out", help="before requests are refused, step down to larger certified drops")
 ]
+WorkerProcesses = Annotated[
+    int,
+    typer.Option(
+        "--workers", min=1, help="processes on the same port, which share the threads; one that ends is replaced"
+    ),
+]
 Demo = Annotated[bool, typer.Option("--demo", help="serve a page for trying the models, and open it")]
 LogRequests = Annotated[bool, typer.Option("--log-requests", help="log every request")]
 ApiKeyFile = Annotated[
@@ -55,6 +69,9 @@ TlsCert = Annotated[
 TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM file: its private key")]
 ClientCa = Annotated[
     Path | None, typer.Option("--client-ca", help="PEM file: who signs the certificates that clients then need")
+]
+Tracing = Annotated[
+    bool, typer.Option("--tracing", help="send spans to OpenTelemetry, as the OTEL_ environment variables say")
 ]
 Signer = Annotated[
     Path | None,
@@ -76,16 +93,21 @@ def serve(
     max_body: MaxBody = 64,
     max_bodies: MaxBodies = 1024,
     connections: Connections = 1024,
+    previous: Previous = None,
+    versions: Versions = 2,
+    control_port: ControlPort = None,
     drain_delay: DrainDelay = None,
     on_drift: OnDriftOption = "fall-back",
     audit: Audit = "1%",
     brown_out: BrownOut = False,
+    workers: WorkerProcesses = 1,
     demo: Demo = False,
     log_requests: LogRequests = False,
     api_key_file: ApiKeyFile = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     client_ca: ClientCa = None,
+    tracing: Tracing = False,
     key: Signer = None,
     threads: FreeThreads = None,
     backend: Backend = None,
@@ -113,12 +135,16 @@ def serve(
         body_bytes=max_body * 2**20,
         memory_for_bodies=max_bodies * 2**20,
         connections=connections,
+        versions=versions,
+        control_port=control_port,
         drain_delay=milliseconds(drain_delay, "--drain-delay") / 1000 if drain_delay else 0.0,
         log_requests=log_requests,
         api_key_file=api_key_file,
         tls_cert=tls_cert,
         tls_key=tls_key,
         client_ca=client_ca,
+        tracing=tracing,
+        workers=workers,
         demo=demo,
         on_drift=on_drift,
         audit_share=share(audit, "--audit"),
@@ -126,7 +152,8 @@ def serve(
     )
     engine = EngineOptions(backend, threads, device, allow_uncertified)
     named = [_named(artifact) for artifact in artifacts]
-    sdcompress.serve(named, engine, options, require_signature=key)
+    before = [_named(artifact) for artifact in previous or ()]
+    sdcompress.serve(named, engine, options, previous=before, require_signature=key)
 
 
 def _named(argument: str) -> tuple[str, Path]:

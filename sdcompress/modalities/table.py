@@ -27,6 +27,7 @@ __all__ = ["Table"]
 
 _Positive = Annotated[float, Field(gt=0)]
 _UNKNOWN, _MISSING, _FIRST = 0, 1, 2  # indices of a column's categories; known ones from 2
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _LARGEST = 2**24  # rows of an embedding
 _CARD_CODE = '''import json
 
@@ -125,7 +126,7 @@ class Table(Modality):
                 allowed=", ".join(self.columns),
                 next_step="give each column; a missing value is an empty text or null",
             )
-        numbers = [self._number(name, row[name]) for name in self.numbers]
+        numbers = [self._number(at, row[name]) for at, name in enumerate(self.numbers)]
         indices = [self._index(at, row[name]) for at, name in enumerate(self.categories)]
         return np.array([*numbers, *indices], np.float64)
 
@@ -261,20 +262,20 @@ class Table(Modality):
     def _known(self) -> tuple[dict[str, int], ...]:
         return tuple({value: _FIRST + at for at, value in enumerate(known)} for known in self.values)
 
-    def _number(self, column: str, value: Any) -> float:
+    def _number(self, at: int, value: Any) -> float:
         try:
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan if self.is_missing(value) else math.inf
         except OverflowError:  # an integer beyond float64
             number = math.inf
-        if math.isfinite(number):
+        if abs((number - self.mean[at]) / self.std[at]) <= _LARGEST_FLOAT:
             return number
         if math.isnan(number):
-            return self._filled(column, math.nan)
+            return self._filled(self.numbers[at], math.nan)
         raise InputError(
-            f"The column '{column}' holds {str(value)[:50]!r}.",
-            allowed="a finite number",
+            f"The column '{self.numbers[at]}' holds {str(value)[:50]!r}.",
+            allowed="a finite number, also as float32 once it is standardised",
             next_step="correct it, or leave it empty if modality.missing is fill",
         )
 

@@ -1,4 +1,4 @@
-"""Write a report or an explanation as JSON, Markdown and HTML."""
+"""Write a report, an explanation or a search as JSON, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from sdcompress.printable import printable
 from sdcompress.reporting.page import DECISIONS, Page
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.report import Report
+from sdcompress.schema.tuning import Tuning
 from sdcompress.storage import write_bytes, write_text
 
 __all__ = ["check_ready", "files", "write"]
 
-Record = Report | Explanation
+Record = Report | Explanation | Tuning
+_STEMS: dict[type[Record], str] = {Report: "report", Explanation: "explain", Tuning: "tuning"}
 
 _BASE64 = {"losses", "pictures"}
 _MAX_TEXT = 250  # characters of a name or a folder; commands may be longer
@@ -24,7 +26,7 @@ _MAX_TEXT = 250  # characters of a name or a folder; commands may be longer
 
 def files(kind: type[Record]) -> tuple[str, str, str]:
     """Return the file names of JSON, Markdown and HTML."""
-    stem = "report" if kind is Report else "explain"
+    stem = _STEMS[kind]
     return f"{stem}.json", f"{stem}.md", f"{stem}.html"
 
 
@@ -44,7 +46,7 @@ def check_ready(kind: type[Record], folder: str | Path, *, overwrite: bool = Fal
     if existing and not overwrite:
         raise OutputExistsError(
             f"{folder} already holds {', '.join(existing)}.",
-            allowed="a folder without a report" if kind is Report else "a folder without an explanation",
+            allowed=f"a folder without {' and '.join(files(kind))}",
             next_step="add --overwrite, or choose another --out",
         )
     with requires_extra("report"):
@@ -56,7 +58,7 @@ def write(record: Record, folder: str | Path, *, overwrite: bool = False) -> Pat
     """Write the three files of a record into a folder, each atomically, the JSON last.
 
     Args:
-        record: a report or an explanation.
+        record: a report, an explanation or a search.
         folder: created if missing; other files in it are kept.
         overwrite: replace an earlier record.
 
@@ -105,6 +107,10 @@ def _page(record: Record) -> Page:
         from sdcompress.reporting.report.page import report_page
 
         return report_page(record)
+    if isinstance(record, Tuning):
+        from sdcompress.reporting.tuning.page import tuning_page
+
+        return tuning_page(record)
     from sdcompress.reporting.explanation.page import explanation_page
 
     return explanation_page(record)

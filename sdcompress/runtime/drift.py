@@ -57,7 +57,8 @@ class ShareTest:
         known = sum(bool(level.shares) for level in levels)
         each = delta * _OF_CALIBRATION / known if known else delta
         self._bounds = [_share_bounds(level, each, tolerance) if level.shares else None for level in levels]
-        self._counts = [np.zeros(len(level.shares), np.int64) for level in levels]
+        # rows whose exit is not known are counted in the last place
+        self._counts = [np.zeros(len(level.shares) + 1, np.int64) for level in levels]
         exits = max((len(level.shares) for level in levels), default=0)
         self._process = EProcess(2 * exits, lifetime=lifetime) if exits else None
         self._alarm_at = 1 / (delta * (1 - _OF_CALIBRATION))
@@ -72,7 +73,8 @@ class ShareTest:
         """Count rows that the policy of a level has answered.
 
         Args:
-            exit_index: of each row, int64 [B].
+            exit_index: of each row, int64 [B], in the order in which the rows came; -1: not known, for example because
+                the request was given up. Such a row counts against every alternative.
             level: index of their level.
         """
         bounds, counts, process = self._bounds[level], self._counts[level], self._process
@@ -81,9 +83,10 @@ class ShareTest:
         self.rows += len(exit_index)
         while len(exit_index):
             now, exit_index = np.split(exit_index, [_BLOCK - int(counts.sum())])
-            counts += np.bincount(now, minlength=len(counts))
+            counts += np.bincount(now % len(counts), minlength=len(counts))
             if counts.sum() == _BLOCK:
-                process.counts(np.concatenate([counts, _BLOCK - counts]), _BLOCK, bounds)
+                known = counts[:-1]
+                process.counts(np.concatenate([known, known.sum() - known]), _BLOCK, bounds)
                 counts[:] = 0
 
 

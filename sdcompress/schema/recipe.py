@@ -27,6 +27,7 @@ from sdcompress.schema.recipe_values import (
     Some,
     Weight,
 )
+from sdcompress.schema.search import Tune
 
 __all__ = [
     "Augmentation",
@@ -43,6 +44,7 @@ __all__ = [
     "Schedule",
     "TaskSection",
     "Train",
+    "Tune",
 ]
 
 # ``not_identifying`` of a section names keys that do not change the weights: where the data lies (its fingerprint
@@ -379,7 +381,7 @@ class Recipe(Frozen):
     """One experiment: everything that decides its outcome."""
 
     not_identifying: ClassVar = frozenset(
-        {"schema_version", "name", "controls", "export", "quantize", "calibrate", "bench"}
+        {"schema_version", "name", "controls", "tune", "export", "quantize", "calibrate", "bench"}
     )
 
     schema_version: Literal[1] = 1
@@ -393,6 +395,7 @@ class Recipe(Frozen):
     method: MethodSection = MethodSection()
     controls: tuple[MethodSection, ...] = Field((), description="methods trained the same way, to compare with ('run')")
     train: Train = Train()
+    tune: Tune = Tune()
     export: Export = Export()
     quantize: Quantize = Quantize()
     calibrate: Calibrate = Calibrate()

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from time import time_ns
 from typing import Any
 
 import orjson
@@ -124,8 +125,12 @@ class _Infer:
         except NoSuchModelError as error:
             await _refused(refusal_of(error))(scope, receive, send)
             return
-        work = http_infer(self._service, model, dict(scope["headers"]), receive)
-        answer = await observed(self._service, model, "http", work)
+        headers, trace = dict(scope["headers"]), None
+        if (tracing := self._service.tracing) is not None:
+            texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+            trace = tracing.begin("http", model, texts, time_ns())
+        work = http_infer(self._service, model, headers, receive, trace)
+        answer = await observed(self._service, model, "http", work, trace)
         if isinstance(answer, Refusal):
             await _refused(answer)(scope, receive, send)
             return

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from sdcompress.policies._base import Float
 from sdcompress.runtime.drift import DriftMonitor
 from sdcompress.runtime.stepwise import Carried, Rows, StageResult
+from sdcompress.serving.in_order import InOrder
 from sdcompress.serving.job import Job
 
 __all__ = ["AuditBatch", "Audits", "LossOf"]
@@ -31,11 +32,12 @@ _MOST_OPEN = 64  # rows that are chosen and have no loss yet; their inputs are i
 
 @dataclass(eq=False)
 class _Chosen:
-    """Chosen rows of one request; ``losses`` is None until they are known."""
+    """Chosen rows of one request, their losses so far, and how many are missing."""
 
     level: int
     rows: Rows
-    losses: npt.NDArray[np.float64] | None = None
+    losses: npt.NDArray[np.float64]
+    missing: int
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class AuditBatch:
     Attributes:
         rows: which ones.
         carried: to the next stage.
-        stage: the next one.
         size: of a row.
+        stage: the next one.
     """
 
     rows: tuple[_Waiting, ...]
@@ -69,59 +71,47 @@ class AuditBatch:
         return len(self.rows)
 
 
-@dataclass
 class Audits:
     """The audits of one model. They compute nothing and hold no lock, as their scheduler does not.
 
-    Attributes:
+    Args:
         monitor: draws rows, and gets their losses.
         loss_of: computes the losses.
         stages: E.
-        current: what runs or waits to run on.
+
+    Attributes:
+        pending: rows that are chosen and have no loss yet.
         failed: rows whose audit the network could not compute.
     """
 
-    monitor: DriftMonitor
-    loss_of: LossOf
-    stages: int
-    current: AuditBatch | None = None
-    failed: int = 0
-    _open: dict[Job, _Chosen] = field(default_factory=dict)  # chosen, and not answered yet
-    _ledger: deque[_Chosen] = field(default_factory=deque)  # in the order of the choice
-    _waiting: deque[_Waiting] = field(default_factory=deque)
-
-    @property
-    def pending(self) -> int:
-        """Return the rows that are chosen and have no loss yet."""
-        return sum(len(chosen.rows) for chosen in self._ledger)
+    def __init__(self, monitor: DriftMonitor, loss_of: LossOf, stages: int) -> None:
+        self._monitor, self._loss_of, self._stages = monitor, loss_of, stages
+        self._answers: dict[Job, _Chosen] = {}  # that are awaited
+        self._waiting: deque[_Waiting] = deque()
+        self._current: AuditBatch | None = None
+        self._losses = InOrder[_Chosen, _Chosen](self._hand_in)
+        self.pending = self.failed = 0
 
     def choose(self, job: Job) -> None:
         """Draw rows of a new request; nothing is drawn while too many audits are behind."""
-        if self.pending >= _MOST_OPEN:
-            return
-        rows = np.flatnonzero(self.monitor.choose(job.rows))[: _MOST_OPEN - self.pending]
+        rows = np.flatnonzero(self._monitor.choose(job.rows))[: max(0, _MOST_OPEN - self.pending)]
         if len(rows):
-            self._open[job] = chosen = _Chosen(job.level, rows)
-            self._ledger.append(chosen)
+            self._answers[job] = chosen = _Chosen(job.level, rows, np.zeros(len(rows)), len(rows))
+            self._losses.announce(chosen)
+            self.pending += len(rows)
 
     def answered(self, job: Job) -> None:
-        """Take the answers of a request that has finished or failed."""
-        chosen = self._open.pop(job, None)
+        """Take the answers of a request that has finished, has failed or was cancelled."""
+        chosen = self._answers.pop(job, None)
         if chosen is None:
             return
-        early = np.empty(0, np.int64) if job.error else np.flatnonzero(job.exit_index[chosen.rows] < self.stages - 1)
-        for position in early.tolist():
+        known = job.finished and job.error is None
+        early = np.flatnonzero(job.exit_index[chosen.rows] < self._stages - 1).tolist() if known else []
+        for position in early:
             row = chosen.rows[position : position + 1]
-            self._waiting.append(_Waiting(chosen, position, job.inputs.chosen(row), job.outputs[row].copy(), job.size))
-        if not len(early):
-            chosen.losses = np.zeros(len(chosen.rows))
-            self._hand_in()
-
-    def cancelled(self, job: Job) -> None:
-        """Take a request that its client gave up."""
-        if (chosen := self._open.pop(job, None)) is not None:
-            chosen.losses = np.zeros(len(chosen.rows))
-            self._hand_in()
+            outputs = job.outputs[row]
+            self._waiting.append(_Waiting(chosen, position, job.inputs.chosen(row), outputs, job.size))
+        self._settle(chosen, len(chosen.rows) - len(early))
 
     def next_batch(self, most_rows: Callable[[int], int]) -> AuditBatch | None:
         """Return the audits to run on with, at the stage that comes next; None: there are none.
@@ -129,43 +119,42 @@ class Audits:
         Args:
             most_rows: how many rows of a size may run together.
         """
-        if self.current is None and self._waiting:
+        if self._current is None and self._waiting:
             first = self._waiting[0]
             most, rows = most_rows(first.size), list[_Waiting]()
             while self._waiting and len(rows) < most and self._waiting[0].inputs.shape == first.inputs.shape:
                 rows.append(self._waiting.popleft())
             if rows:
                 carried = Carried.joined([(one.inputs, np.arange(1)) for one in rows])
-                self.current = AuditBatch(tuple(rows), carried, first.size)
-        return self.current
+                self._current = AuditBatch(tuple(rows), carried, first.size)
+        return self._current
 
     def finish(self, result: StageResult) -> None:
         """Take the result of the current batch at its stage."""
-        batch = self.current
+        batch = self._current
         assert batch is not None
         batch.stage, batch.carried = batch.stage + 1, result.carried
-        if batch.stage == self.stages:
+        if batch.stage == self._stages:
             early = np.concatenate([one.outputs for one in batch.rows])
-            self._end(batch, np.asarray(self.loss_of(early, result.outputs), np.float64))
+            self._end(batch, np.asarray(self._loss_of(early, result.outputs), np.float64))
 
     def fail(self) -> None:
         """Give up the current batch."""
-        assert self.current is not None
-        self.failed += len(self.current)
-        self._end(self.current, np.zeros(len(self.current)))
+        assert self._current is not None
+        self.failed += len(self._current)
+        self._end(self._current, np.zeros(len(self._current)))
 
     def _end(self, batch: AuditBatch, losses: npt.NDArray[np.float64]) -> None:
-        self.current = None
+        self._current = None
         for one, loss in zip(batch.rows, losses.tolist(), strict=True):
-            # a row of the last exit has the loss 0 from the start
-            one.chosen.losses = np.zeros(len(one.chosen.rows)) if one.chosen.losses is None else one.chosen.losses
             one.chosen.losses[one.position] = loss
-        self._hand_in()
+            self._settle(one.chosen, 1)
 
-    def _hand_in(self) -> None:
-        undone = {id(one.chosen) for one in self._waiting}
-        undone |= {id(one.chosen) for one in self.current.rows} if self.current else set()
-        while self._ledger and self._ledger[0].losses is not None and id(self._ledger[0]) not in undone:
-            chosen = self._ledger.popleft()
-            assert chosen.losses is not None
-            self.monitor.audited(chosen.losses, chosen.level)
+    def _settle(self, chosen: _Chosen, rows: int) -> None:
+        chosen.missing -= rows
+        if not chosen.missing:
+            self._losses.settle(chosen, chosen)
+
+    def _hand_in(self, chosen: _Chosen) -> None:
+        self.pending -= len(chosen.rows)
+        self._monitor.audited(chosen.losses, chosen.level)

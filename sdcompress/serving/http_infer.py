@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from starlette.types import Receive
 
 from sdcompress.serving.body import read_body
-from sdcompress.serving.body_memory import BodyShare
 from sdcompress.serving.call import Call
 from sdcompress.serving.errors import ClientGone
 from sdcompress.serving.infer import InferResponse, infer
@@ -19,6 +18,7 @@ from sdcompress.serving.model import ServedModel
 from sdcompress.serving.protocol.request import json_bytes, parse
 from sdcompress.serving.protocol.response import HEADER_LENGTH, response_body
 from sdcompress.serving.service import Service
+from sdcompress.serving.tracing import Trace
 
 __all__ = ["HttpAnswer", "http_infer"]
 
@@ -41,7 +41,7 @@ class HttpAnswer(NamedTuple):
 
 
 async def http_infer(
-    service: Service, model: ServedModel, headers: Mapping[bytes, bytes], receive: Receive
+    service: Service, model: ServedModel, headers: Mapping[bytes, bytes], receive: Receive, trace: Trace | None = None
 ) -> tuple[HttpAnswer, Job]:
     """Return the response to an infer request, and its finished job.
 
@@ -50,27 +50,30 @@ async def http_infer(
         model: that is asked.
         headers: names in lower case -> values.
         receive: of ASGI; nothing was received yet.
+        trace: of the request, if it is traced.
 
     Raises:
         SdcompressError, ClientGone: see ``infer`` and ``read_body``.
     """
     service.check_open()
     with service.bodies.share() as share:
-        return await _answered(service, model, headers, receive, share)
+        options, header = service.options, headers.get(_HEADER_LENGTH)
+        body = await read_body(
+            headers,
+            receive,
+            share,
+            most_bytes=options.body_bytes,
+            timeout=options.timeout,
+            aligned_from=int(header) if header is not None and header.isdigit() and len(header) < _DIGITS else 0,
+        )
+        if trace is not None:
+            trace.ends("receive")
+        return await _answered(model, body, header, receive, trace)
 
 
 async def _answered(
-    service: Service, model: ServedModel, headers: Mapping[bytes, bytes], receive: Receive, share: BodyShare
+    model: ServedModel, body: bytes | memoryview, header: bytes | None, receive: Receive, trace: Trace | None
 ) -> tuple[HttpAnswer, Job]:
-    options, header = service.options, headers.get(_HEADER_LENGTH)
-    body = await read_body(
-        headers,
-        receive,
-        share,
-        most_bytes=options.body_bytes,
-        timeout=options.timeout,
-        aligned_from=int(header) if header is not None and header.isdigit() and len(header) < _DIGITS else 0,
-    )
     arrived = monotonic()
     length = None if header is None else header.decode("latin-1")
     if json_bytes(body, length) > _JSON_ON_THE_LOOP:
@@ -79,7 +82,7 @@ async def _answered(
         parsed = parse(body, length)
     watch = _DisconnectWatch(receive)
     try:
-        return await infer(model, parsed, Call(arrived, watch.gone), _answer)
+        return await infer(model, parsed, Call(arrived, watch.gone, trace=trace), _answer)
     finally:
         watch.end()
 

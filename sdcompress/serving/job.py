@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from sdcompress.policies._base import Float
 from sdcompress.runtime.stepwise import Carried, Rows
+from sdcompress.serving.call import StageRun
 
 __all__ = ["NO_SCORE", "Job"]
 
@@ -37,6 +38,7 @@ class Job:
         level: index of the certified level that it was accepted at.
         thresholds: of that level, one for each exit but the last, float32; None: those of the policy.
         fallen_back: whether it takes the last exit because of drift.
+        runs: of its rows at the stages, for a trace; None: they are not noted.
     """
 
     inputs: Carried
@@ -54,6 +56,7 @@ class Job:
     level: int = 0
     thresholds: Sequence[np.float32] | None = None
     fallen_back: bool = False
+    runs: list[StageRun] | None = None
 
     def __post_init__(self) -> None:
         self.rows = self._open = len(self.inputs)

@@ -30,10 +30,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Send the logs of the service and of its HTTP server to stderr, and nowhere else."""
+    """Send the logs of the service and of its libraries to stderr, and nowhere else."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
-    for name in ("sdcompress", "uvicorn"):
+    for name in ("sdcompress", "uvicorn", "grpc", "opentelemetry"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)

@@ -8,10 +8,12 @@ from collections.abc import Awaitable
 from time import perf_counter
 from typing import Any, Literal, TypeVar
 
+from sdcompress.serving.errors import ClientGone
 from sdcompress.serving.job import Job
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.refusals import Outcome, Refusal, refusal_of
 from sdcompress.serving.service import Service
+from sdcompress.serving.tracing import Trace
 
 __all__ = ["observed"]
 
@@ -22,7 +24,11 @@ _Answer = TypeVar("_Answer")
 
 
 async def observed(
-    service: Service, model: ServedModel, protocol: Literal["http", "grpc"], work: Awaitable[tuple[_Answer, Job]]
+    service: Service,
+    model: ServedModel,
+    protocol: Literal["http", "grpc"],
+    work: Awaitable[tuple[_Answer, Job]],
+    trace: Trace | None = None,
 ) -> _Answer | Refusal:
     """Return the answer of the work, or why there is none.
 
@@ -31,19 +37,27 @@ async def observed(
         model: that is asked.
         protocol: for the log.
         work: answers the request.
+        trace: of the request, if it is traced.
     """
     start = perf_counter()
+    ended: Job | Refusal
+    answered: _Answer | Refusal
     try:
-        answer, job = await work
+        with model.in_use():
+            answer, job = await work
     except asyncio.CancelledError:
-        model.metrics.request("cancelled", perf_counter() - start)
+        _end(service, model, protocol, perf_counter() - start, refusal_of(ClientGone()))
+        if trace is not None:
+            trace.end(model, refusal_of(ClientGone()))
         raise
     except Exception as error:  # noqa: BLE001 - a bug must not show its internals to a client
-        refusal = refusal_of(error)
-        _end(service, model, protocol, perf_counter() - start, refusal)
-        return refusal
-    _end(service, model, protocol, perf_counter() - start, job)
-    return answer
+        ended = answered = refusal_of(error)
+    else:
+        ended, answered = job, answer
+    _end(service, model, protocol, perf_counter() - start, ended)
+    if trace is not None:
+        trace.end(model, ended)
+    return answered
 
 
 def _end(service: Service, model: ServedModel, protocol: str, seconds: float, ended: Job | Refusal) -> None:

@@ -1,7 +1,7 @@
 """Schedule a model with a certificate: levels under pressure, the whole network after drift, audits when there is time.
 
 An audit never makes an accepted request late: a batch of audits takes at most a tenth of the latency bound, of which
-admission leaves three tenths free. Audits run when nothing waits. Under lasting load they get a fiftieth of the time,
+admission leaves four tenths free. Audits run when nothing waits. Under lasting load they get a fiftieth of the time,
 and only while every waiting request can afford it.
 """
 
@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from sdcompress.policies import compared_thresholds
 from sdcompress.runtime.drift import DriftMonitor
@@ -19,6 +20,7 @@ from sdcompress.runtime.stepwise import StageResult
 from sdcompress.serving.audits import AuditBatch, Audits
 from sdcompress.serving.brown_out import BrownOut
 from sdcompress.serving.costs import StageCosts
+from sdcompress.serving.in_order import InOrder
 from sdcompress.serving.job import Job
 from sdcompress.serving.scheduler import FILLED, Batch, Clock, Part, Scheduler
 
@@ -73,6 +75,7 @@ class WatchedScheduler(Scheduler):
         self._auditing: tuple[Batch, float] | None = None  # and when it should end
         self._credit, self._closed = 0.0, False
         self._on_alarm, self._on_level, self._alarmed = on_alarm, on_level, False
+        self._exits = InOrder[Job, tuple[npt.NDArray[np.int64], int]](self._count_exits)
         self.answered_rows = [0] * len(levels)
         self.fallen_back = False
 
@@ -104,6 +107,7 @@ class WatchedScheduler(Scheduler):
         elif job.covered:
             job.level = self.level
             job.thresholds = self._thresholds[job.level] if job.level else None
+            self._exits.announce(job)
             if self._audits is not None and not self._closed:
                 self._audits.choose(job)
 
@@ -137,25 +141,27 @@ class WatchedScheduler(Scheduler):
     def cancel(self, job: Job) -> None:
         """Forget a request."""
         super().cancel(job)
-        if self._audits is not None:
-            self._audits.cancelled(job)
+        self._count(job)
 
     def ended(self) -> list[Job]:
         """Return the requests that have finished or failed since the last call, once they are counted."""
         ended = super().ended()
         for job in ended:
-            if job.covered and not job.fallen_back:
-                self._count(job)
+            self._count(job)
         self._look()
         return ended
 
     def _count(self, job: Job) -> None:
-        if job.error is None:
-            self.answered_rows[job.level] += job.rows
-            if self._monitor is not None:
-                self._monitor.answered(job.exit_index, job.level)
+        """Take the exits of a request that is over; of rows that have none nothing is known."""
+        if job.covered and not job.fallen_back:
+            self.answered_rows[job.level] += int(np.count_nonzero(job.exit_index >= 0))
+        self._exits.settle(job, (job.exit_index, job.level))
         if self._audits is not None:
             self._audits.answered(job)
+
+    def _count_exits(self, exits: tuple[npt.NDArray[np.int64], int]) -> None:
+        if self._monitor is not None:
+            self._monitor.answered(*exits)
 
     def _look(self) -> None:
         if self._monitor is None or self._monitor.alarm is None or self._alarmed:
@@ -168,7 +174,7 @@ class WatchedScheduler(Scheduler):
     def _check_room(self, rows: int, size: int, bound: float, ready_in: float = 0.0) -> None:
         if self._brown_out:
             now = self._clock()
-            room = FILLED * (bound - now) - self._costs.to_the_end(0, rows, size)
+            room = FILLED * (bound - now) - self._costs.expected_alone(rows, size)
             wait = max(ready_in, self._backlog(now))
             self._step(wait / room if room > 0 else float(wait > 0))
         super()._check_room(rows, size, bound, ready_in)

@@ -13,7 +13,7 @@ import sys
 
 ABSENT = {"torch", "torchvision", "timm", "lightning_fabric", "onnx", "onnxscript", "onnx_ir", "safetensors", "sklearn",
           "scipy", "tensorboard", "matplotlib", "jinja2", "model_signing", "starlette", "uvicorn", "orjson",
-          "prometheus_client"}
+          "prometheus_client", "optuna"}
 
 
 class Absent:

@@ -41,7 +41,7 @@ def fresh() -> dict:
 
 
 def test_all_verbs_are_there(fresh: dict) -> None:
-    training = {"train", "run", "export", "build-engines", "calibrate", "quantize"}
+    training = {"train", "tune", "run", "export", "build-engines", "calibrate", "quantize"}
     using = {"verify", "sign", "inspect", "evaluate", "predict", "explain", "bench", "report", "serve", "package"}
     using |= {"capacity"}
     assert set(VERBS) == training | using | {"list", "doctor"}
@@ -65,7 +65,7 @@ def test_no_sentence_of_the_help_breaks_off(fresh: dict) -> None:
 def test_help_and_lists_and_recipes_load_nothing_heavy(fresh: dict) -> None:
     assert "sdcompress" in fresh["loaded"]
     heavy = {"torch", "torchvision", "timm", "lightning_fabric", "onnx", "onnxruntime", "sklearn", "matplotlib"}
-    heavy |= {"starlette", "uvicorn"}
+    heavy |= {"starlette", "uvicorn", "optuna"}
     assert not heavy & set(fresh["loaded"])
 
 

@@ -331,11 +331,13 @@ def test_a_stop_answers_what_was_accepted_and_refuses_the_rest(client: Any, loop
         call = channel.unary_unary(INFER, response_deserializer=public.ModelInferResponse.FromString)
         accepted = call.future(request().SerializeToString())
         assert gate.begun.wait(30)
+        client.service.closed = True
         stopping = asyncio.run_coroutine_threadsafe(server.stop(30, lambda: False), loop.loop)
-        time.sleep(0.2)
-        with pytest.raises(grpc.RpcError) as caught:
-            call(request().SerializeToString(), timeout=5)
-        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        for _ in range(4):  # by the service, then by gRPC
+            with pytest.raises(grpc.RpcError) as caught:
+                call(request().SerializeToString(), timeout=5)
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+            time.sleep(0.1)
         gate.free.set()
         assert accepted.result(30).model_name == "tiny"
         stopping.result(30)

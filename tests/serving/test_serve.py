@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2
 
 import sdcompress
 from sdcompress.errors import ArtifactError, SetupError, UsageError
@@ -91,6 +94,28 @@ def test_a_real_client_asks_and_sigterm_loses_no_accepted_request(
     _drain(service, url)
 
 
+def test_sighup_serves_what_the_folder_holds_now_and_a_rollback_undoes_it(
+    start: Start, tiny_artifact: Callable[..., Path], tmp_path: Path
+) -> None:
+    link = tmp_path / "served"
+    link.symlink_to(tiny_artifact(policy=(0.7, 0.6), name="old"))
+    service = start(f"tiny={link}", "--control-port", "0", "--previous", f"tiny={tiny_artifact(name='older')}")
+    control = service.line("control")["url"]
+    assert control.startswith("http://127.0.0.1:")
+    service.line("model ready")
+    link.unlink()
+    link.symlink_to(tiny_artifact(policy=(0.9, 0.8), name="new"))
+    service.process.send_signal(signal.SIGHUP)
+    loaded = service.line("version")
+    assert (loaded["outcome"], loaded["model"]) == ("loaded", "tiny")
+    url = service.line("listening")["url"]
+    assert httpx.get(f"{url}/models/tiny").json()["versions"][0] == loaded["version"]
+    back = httpx.post(f"{control}/models/tiny/rollback").json()["version"]
+    assert httpx.get(f"{url}/models/tiny").json()["versions"] == [back, loaded["version"]]
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(timeout=PATIENCE_S) == 0
+
+
 def _as_triton(triton: Any, address: str, folder: Path) -> None:
     """All calls of the protocol by NVIDIA's client."""
     client = triton.InferenceServerClient(address)
@@ -160,6 +185,44 @@ def _drain(service: Process, url: str) -> None:
     assert answered == codes.count(200)
 
 
+def test_sigterm_loses_no_accepted_call_of_grpc(start: Start, tiny_artifact: Callable[..., Path]) -> None:
+    service = start(f"tiny={tiny_artifact(policy=(0.7, 0.6))}", "--grpc-port", "0", "--log-requests")
+    address = service.line("listening for gRPC")["address"]
+    service.line("model ready")
+    tensor = {"name": "input", "shape": [1, 1, 4, 4], "datatype": "FP32", "contents": {"fp32_contents": [0.5] * 16}}
+    message = service_pb2.ModelInferRequest(model_name="tiny", inputs=[tensor]).SerializeToString()
+    codes: list[grpc.StatusCode] = []
+
+    def ask() -> None:
+        with grpc.insecure_channel(address) as channel:
+            call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            for _ in range(EACH):
+                codes.append(call.future(message, timeout=30).code())  # waits
+                if codes[-1] != grpc.StatusCode.OK:
+                    break
+
+    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    while len(codes) < 10:
+        time.sleep(0.001)
+    service.process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    assert service.process.wait(timeout=PATIENCE_S) == 0
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    answered = sum(line["message"] == "request" and line["status"] == 200 for line in service.lines())
+    assert answered == codes.count(grpc.StatusCode.OK)
+
+
+def test_a_port_of_grpc_that_is_taken_is_an_error(tiny_artifact: Callable[..., Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ServiceOptions(port=0, grpc_port=port, metrics_port=None)
+        with pytest.raises(SetupError, match=f"Nothing can listen on 127.0.0.1, port {port}"):
+            sdcompress.serve([tiny_artifact()], service=options)
+
+
 def test_what_cannot_be_served_is_refused_before_a_port_is_opened(
     tiny_artifact: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -168,6 +231,8 @@ def test_what_cannot_be_served_is_refused_before_a_port_is_opened(
         sdcompress.serve([folder, folder])
     with pytest.raises(UsageError, match="An artifact is called 'a/b'"):
         sdcompress.serve([("a/b", folder)])
+    with pytest.raises(UsageError, match="previous version of 'other', which is not served"):
+        sdcompress.serve([("tiny", folder)], previous=[("other", folder)])
     with pytest.raises(UsageError, match="no artifact"):
         sdcompress.serve([])
     with pytest.raises(ArtifactError):

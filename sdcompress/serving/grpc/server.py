@@ -20,6 +20,9 @@ __all__ = ["GrpcServer"]
 
 _READY = ("", SERVICE)  # what readiness is called in the health service; '' is the server as a whole
 _LIVE = "liveness"
+# in which the closed service itself refuses calls: those that gRPC has not handed over when it stops end as CANCELLED,
+# which clients do not try again
+_REFUSING_S = 0.2
 
 
 class GrpcServer:
@@ -39,7 +42,7 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", service.options.body_bytes),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),  # a taken port is an error, and not shared
+                ("grpc.so_reuseport", int(service.options.workers > 1)),  # else a taken port is an error
             ],
             maximum_concurrent_rpcs=service.options.connections,
         )
@@ -78,12 +81,14 @@ class GrpcServer:
             await self._health.set(name, status.SERVING if ready else status.NOT_SERVING)
 
     async def stop(self, grace: float, hurry: Callable[[], bool]) -> None:
-        """Refuse new calls, and wait for the accepted ones.
+        """Wait for the accepted calls of a service that is closed.
 
         Args:
             grace: longest wait, in seconds.
             hurry: whether to end at once, asked again and again.
         """
+        if not hurry():
+            await asyncio.sleep(_REFUSING_S)
         stopping: asyncio.Future[Any] = asyncio.ensure_future(self._server.stop(grace))
         while not stopping.done():
             await asyncio.wait((stopping,), timeout=0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Any
 
 import anyio
@@ -33,6 +33,7 @@ from sdcompress.serving.model import ServedModel
 from sdcompress.serving.observed import observed
 from sdcompress.serving.refusals import Refusal, refusal_of
 from sdcompress.serving.service import Service
+from sdcompress.serving.tracing import Trace
 
 __all__ = ["SERVICE", "Context", "abort", "inference_handler"]
 
@@ -117,6 +118,7 @@ class _Calls:
         return ModelMetadataResponse(**facts).SerializeToString()
 
     async def model_infer(self, _: AsyncIterator[bytes], context: Context) -> bytes | Refusal:
+        start = time_ns()
         self._service.check_open()
         with self._service.bodies.share() as share:
             message = await self._message(context)
@@ -127,8 +129,18 @@ class _Calls:
             request = message_of(ModelInferRequest, head)
             model = self._model(request.model_name, request.model_version)
             gone = asyncio.get_running_loop().create_future()  # never ends: gRPC cancels this task instead
-            work = self._infer(model, request, raw, Call(arrived, gone, until))
-            return await observed(self._service, model, "grpc", work)
+            trace = self._trace(model, context, start)
+            work = self._infer(model, request, raw, Call(arrived, gone, until, trace))
+            return await observed(self._service, model, "grpc", work, trace)
+
+    def _trace(self, model: ServedModel, context: Context, start: int) -> Trace | None:
+        if (tracing := self._service.tracing) is None:
+            return None
+        headers = {str(name): str(value) for name, value in context.invocation_metadata() or ()}
+        trace = tracing.begin("grpc", model, headers, start)
+        if trace is not None:
+            trace.ends("receive")
+        return trace
 
     async def _message(self, context: Context) -> bytes:
         timeout = self._service.options.timeout

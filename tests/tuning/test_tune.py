@@ -1,0 +1,253 @@
+"""A search with trainings of seconds, and with a training that is only an equation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sdcompress
+from sdcompress import recipes
+from sdcompress.data import DatasetCache
+from sdcompress.data.image_arrays import image_source
+from sdcompress.data.source import Source
+from sdcompress.errors import (
+    DataError,
+    Interrupted,
+    MissingExtraError,
+    OutputExistsError,
+    TrainingDivergedError,
+    UnknownNameError,
+)
+from sdcompress.modalities._preprocess_settings import Preprocess
+from sdcompress.schema.recipe import Data, Recipe
+from sdcompress.schema.tuning import Tuning
+from sdcompress.training import run
+
+LR = "train.optimizer.lr"
+RECIPE = {
+    "name": "tiny",
+    "data": {"name": "digits", "validation": 0.2, "train_limit": 64},
+    "modality": {"image_size": 8},
+    "model": {"name": "cifar:resnet8"},
+    "exits": {"count": 1, "head": "linear"},
+    "method": "baseline",
+    "train": {"epochs": 4, "batch_size": 32, "device": "cpu"},
+    "tune": {"trials": 6, "search": {LR: "log:0.001:1"}},
+}
+
+
+def best_at(lr: float) -> float:
+    """A metric that is 1 at a rate of 0.02 and falls with the distance in decades."""
+    return max(0.0, 1 - abs(np.log10(lr / 0.02)) / 3)
+
+
+@pytest.fixture
+def equation(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Replace the training by an equation; ``stop`` is called before each epoch."""
+    seen = SimpleNamespace(recipes=[], stop=lambda recipe, epoch: None, tests=set())
+
+    def train(recipe: Recipe, out: Path, *, on_epoch: Callable[[dict], None], load: DatasetCache, **_: Any) -> None:
+        data = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
+        seen.tests.add(len(data.test))
+        seen.recipes.append(recipe)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "metrics.jsonl").touch()
+        begun = len((out / "metrics.jsonl").read_text().splitlines())
+        for epoch in range(begun + 1, recipe.train.epochs + 1):
+            seen.stop(recipe, epoch)
+            value = best_at(recipe.train.optimizer.lr) * epoch / recipe.train.epochs
+            line = {"epoch": epoch, "step": epoch, "seconds": 15.0, "val_accuracy/exit1": value / 2}
+            line["val_accuracy/final"] = value
+            with (out / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            on_epoch(line)
+
+    monkeypatch.setattr(run, "train", train)
+    return seen
+
+
+def tried(found: Tuning) -> list[tuple[int, float, float, str]]:
+    return [(trial.number, float(trial.values[LR]), trial.metric, trial.state) for trial in found.trials]
+
+
+def test_the_first_trial_has_the_recipes_values_and_the_best_is_written(equation, tmp_path: Path) -> None:
+    found = sdcompress.tune(RECIPE, tmp_path / "tuned")
+    assert [trial.number for trial in found.trials] == list(range(6))
+    assert found.first.values == {LR: 0.1}
+    assert all(trial.metric == pytest.approx(best_at(float(trial.values[LR]))) for trial in found.trials)
+    assert found.winner.metric == max(trial.metric for trial in found.trials) > found.first.metric
+    written = recipes.read(tmp_path / "tuned" / "best.yaml")
+    assert written.train.optimizer.lr == found.winner.values[LR]
+    assert written == recipes.read(RECIPE, [(LR, found.winner.values[LR])]).model_copy(update={"tune": written.tune})
+    assert found.samples == 288
+    assert Tuning.model_validate_json((tmp_path / "tuned" / "tuning.json").read_text()) == found
+    page = (tmp_path / "tuned" / "tuning.html").read_text()
+    assert page.count("<svg") == 2
+    assert f"Trial {found.best} has" in page
+
+
+def test_no_trial_is_given_a_test_sample(equation, tmp_path: Path) -> None:
+    sdcompress.tune(RECIPE, tmp_path / "tuned")
+    assert equation.tests == {0}
+
+
+def other_test_split(seed: int) -> Callable[[Data], Source]:
+    """A source of random images whose test split depends on a seed of its own."""
+
+    def split(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(count) % 2
+        noise = np.random.default_rng(seed).integers(0, 128, (count, 8, 8, 1))
+        return (noise + 100 * labels[:, None, None, None]).astype(np.uint8), labels
+
+    return lambda spec: image_source(
+        ("a", "b"), Preprocess(channels=1, mean=(0.5,), std=(0.5,)), split(0, 80), split(seed, 40)
+    )
+
+
+def test_another_test_split_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, found = ["tune.trials=3", "train.epochs=1", "data.train_limit=null", "data.name=mine:make"], []
+    for seed in (1, 2):
+        monkeypatch.setattr("sdcompress.data._users", other_test_split(seed))
+        one = sdcompress.tune(RECIPE, tmp_path / str(seed), settings=own)
+        found.append([(trial.values, trial.exits) for trial in one.trials])
+    assert found[0] == found[1]
+    assert len({values[LR] for values, _ in found[0]}) == 3
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_that_was_stopped_ends_as_one_that_was_not(equation, tmp_path: Path, sampler: str) -> None:
+    own = [f"tune.sampler={sampler}", "tune.trials=12"]
+    whole = sdcompress.tune(RECIPE, tmp_path / "whole", settings=own)
+    stops = iter([2, 7, 30, 41])
+    at, calls = next(stops), 0
+
+    def stop(recipe: Recipe, epoch: int) -> None:
+        nonlocal at, calls
+        calls += 1
+        if calls == at:
+            at = next(stops, 0)
+            raise Interrupted("Stopped.")
+
+    equation.stop = stop
+    for _ in range(4):
+        with pytest.raises(Interrupted):
+            sdcompress.tune(RECIPE, tmp_path / "parts", settings=own)
+    assert tried(sdcompress.tune(RECIPE, tmp_path / "parts", settings=own)) == tried(whole)
+
+
+def test_more_trials_go_on_and_no_more_return_what_is_there(equation, tmp_path: Path) -> None:
+    few = sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=2"])
+    more = sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=5"])
+    assert tried(more)[:2] == tried(few)
+    assert len(more.trials) == 5
+    trained = len(equation.recipes)
+    assert tried(sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=5"])) == tried(more)
+    assert len(equation.recipes) == trained
+
+
+def test_another_search_is_refused_unless_the_user_throws_the_old_one_away(equation, tmp_path: Path) -> None:
+    sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=2"])
+    for other in ("train.batch_size=16", "tune.exit=mean", "seed=1", "tune.epochs=2"):
+        with pytest.raises(OutputExistsError, match="another recipe"):
+            sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=2", other])
+    with pytest.raises(OutputExistsError, match="over other ranges"):
+        sdcompress.tune(RECIPE, tmp_path / "tuned", search={LR: "log:0.01:1"})
+    found = sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=2", "seed=1"], overwrite=True)
+    assert (found.seed, len(found.trials)) == (1, 2)
+    (tmp_path / "tuned" / "mine.txt").touch()
+    with pytest.raises(OutputExistsError, match=r"mine\.txt"):
+        sdcompress.tune(RECIPE, tmp_path / "tuned", overwrite=True)
+
+
+def test_minutes_are_those_of_training_over_all_calls(equation, tmp_path: Path) -> None:
+    # a trial takes 4 x 15 s
+    found = sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.minutes=2.5"])
+    assert len(found.trials) == 3
+    assert len(sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.minutes=2.5"]).trials) == 3
+    assert len(sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.minutes=4"]).trials) == 4
+
+
+def test_epochs_of_the_trials_do_not_become_those_of_the_recipe(equation, tmp_path: Path) -> None:
+    sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.epochs=2", "tune.trials=2"])
+    assert {recipe.train.epochs for recipe in equation.recipes} == {2}
+    assert recipes.read(tmp_path / "tuned" / "best.yaml").train.epochs == 4
+    assert "what is best for a short training" in (tmp_path / "tuned" / "tuning.md").read_text()
+
+
+def test_the_median_ends_trials_early(equation, tmp_path: Path) -> None:
+    found = sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.pruner=median", "tune.trials=14"])
+    pruned = [trial for trial in found.trials if trial.state == "pruned"]
+    assert pruned
+    assert all(trial.epochs < 4 for trial in pruned)
+    assert found.winner.state == "complete"
+
+
+def test_a_trial_that_diverges_is_the_worst(equation, tmp_path: Path) -> None:
+    def stop(recipe: Recipe, epoch: int) -> None:
+        if recipe.train.optimizer.lr != 0.1:
+            raise TrainingDivergedError("The loss is not finite.")
+
+    equation.stop = stop
+    found = sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=3"])
+    assert [trial.state for trial in found.trials] == ["complete", "diverged", "diverged"]
+    assert found.best == 0
+    assert "No trial beat" in (tmp_path / "tuned" / "tuning.md").read_text()
+
+
+def test_the_mean_of_the_exits_or_one_of_them(equation, tmp_path: Path) -> None:
+    mean = sdcompress.tune(RECIPE, tmp_path / "mean", settings=["tune.exit=mean", "tune.trials=1"])
+    assert mean.first.metric == pytest.approx(0.75 * best_at(0.1))
+    one = sdcompress.tune(RECIPE, tmp_path / "one", settings=["tune.exit=exit1", "tune.trials=1"])
+    assert one.first.metric == pytest.approx(best_at(0.1) / 2)
+    with pytest.raises(UnknownNameError, match="exit2"):
+        sdcompress.tune(RECIPE, tmp_path / "other", settings=["tune.exit=exit2", "tune.trials=1"])
+
+
+def test_without_validation_samples_there_is_nothing_to_choose_by(equation, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="validation split"):
+        sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["data.validation=0"])
+    assert not equation.recipes
+
+
+def test_real_trainings_keep_the_checkpoint_of_the_best_alone(tmp_path: Path) -> None:
+    found = sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=3", "train.epochs=1"])
+    kept = [path.parents[1].name for path in (tmp_path / "tuned" / "trials").glob("*/steps/*")]
+    assert kept == [f"{found.best:03d}"]
+    assert all(trial.exits.keys() == {"final"} and trial.epochs == 1 for trial in found.trials)
+
+
+def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingExtraError, match=r"sdcompress\[tune\]"):
+        sdcompress.tune(RECIPE, tmp_path / "tuned")
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_the_command_line(equation, cli_tune: Callable[..., str], tmp_path: Path) -> None:
+    shown = cli_tune("--search", f"{LR}=log:0.01:1", "--trials", "2", "--out", str(tmp_path / "tuned"))
+    assert "trial" in shown
+    assert f"sdcompress train -c {tmp_path / 'tuned'}/best.yaml" in shown
+
+
+@pytest.fixture
+def cli_tune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    from typer.testing import CliRunner
+
+    from sdcompress.cli.app import app
+
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipes.dump(recipes.read({**RECIPE, "tune": {}})))
+
+    def run_it(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["tune", "-c", str(path), *arguments], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.output
+
+    return run_it
