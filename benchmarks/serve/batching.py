@@ -1,4 +1,4 @@
-"""Four ways to serve one cascade from one thread, behind one interface; only the first is ours."""
+"""Five ways to serve one cascade from one thread, behind one interface; only the first is ours."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sdcompress.runtime.stepwise import Carried
 from sdcompress.serving.costs import StageCosts
 from sdcompress.serving.job import Job
 from sdcompress.serving.scheduler import Scheduler
+from sdcompress.serving.warm_up import usual_inputs
 from sdcompress.serving.worker import Worker
 
 Run = Callable[[CascadeEngine, Carried], tuple[np.ndarray, np.ndarray]]
@@ -84,6 +85,15 @@ def compacted(engine: CascadeEngine, carried: Carried) -> tuple[np.ndarray, np.n
     return prediction.outputs, prediction.exit_index
 
 
+OURS, COMPACTED, HARDEST, NO_EXIT, ALONE = (
+    "batches form anew at every exit",
+    "a batch stays together, rows that exit are dropped",
+    "a batch leaves when its hardest row is done",
+    "no early exit",
+    "each request runs alone to its exit",
+)
+
+
 def ways(
     engine: CascadeEngine, costs: Callable[[], StageCosts], most_rows: int
 ) -> dict[str, Callable[[], WholeBatches | Worker]]:
@@ -91,15 +101,14 @@ def ways(
 
     def scheduled() -> Worker:
         scheduler = Scheduler(costs(), most_rows=10**6, clock=monotonic)
-        worker = Worker(engine.stepwise(), scheduler, name="worker")
+        worker = Worker(engine.stepwise(), scheduler, name="worker", probe=Carried(usual_inputs(engine).arrays))
         worker.start()
         return worker
 
     return {
-        "batches form anew at every exit": scheduled,
-        "a batch stays together, rows that exit are dropped": lambda: WholeBatches(engine, compacted, most_rows),
-        "a batch leaves when its hardest row is done": lambda: WholeBatches(
-            engine, until_the_hardest_is_done, most_rows
-        ),
-        "no early exit": lambda: WholeBatches(engine, to_the_end, most_rows),
+        OURS: scheduled,
+        COMPACTED: lambda: WholeBatches(engine, compacted, most_rows),
+        HARDEST: lambda: WholeBatches(engine, until_the_hardest_is_done, most_rows),
+        NO_EXIT: lambda: WholeBatches(engine, to_the_end, most_rows),
+        ALONE: lambda: WholeBatches(engine, compacted, 1),
     }

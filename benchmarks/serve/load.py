@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import Any
@@ -19,11 +19,11 @@ FAR = 3600.0  # s
 
 @dataclass
 class Load:
-    """Requests of one row each, drawn from a mix of exits."""
+    """Requests of one row each, drawn from samples."""
 
     server: Any
-    inputs: list[np.ndarray]  # of one row for each exit
-    shares: tuple[float, ...]
+    inputs: Sequence[Mapping[str, np.ndarray]]  # of one row each
+    shares: Sequence[float]  # how often each is sent
     bound: float = FAR
     covered: bool = False  # by a certificate
     times: list[tuple[float, float]] = field(default_factory=list)  # when a request was sent and answered
@@ -36,7 +36,7 @@ class Load:
     def send(self, then: Callable[[], None] = lambda: None) -> bool:
         """Send one request, and return whether it was accepted; ``then`` is called when it is answered."""
         with self._lock:
-            exit_index = int(self._rng.choice(len(self.shares), p=self.shares))
+            at = int(self._rng.choice(len(self.shares), p=self.shares))
         sent = time.monotonic()
 
         def on_end(job: Job) -> None:
@@ -46,8 +46,8 @@ class Load:
             then()
 
         try:
-            inputs, bound = Carried({"input": self.inputs[exit_index]}), sent + self.bound
-            self.server.submit(Job(inputs, bound=bound, on_end=on_end, covered=self.covered))
+            job = Job(Carried(self.inputs[at]), bound=sent + self.bound, on_end=on_end, covered=self.covered)
+            self.server.submit(job)
         except OverloadedError:
             self.rejects.append(time.monotonic() - sent)
             return False
@@ -83,6 +83,12 @@ class Load:
             due += float(self._rng.exponential(1 / rate))
         self.server.stop()
         return self.figures(begin, begin + seconds)
+
+    def late(self, rate: float, seconds: float) -> float:
+        """Send requests as ``open`` does, and return the share that was not answered within the bound."""
+        self.open(rate, seconds)
+        good = sum(after - before <= self.bound for before, after in self.times)
+        return 1 - good / max(1, len(self.times) + len(self.rejects))
 
     def figures(self, begin: float, end: float) -> dict[str, float]:
         """Return rates of the time between, and percentiles of all requests."""

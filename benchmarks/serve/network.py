@@ -1,7 +1,8 @@
 """A cascade of known cost whose inputs say where they exit: a real artifact, written without training.
 
 An input of value v (0, 1, 2) in all pixels exits at exit v. Each stage multiplies a vector of 512 with as many matrices
-as asked for. They do not fit into a core's cache together, so that a batch costs less for a row than a row alone.
+as asked for. They do not fit into a core's cache together, so that a batch costs less for a row than a row alone. Or it
+convolves it, as a map of 8 x 8: on a core a row of a batch costs as much as a row alone, as in networks for images.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sdcompress.schema.manifest import Exit, ExitSignals, ParityRecord, Policy, 
 from sdcompress.tasks.classification import Classification
 
 EXITS = ("exit1", "exit2", "final")
-WIDTH = 512
+WIDTH, CHANNELS = 512, 256
 TASK = Classification(("yes", "no"))
 
 
@@ -35,15 +36,16 @@ def inputs_of(exits: Sequence[int] | npt.NDArray[np.int64], side: int) -> npt.ND
     return np.ascontiguousarray(np.broadcast_to(values, (len(values), 3, side, side)))
 
 
-def write_cascade(out: Path, *, side: int, products: int) -> Path:
+def write_cascade(out: Path, *, side: int, products: int = 0, convolutions: int = 0) -> Path:
     """Write the artifact.
 
     Args:
         out: its folder.
         side: of the images, in pixels.
         products: matrices in each stage.
+        convolutions: in each stage, of 38 million multiplications each.
     """
-    graphs = [_stage(stage, side, products) for stage in range(len(EXITS))]
+    graphs = [_stage(stage, side, products, convolutions) for stage in range(len(EXITS))]
     computed = dict[str, ExitSignals]()
     for at, name in enumerate(EXITS[:-1]):
         graphs[at], computed[name] = add_signals(graphs[at], name, f"{name}_outputs", TASK, batch="batch")
@@ -90,7 +92,7 @@ def _logits(stage: int, value: npt.NDArray[np.float32]) -> npt.NDArray[np.float3
     return np.stack([sure, np.zeros_like(sure)], axis=1).astype(np.float32)
 
 
-def _stage(stage: int, side: int, products: int) -> onnx.ModelProto:
+def _stage(stage: int, side: int, products: int, convolutions: int) -> onnx.ModelProto:
     rng = np.random.default_rng(stage)
     first, name = stage == 0, f"{EXITS[stage]}_outputs"
     weights: dict[str, Any] = {
@@ -110,8 +112,23 @@ def _stage(stage: int, side: int, products: int) -> onnx.ModelProto:
         weights[f"w{product}"] = (rng.normal(size=(WIDTH, WIDTH)) / np.sqrt(WIDTH)).astype(np.float32)
         nodes.append(helper.make_node("MatMul", [source, f"w{product}"], [f"product-{product}"]))
         source = f"product-{product}"
+    convolved = source
+    if convolutions:
+        weights |= {
+            "map": np.array([0, 8, 8, 8]), "flat": np.array([0, -1]),
+            "widen": rng.normal(size=(CHANNELS, 8, 1, 1)).astype(np.float32) / 8,
+        }  # fmt: skip
+        nodes.append(helper.make_node("Reshape", [source, "map"], ["mapped"]))
+        nodes.append(helper.make_node("Conv", ["mapped", "widen"], ["wide-0"]))
+        for each in range(convolutions):
+            weights[f"c{each}"] = (rng.normal(size=(CHANNELS, CHANNELS, 3, 3)) / (3 * np.sqrt(CHANNELS))).astype(
+                np.float32
+            )
+            nodes.append(helper.make_node("Conv", [f"wide-{each}", f"c{each}"], [f"wide-{each + 1}"], pads=[1] * 4))
+        nodes.append(helper.make_node("Reshape", [f"wide-{convolutions}", "flat"], ["convolved"]))
+        convolved = "convolved"
     nodes += [
-        helper.make_node("ReduceMax", [source, "one"], ["work"], keepdims=1),
+        helper.make_node("ReduceMax", [convolved, "one"], ["work"], keepdims=1),
         helper.make_node("Mul", ["work", "tiny"], ["nothing"]),
         helper.make_node("Mul", ["value" if first else "value_in", "ten"], ["scaled"]),
         helper.make_node("Add", ["scaled", "five"], ["shifted"]),

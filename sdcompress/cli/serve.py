@@ -31,6 +31,14 @@ MaxBodies = Annotated[
     int, typer.Option("--max-bodies", min=1, help="bodies of all unanswered requests together, in MiB")
 ]
 Connections = Annotated[int, typer.Option("--connections", min=1, help="open at once; further ones get 503")]
+Previous = Annotated[
+    list[str] | None, typer.Option("--previous", help="NAME=FOLDER of a version before, for rollbacks; repeatable")
+]
+Versions = Annotated[int, typer.Option("--versions", min=1, help="of each model that stay in memory, for rollbacks")]
+ControlPort = Annotated[
+    int | None,
+    typer.Option("--control-port", min=0, max=65535, help="on 127.0.0.1, to load and roll back; default: none"),
+]
 DrainDelay = Annotated[
     str | None, typer.Option("--drain-delay", help="answer on for so long after SIGTERM, e.g. 5s; default: not at all")
 ]
@@ -43,6 +51,12 @@ Audit = Annotated[
 ]
 BrownOut = Annotated[
     bool, typer.Option("--brown-out", help="before requests are refused, step down to larger certified drops")
+]
+WorkerProcesses = Annotated[
+    int,
+    typer.Option(
+        "--workers", min=1, help="processes on the same port, which share the threads; one that ends is replaced"
+    ),
 ]
 Demo = Annotated[bool, typer.Option("--demo", help="serve a page for trying the models, and open it")]
 LogRequests = Annotated[bool, typer.Option("--log-requests", help="log every request")]
@@ -79,10 +93,14 @@ def serve(
     max_body: MaxBody = 64,
     max_bodies: MaxBodies = 1024,
     connections: Connections = 1024,
+    previous: Previous = None,
+    versions: Versions = 2,
+    control_port: ControlPort = None,
     drain_delay: DrainDelay = None,
     on_drift: OnDriftOption = "fall-back",
     audit: Audit = "1%",
     brown_out: BrownOut = False,
+    workers: WorkerProcesses = 1,
     demo: Demo = False,
     log_requests: LogRequests = False,
     api_key_file: ApiKeyFile = None,
@@ -117,6 +135,8 @@ def serve(
         body_bytes=max_body * 2**20,
         memory_for_bodies=max_bodies * 2**20,
         connections=connections,
+        versions=versions,
+        control_port=control_port,
         drain_delay=milliseconds(drain_delay, "--drain-delay") / 1000 if drain_delay else 0.0,
         log_requests=log_requests,
         api_key_file=api_key_file,
@@ -124,6 +144,7 @@ def serve(
         tls_key=tls_key,
         client_ca=client_ca,
         tracing=tracing,
+        workers=workers,
         demo=demo,
         on_drift=on_drift,
         audit_share=share(audit, "--audit"),
@@ -131,7 +152,8 @@ def serve(
     )
     engine = EngineOptions(backend, threads, device, allow_uncertified)
     named = [_named(artifact) for artifact in artifacts]
-    sdcompress.serve(named, engine, options, require_signature=key)
+    before = [_named(artifact) for artifact in previous or ()]
+    sdcompress.serve(named, engine, options, previous=before, require_signature=key)
 
 
 def _named(argument: str) -> tuple[str, Path]:

@@ -42,7 +42,7 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", service.options.body_bytes),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),  # a taken port is an error, and not shared
+                ("grpc.so_reuseport", int(service.options.workers > 1)),  # else a taken port is an error
             ],
             maximum_concurrent_rpcs=service.options.connections,
         )
