@@ -152,8 +152,9 @@ def main() -> None:
         }
         for factor in FACTORS
     }
-    record.write({"simulated time": in_time, "real engine": {"peak_rows_per_s": peak, **figures}}, rounds=ROUNDS, mix=dict(zip(map(str, VALUES), MIX, strict=True)),
-                 bound_s=chosen.bound, products=chosen.products)  # fmt: skip
+    record.write({"simulated time": in_time, "real engine": {"peak_rows_per_s": peak, **figures}}, rounds=ROUNDS,
+                 mix=dict(zip(map(str, VALUES), MIX, strict=True)), bound_s=chosen.bound,
+                 products=chosen.products)  # fmt: skip
 
 
 if __name__ == "__main__":
