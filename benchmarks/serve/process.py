@@ -37,7 +37,7 @@ class Server:
                 self.port = int(entry["url"].rpartition(":")[2].partition("/")[0])
             if entry["message"] == "listening for gRPC":
                 self.grpc_port = int(entry["address"].rpartition(":")[2])
-            if entry["message"] == "model ready":
+            if entry["message"] == ("all workers ready" if "--workers" in options else "model ready"):
                 break
         else:
             raise RuntimeError("".join(lines))
