@@ -1,4 +1,4 @@
-"""Compare the server with others: the same network, the same client, the same payload, in turn; about 4 minutes.
+"""Compare the server with others: the same network, the same client, the same payload, in turn; about 6 minutes.
 
     PYTHONPATH=. python benchmarks/serve/rivals.py --environments FOLDER [--triton FOLDER/tritonserver]
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
@@ -39,6 +40,7 @@ from record import Record
 HERE = Path(__file__).resolve().parent
 APPS = HERE / "rivals"
 ROUNDS, CONNECTIONS = 3, (1, 8)
+LEAST_REQUESTS, SLOWEST_S = 30, 5
 START_S = 120
 PACKAGES = {
     "fastapi": ("fastapi[standard]==0.165.0", "onnxruntime==1.32.0"),
@@ -249,13 +251,15 @@ def clients(
     return found
 
 
-def measured(all_clients: Mapping[str, Wrk], connections: int, reasons: dict[str, str]) -> dict[str, dict[str, float]]:
-    """Medians of the rounds."""
+def measured(
+    all_clients: Mapping[str, Wrk], connections: int, seconds: Mapping[str, int], reasons: dict[str, str]
+) -> dict[str, dict[str, float]]:
+    """Medians of the rounds, of so many seconds each."""
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in all_clients}
     for _ in range(ROUNDS):
         for name, client in all_clients.items():
             try:
-                rounds[name].append(client.run(connections, 1))
+                rounds[name].append(client.run(connections, seconds[name]))
             except (RuntimeError, subprocess.SubprocessError) as error:  # noqa: PERF203 - one that fails stops no other
                 reasons[f"{name}, {connections} connections"] = str(error)[:300]
     return {
@@ -300,9 +304,14 @@ def main() -> None:
     for payload, side in (("tiny (0.8 KB)", 8), ("image (602 KB)", 224)):
         with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
             all_clients = clients(given, Path(name), side, stack, reasons)
-            measured(all_clients, 1, reasons)  # warms them up
+            # warms them up, and says how slow they are
+            rates = measured(all_clients, 1, dict.fromkeys(all_clients, 2), reasons)
+            seconds = {
+                name: min(SLOWEST_S, math.ceil(LEAST_REQUESTS / rates[name]["requests_per_s"])) if name in rates else 1
+                for name in all_clients
+            }
             for connections in CONNECTIONS:
-                figures[f"{payload}, {connections} connections"] = measured(all_clients, connections, reasons)
+                figures[f"{payload}, {connections} connections"] = measured(all_clients, connections, seconds, reasons)
     record.write(
         figures, versions=versions(given.environments), install=PACKAGES, not_measured=reasons, rounds=ROUNDS,
         triton="2.51.0 of nvidia-pytriton 0.7.0 with a backend for onnxruntime in Python" if given.triton else None,
