@@ -57,7 +57,7 @@ class Rival:
 
     Attributes:
         environment: name of its virtual environment.
-        command: from its folder of executables, a scratch folder and the port to its command.
+        command: from its folder of executables, an empty folder and the port to its command.
         ready: path that answers 200 once it is ready.
         forms: name of a form -> path and request of a batch.
     """
@@ -88,9 +88,7 @@ def protocol_binary(inputs: np.ndarray) -> Request:
     return binary_request("input", inputs, "outputs")
 
 
-def _mlserver(executables: Path, scratch: Path, port: int) -> list[str]:
-    folder = scratch / "mlserver"
-    folder.mkdir()
+def _mlserver(executables: Path, folder: Path, port: int) -> list[str]:
     (folder / "mlserver_app.py").write_text((APPS / "mlserver_app.py").read_text(encoding="utf-8"), encoding="utf-8")
     settings = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2, "host": "127.0.0.1"}
     (folder / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0}), encoding="utf-8")
@@ -206,11 +204,11 @@ def triton_repository(network: Path, side: int, folder: Path) -> Path:
 
 
 def clients(
-    given: argparse.Namespace, scratch: Path, side: int, stack: ExitStack, reasons: dict[str, str]
+    given: argparse.Namespace, folder: Path, side: int, stack: ExitStack, reasons: dict[str, str]
 ) -> dict[str, Wrk]:
     """Start all servers, and return a client for each of their forms."""
-    artifact, inputs = write_cascade(scratch / "net", side=side), inputs_of([2], side)
-    network, port = merged(artifact, scratch / "network.onnx"), 18700
+    artifact, inputs = write_cascade(folder / "net", side=side), inputs_of([2], side)
+    network, port = merged(artifact, folder / "network.onnx"), 18700
     ours = Server(artifact)
     stack.callback(ours.stop)
     found = {
@@ -226,21 +224,23 @@ def clients(
         environment = {"NETWORK": str(network), "PORT": str(port), "OMP_NUM_THREADS": "1"}
         environment |= {"PATH": f"{executables}:{os.environ['PATH']}", "BENTOML_DO_NOT_TRACK": "True"}
         address = f"http://127.0.0.1:{port}"
-        command = rival.command(executables, scratch, port)
+        rival_folder = folder / rival.environment
+        rival_folder.mkdir()
+        command = rival.command(executables, rival_folder, port)
         try:
-            stack.enter_context(running(command, environment, address + rival.ready, scratch / f"{name}.log"))
+            stack.enter_context(running(command, environment, address + rival.ready, folder / f"{name}.log"))
         except RuntimeError as error:
             reasons[name] = str(error)
             continue
         for form, (path, request) in rival.forms.items():
             found[f"{name}, {form}"] = Wrk(address + path, *request(inputs))
     if given.triton:
-        repository = triton_repository(network, side, scratch / "triton")
+        repository = triton_repository(network, side, folder / "triton")
         address = f"http://127.0.0.1:{port + 10}"
         command = [str(given.triton), f"--model-repository={repository}"]
         try:
             ready = f"{address}/v2/models/net/ready"
-            stack.enter_context(running(command, {"PORT": str(port + 10)}, ready, scratch / "Triton.log"))
+            stack.enter_context(running(command, {"PORT": str(port + 10)}, ready, folder / "Triton.log"))
         except RuntimeError as error:
             reasons["Triton"] = str(error)
             return found
