@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.artifact.expansion import check_expansion
 from sdcompress.artifact.external import check_no_external_data
 from sdcompress.artifact.golden import Golden
 from sdcompress.errors import ArtifactError, DataError, InputError, brief
@@ -353,10 +354,11 @@ def _check_content(path: Path, entry: FileEntry) -> None:
     if isinstance(entry, Segment):
         try:
             check_no_external_data(file)
+            check_expansion(file)
         except Refused as error:
             raise ArtifactError(
                 f"The graph '{entry.file}' in '{path}' cannot be used: {error}.",
-                allowed="an ONNX graph with all of its data inside; a reference may lead to any file",
+                allowed="an ONNX graph with all of its data inside, whose functions end",
                 next_step="export it again with its data inside",
             ) from error
 

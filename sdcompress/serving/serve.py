@@ -138,7 +138,11 @@ def _optional(service: ServiceOptions) -> Tracing | None:
     from sdcompress.serving.tracing import start_tracing
 
     with requires_extra("otel"):
-        return start_tracing()
+        tracing = start_tracing()
+    if service.workers > 1:  # each of them starts its own
+        tracing.stop()
+        return None
+    return tracing
 
 
 def _serve_by_workers(setup: ServiceSetup, security: Security) -> None:

@@ -201,6 +201,8 @@ def _work(setup: ServiceSetup, parent: Connection) -> None:
     with shared_port(service.host, service.port) as listener:
         listener.listen(server.config.backlog)
         server.run(sockets=[listener])
+    if running.tracing is not None:
+        running.tracing.stop()
 
 
 def _answer_parent(parent: Connection, server: DrainingServer, running: Service) -> None:

@@ -24,6 +24,7 @@ from meaning import image_modality
 from PIL import Image as Pillow
 from texts import tokenizer_in
 
+from sdcompress.artifact.expansion import check_expansion
 from sdcompress.artifact.external import check_no_external_data
 from sdcompress.artifact.npz import ANY, read_npz
 from sdcompress.errors import InputError
@@ -135,7 +136,9 @@ def _loop() -> asyncio.AbstractEventLoop:
 def graph(content: bytes) -> None:
     """A file that claims to be an ONNX graph."""
     with suppress(Refused):
-        check_no_external_data(_file("a.onnx", content))
+        file = _file("a.onnx", content)
+        check_no_external_data(file)
+        check_expansion(file)
 
 
 def npz(content: bytes) -> None:
