@@ -20,6 +20,7 @@ pytestmark = pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_report_is_whole_by_itself_on_any_screen(
+    *,
     browser: Browser,
     folders: dict[str, Path],
     evaluations: list[Evaluation],
