@@ -20,6 +20,7 @@ from sdcompress.schema.report import Machine
 
 __all__ = [
     "ThreadCount",
+    "available_memory",
     "busy_cores",
     "check_threads",
     "cores",
@@ -39,6 +40,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _STAT = Path("/proc/stat")
+_MEMINFO = Path("/proc/meminfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 # vector extensions by which ONNX Runtime and oneDNN choose kernels, as in /proc/cpuinfo (x86, then Arm)
@@ -176,6 +178,23 @@ def memory_limit() -> int | None:
     v1 = (_read(group / "memory.limit_in_bytes") for group in _groups("memory"))
     limits = [int(text) for text in (*unified, *v1) if text and text.isdigit()]
     return min((limit for limit in limits if limit < 2**60), default=None)
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this process can still take, by the system and the control groups; None if unknown.
+
+    Pages of files count as available, because the system drops them when memory is needed.
+    """
+    found = re.search(r"(?m)^MemAvailable:\s*(\d+) kB", _read(_MEMINFO) or "")
+    available = [1024 * int(found[1])] if found else []
+    names = (("", "memory.max", "memory.current"), ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"))
+    for controller, limit, usage in names:
+        for group in _groups(controller):
+            most, used = _read(group / limit) or "", _read(group / usage) or ""
+            if most.isdigit() and used.isdigit():
+                files = re.search(r"(?m)^(?:total_)?inactive_file (\d+)", _read(group / "memory.stat") or "")
+                available.append(max(0, int(most) - int(used) + (int(files[1]) if files else 0)))
+    return min(available, default=None)
 
 
 def _groups(controller: str = "") -> Iterator[Path]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,11 @@ from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.partition import tensor_specs
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Exit, ExitSignals, ParityRecord, Policy, Provenance, Segment
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+_QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 
 # what follows the load of the machine elsewhere: a test is the same on a busy one
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -307,3 +312,16 @@ def one_graph_once(tmp_path_factory: pytest.TempPathFactory, tiny_network: TinyN
         return folder / kind
 
     return made
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window, for tests with the mark ``browser``."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium")
+    assert path, "there is no chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=_QUIET)
+        yield opened
+        opened.close()

@@ -15,6 +15,7 @@ import pytest
 from sdcompress import machine as machine_module
 from sdcompress.errors import UsageError
 from sdcompress.machine import (
+    available_memory,
     busy_cores,
     check_threads,
     cores,
@@ -98,6 +99,25 @@ def test_the_least_quota_of_the_groups_around_a_process(
 ) -> None:
     groups(own, files)
     assert quota() == allowed
+
+
+def test_the_memory_that_is_available_is_the_least_that_the_system_and_the_groups_leave(
+    groups: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 9000 kB\nMemFree: 1 kB\nMemAvailable:    10 kB\n")
+    monkeypatch.setattr(machine_module, "_MEMINFO", meminfo)
+    groups(f"0::/{JOB}\n", {f"{JOB}/memory.max": "max", f"{JOB}/memory.current": "5"})
+    assert available_memory() == 10 * 1024
+    files = {"memory.max": "9000", "memory.current": "7000", "memory.stat": "anon 1\ninactive_file 500"}
+    groups(f"0::/{JOB}\n", {f"system.slice/{name}": text for name, text in files.items()})
+    assert available_memory() == 2500
+    old = {"memory.limit_in_bytes": "4000", "memory.usage_in_bytes": "9000"}
+    groups(f"3:memory:/{JOB}\n", {f"memory/{JOB}/{name}": text for name, text in old.items()})
+    assert available_memory() == 0
+    meminfo.unlink()
+    groups("0::/elsewhere\n", {})
+    assert available_memory() is None
 
 
 def test_the_least_memory_of_the_groups_around_a_process(groups: Callable[..., None]) -> None:

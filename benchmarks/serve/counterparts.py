@@ -187,7 +187,7 @@ def kserve(venv: Path, port: int, grpc: int, golden: Golden, folder: Path) -> di
         capture_output=True, text=True, check=False, env=ELSEWHERE,
     )  # fmt: skip
     if done.returncode:
-        return {"failed": done.stderr[-2000:]}
+        return {"failed": done.stderr.splitlines()[-1]}
     figures = json.loads(done.stdout.splitlines()[-1])
     return {"calls": figures["calls"], **{form: golden.compared(figures[form]) for form in ("json", "binary", "grpc")}}
 

@@ -43,6 +43,7 @@ from sdcompress.serving.scheduler import Scheduler
 HERE = Path(__file__).resolve().parent
 ROWS, LIMITS = (1, 2, 4, 8, 16, 32), (1, 8, 32)
 MIX = (0.5, 0.3, 0.2)
+BOUNDS, REAL_BOUND = (3, 10, 30), 10  # in times of a lone request through all stages
 REFUSED_S = 1e9
 Times = npt.NDArray[np.float64]
 
@@ -202,14 +203,28 @@ def simulated(simulation: Simulation, bounds: Sequence[float]) -> dict[str, Any]
 
 
 def in_real_time(
-    engine: CascadeEngine, simulation: Simulation, samples: Samples, bound: float, seconds: float
+    engine: CascadeEngine,
+    simulation: Simulation,
+    samples: Samples,
+    *,
+    known: Mapping[str, float],
+    bound: float,
+    seconds: float,
 ) -> dict[str, Any]:
-    """Goodput of each way, bisected around what the simulation says; the others batch as many rows as it likes best."""
+    """Goodput of each way, bisected around what is known of it; the others batch as many rows as suits them best.
+
+    Args:
+        engine: of the cascade.
+        simulation: of its stage times.
+        samples: to send.
+        known: goodput of each way under this bound in simulated time.
+        bound: in seconds.
+        seconds: of each probe.
+    """
     costs = StageCosts(simulation.model, ROWS, simulation.shares.tolist())
     rates = {}
     for name in (OURS, COMPACTED, HARDEST, NO_EXIT, ALONE):
-        known = {each: simulation.goodput(each, bound) for each in simulation.ways() if each.startswith(name)}
-        best = max(known, key=lambda each: known[each])
+        best = max((each for each in known if each.startswith(name)), key=lambda each: known[each])
         limit = int(best.split()[-2]) if "up to" in best else max(ROWS)
         start = ways(engine, lambda: costs, limit)[name]
 
@@ -235,13 +250,17 @@ def goodput(engine: CascadeEngine, samples: Samples, seconds: float) -> dict[str
     """All figures of one cascade; ``seconds`` for each probe in real time."""
     times = measured_times(engine, samples)
     simulation = Simulation(times, samples.shares(len(engine.exit_names)))
+    in_simulation = simulated(simulation, BOUNDS)
+    known = in_simulation[f"{REAL_BOUND} times"]["requests_per_s"]
     return {
         "shares": [round(share, 3) for share in simulation.shares.tolist()],
         "stage_ms_per_row": [[round(ms / rows, 3) for ms, rows in zip(stage, ROWS, strict=True)] for stage in times.ms],
         "rows": ROWS,
         "lone_request_ms": round(1000 * simulation.lone_s, 2),
-        "simulated": simulated(simulation, (3, 10, 30)),
-        "in real time": in_real_time(engine, simulation, samples, 10 * simulation.lone_s, seconds),
+        "simulated": in_simulation,
+        "in real time": in_real_time(
+            engine, simulation, samples, known=known, bound=REAL_BOUND * simulation.lone_s, seconds=seconds
+        ),
     }
 
 

@@ -25,6 +25,7 @@ class Load:
     inputs: Sequence[Mapping[str, np.ndarray]]  # of one row each
     shares: Sequence[float]  # how often each is sent
     bound: float = FAR
+    covered: bool = False  # by a certificate
     times: list[tuple[float, float]] = field(default_factory=list)  # when a request was sent and answered
     rejects: list[float] = field(default_factory=list)  # seconds that it took to refuse one
     wrong: int = 0
@@ -45,7 +46,8 @@ class Load:
             then()
 
         try:
-            self.server.submit(Job(Carried(self.inputs[at]), bound=sent + self.bound, on_end=on_end))
+            job = Job(Carried(self.inputs[at]), bound=sent + self.bound, on_end=on_end, covered=self.covered)
+            self.server.submit(job)
         except OverloadedError:
             self.rejects.append(time.monotonic() - sent)
             return False

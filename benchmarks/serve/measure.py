@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from batching import OURS, ways
-from goodput import goodput, synthetic
+from goodput import goodput, samples_of, synthetic
 from load import Load
 from network import inputs_of, write_cascade
 from process import Server
@@ -106,6 +106,26 @@ def saturation(folder: Path, side: int, seconds: int) -> dict[str, Any]:
     return {**figures, "ratio": round(ratio, 3), "rounds": rounds}
 
 
+def workers(folder: Path, side: int, connections: int) -> dict[str, Any]:
+    """Requests per second on two cores, in turn: one process with two threads, and two processes."""
+    request = binary_request("input", inputs_of([2], side), "outputs")
+    servers = {
+        "one_worker": Server(folder, "--threads", "2"),
+        "two_workers": Server(folder, "--threads", "2", "--workers", "2"),
+    }
+    rounds: dict[str, list[float]] = {name: [] for name in servers}
+    try:
+        for _ in range(ROUNDS):
+            for name, server in servers.items():
+                rounds[name].append(Wrk(server.url, *request).run(connections, 1)["requests_per_s"])
+    finally:
+        for server in servers.values():
+            server.stop()
+    figures = {f"{name}_requests_per_s": round(float(np.median(each)), 1) for name, each in rounds.items()}
+    ratio = float(np.median(np.array(rounds["two_workers"]) / np.array(rounds["one_worker"])))
+    return {**figures, "ratio": round(ratio, 3), "rounds": rounds}
+
+
 def started(engine: CascadeEngine, most_rows: int) -> Worker:
     """The worker of the server, in this process."""
     scheduler = Scheduler(
@@ -150,6 +170,7 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=96, help="matrices in each stage of the batched network")
     parser.add_argument("--name", default="", help="of the JSON; default: the script's")
     parser.add_argument("--bound", type=float, default=0.5, help="of the overload, in seconds")
+    parser.add_argument("--artifact", type=Path, help="of a real cascade, whose goodput is measured too")
     parser.add_argument("--without-goodput", action="store_true")
     chosen = parser.parse_args()
     record = Record(HERE, chosen.name)
@@ -164,6 +185,8 @@ def main() -> None:
             "image payload (602 KB), no work": latency(image, 224),
             "saturated, image payload, batches save nothing": saturation(convolved, 224, 2),
             "saturated, image payload, batches save much": saturation(multiplied, 224, 2),
+            "workers, tiny payload, no work, 32 connections": workers(nothing, 8, 32),
+            "workers, image payload, batches save nothing, 8 connections": workers(convolved, 224, 8),
             "batching": batching(engine, 2 * chosen.seconds),
         }
         peak = figures["batching"][OURS]["rows_per_s"]
@@ -173,6 +196,9 @@ def main() -> None:
             plain = open_cascade(write_cascade(folder / "plain", side=8, convolutions=2), ONE)
             figures["goodput, batches save nothing"] = goodput(plain, synthetic(), 1.0)
             figures["goodput, batches save much"] = goodput(saving, synthetic(), 1.0)
+        if chosen.artifact:
+            real = open_cascade(chosen.artifact, EngineOptions(threads=1, allow_uncertified=True))
+            figures["goodput, a real mix"] = goodput(real, samples_of(real, chosen.artifact), 1.0)
     record.write(
         figures,
         seconds=chosen.seconds,

@@ -32,7 +32,7 @@ class Server:
             entry = json.loads(line) if line.startswith("{") else {"message": ""}
             if entry["message"] == "listening":
                 self.port = int(entry["url"].rpartition(":")[2].partition("/")[0])
-            if entry["message"] == "model ready":
+            if entry["message"] == ("all workers ready" if "--workers" in options else "model ready"):
                 break
         else:
             raise RuntimeError("".join(lines))

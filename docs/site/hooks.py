@@ -22,7 +22,7 @@ from sdcompress.schema.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 METHODS = ROOT / "sdcompress" / "methods"
-STATIC = (".css", ".html", ".json", ".md", ".png", ".py", ".svg", ".yaml")
+STATIC = (".css", ".html", ".json", ".md", ".png", ".py", ".svg", ".yaml", "Containerfile")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -52,7 +52,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     theme = [file for file in files if file.src_dir != config.docs_dir]
     paths = [ROOT / "README.md", *(ROOT / "sdcompress" / "recipes").glob("*.yaml")]
     for folder in ("docs", "benchmarks"):
-        paths += [path for path in (ROOT / folder).rglob("*") if path.suffix in STATIC and path.is_file()]
+        paths += [
+            path for path in (ROOT / folder).rglob("*") if (path.suffix or path.name) in STATIC and path.is_file()
+        ]
     as_they_lie = [File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)) for path in paths]
     written = [File.generated(config, name, content=method_page(path)) for name, path in _method_pages().items()]
     written.append(File.generated(config, "docs/recipe.md", content=recipe_page()))

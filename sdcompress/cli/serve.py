@@ -31,6 +31,14 @@ MaxBodies = Annotated[
     int, typer.Option("--max-bodies", min=1, help="bodies of all unanswered requests together, in MiB")
 ]
 Connections = Annotated[int, typer.Option("--connections", min=1, help="open at once; further ones get 503")]
+Previous = Annotated[
+    list[str] | None, typer.Option("--previous", help="NAME=FOLDER of a version before, for rollbacks; repeatable")
+]
+Versions = Annotated[int, typer.Option("--versions", min=1, help="of each model that stay in memory, for rollbacks")]
+ControlPort = Annotated[
+    int | None,
+    typer.Option("--control-port", min=0, max=65535, help="on 127.0.0.1, to load and roll back; default: none"),
+]
 DrainDelay = Annotated[
     str | None, typer.Option("--drain-delay", help="answer on for so long after SIGTERM, e.g. 5s; default: not at all")
 ]
@@ -85,6 +93,9 @@ def serve(
     max_body: MaxBody = 64,
     max_bodies: MaxBodies = 1024,
     connections: Connections = 1024,
+    previous: Previous = None,
+    versions: Versions = 2,
+    control_port: ControlPort = None,
     drain_delay: DrainDelay = None,
     on_drift: OnDriftOption = "fall-back",
     audit: Audit = "1%",
@@ -124,6 +135,8 @@ def serve(
         body_bytes=max_body * 2**20,
         memory_for_bodies=max_bodies * 2**20,
         connections=connections,
+        versions=versions,
+        control_port=control_port,
         drain_delay=milliseconds(drain_delay, "--drain-delay") / 1000 if drain_delay else 0.0,
         log_requests=log_requests,
         api_key_file=api_key_file,
@@ -139,7 +152,8 @@ def serve(
     )
     engine = EngineOptions(backend, threads, device, allow_uncertified)
     named = [_named(artifact) for artifact in artifacts]
-    sdcompress.serve(named, engine, options, require_signature=key)
+    before = [_named(artifact) for artifact in previous or ()]
+    sdcompress.serve(named, engine, options, previous=before, require_signature=key)
 
 
 def _named(argument: str) -> tuple[str, Path]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EProcess"]
+__all__ = ["AT_ONCE", "ODDS", "EProcess"]
 
 # of the alternatives; each bet is the best one for a mean whose odds are so many times those of the bound
-_ODDS = (1.5, 2.0, 4.0)
-_AT_ONCE = 0.5  # share of the wealth that is bet from the first observation on
+ODDS = (1.5, 2.0, 4.0)
+AT_ONCE = 0.5  # share of the wealth that is bet from the first observation on
 
 
 class EProcess:
@@ -36,10 +36,10 @@ class EProcess:
     """
 
     def __init__(self, means: int = 1, *, lifetime: float = 100_000) -> None:
-        self._odds = np.log(_ODDS)
-        self._gain = np.array(_ODDS) - 1
-        self._stakes = np.full((means, len(_ODDS)), _AT_ONCE / (means * len(_ODDS)))
-        self._waiting, self._hazard = 1 - _AT_ONCE, 1 / lifetime
+        self._odds = np.log(ODDS)
+        self._gain = np.array(ODDS) - 1
+        self._stakes = np.full((means, len(ODDS)), AT_ONCE / (means * len(ODDS)))
+        self._waiting, self._hazard = 1 - AT_ONCE, 1 / lifetime
         self.largest = 1.0
 
     @property

@@ -54,11 +54,14 @@ class StageCosts:
 
     def to_the_end(self, stage: int, rows: int, size: int = 1) -> float:
         """Return the predicted seconds of these rows from a stage to the last exit, in batches of their own."""
-        total = 0.0
-        for each in range(stage, self.stages):
-            whole, rest = divmod(rows, most := self.most_rows(each, size))
-            total += whole * self.seconds(each, most, size) + (self.seconds(each, rest, size) if rest else 0.0)
-        return total
+        return sum(self._in_own_batches(each, rows, size) for each in range(stage, self.stages))
+
+    def expected_alone(self, rows: int, size: int = 1) -> float:
+        """Return the expected seconds of a request, in batches of its own, through the stages that it may need."""
+        return sum(
+            self._in_own_batches(stage, rows, size) * reached / self._reached[0]
+            for stage, reached in enumerate(self._reached)
+        )
 
     def expected(self, stage: int, rows: int, size: int = 1) -> float:
         """Return the expected seconds of these rows from a stage on, in full batches that they share with others."""
@@ -85,6 +88,10 @@ class StageCosts:
         if (ms := self._model.ms(stage, rows, size)) > 0:
             ratio = 1000 * seconds / ms
             self._ratio = ratio if self._ratio is None else (1 - _NEWEST) * self._ratio + _NEWEST * ratio
+
+    def _in_own_batches(self, stage: int, rows: int, size: int) -> float:
+        whole, rest = divmod(rows, most := self.most_rows(stage, size))
+        return whole * self.seconds(stage, most, size) + (self.seconds(stage, rest, size) if rest else 0.0)
 
     def _best_batch(self, stage: int, size: int) -> tuple[int, float]:
         """Return the rows of a full batch, and the ms of a row in the best one."""

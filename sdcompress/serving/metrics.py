@@ -63,10 +63,6 @@ class ModelMetrics:
         if outcome == "ok":
             self._seconds.observe(seconds)
 
-    def watch_queue(self, rows: Callable[[], float]) -> None:
-        """Report the queue whenever metrics are read."""
-        self._metrics.queue.labels(self._model).set_function(rows)
-
     def describe(self, **facts: str) -> None:
         """Say which artifact the model is."""
         self._metrics.models.labels(self._model).info(facts)
@@ -101,6 +97,10 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.queue = Gauge("sdcompress_queue_rows", "Rows that wait or run", ["model"], registry=registry)
+        self.loads = Counter(
+            "sdcompress_loads", "Changes of the version that serves, by how they ended", ["model", "outcome"],
+            registry=registry,
+        )  # fmt: skip
         self.bodies = Gauge("sdcompress_body_bytes", "Bytes of bodies of unanswered requests", registry=registry)
         self.watches = WatchMetrics(registry)
         self.models = Info("sdcompress_model", "What a model is", ["model"], registry=registry)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Condition
+from time import sleep
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +34,7 @@ from sdcompress.tasks import Prediction
 __all__ = ["ServedModel"]
 
 _DIGITS = 12  # of a digest, which name a version
+_GRACE_S = 0.1
 
 
 class ServedModel:
@@ -61,7 +65,9 @@ class ServedModel:
         self._metrics = metrics
         self.metrics = ModelMetrics(metrics, name, self.exits)
         self.watch = Watch(name, engine, options)
+        self.versions: Callable[[], list[str]] = lambda: [self.version]
         self._worker: Worker | None = None
+        self._users, self._unused = 0, Condition()
 
     @property
     def engine(self) -> CascadeEngine:
@@ -91,14 +97,41 @@ class ServedModel:
             observe_failure=self.metrics.batch_failed,
         )
         worker.start()
+        self._worker = worker
+
+    def describe(self) -> None:
+        """Say in the metrics that this version serves."""
         self.metrics.describe(
             artifact=self.manifest.digest,
             certificate=self.watch.certificate or "",
             policy=self.manifest.policy.name if self.manifest.policy else "",
         )
         self._metrics.watches.add(self.name, self.watch)
-        self.metrics.watch_queue(lambda: float(worker.rows))
-        self._worker = worker
+
+    @property
+    def rows(self) -> int:
+        """Return the rows that wait, run or are prepared."""
+        return self._worker.rows if self._worker is not None else 0
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the model from being retired until the block ends; a request enters before its body is read."""
+        with self._unused:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._unused:
+                self._users -= 1
+                self._unused.notify_all()
+
+    def retire(self) -> None:
+        """Stop the model once no request uses it; new requests must not find it any more."""
+        sleep(_GRACE_S)  # for a request that has just looked it up, and is about to enter ``in_use``
+        with self._unused:
+            self._unused.wait_for(lambda: self._users == 0)
+        self.stop()
+        self._metrics.watches.remove(self.name, self.watch)
 
     def stop(self) -> None:
         """Finish all accepted requests."""
@@ -118,7 +151,7 @@ class ServedModel:
         ]
         return {
             "name": self.name,
-            "versions": [self.version],
+            "versions": self.versions(),
             "platform": "onnx_onnxv1",
             "inputs": self.reader.metadata(),
             "outputs": outputs,

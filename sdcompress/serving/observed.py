@@ -43,7 +43,8 @@ async def observed(
     ended: Job | Refusal
     answered: _Answer | Refusal
     try:
-        answer, job = await work
+        with model.in_use():
+            answer, job = await work
     except asyncio.CancelledError:
         _end(service, model, protocol, perf_counter() - start, refusal_of(ClientGone()))
         if trace is not None:

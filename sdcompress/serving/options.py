@@ -31,6 +31,9 @@ class ServiceOptions:
         body_bytes: largest body of a request, before and after decompression.
         memory_for_bodies: bytes of the bodies of all requests that are not answered yet.
         connections: open at once over HTTP; over gRPC, calls at once.
+        versions: of each model that stay in memory: the one that serves, and those before it, for rollbacks.
+        control_port: of loading, rolling back and unloading models, on 127.0.0.1 whatever the host is; 0 chooses a free
+            one, None: no such port.
         decoded_bytes: most memory of one raw example once it is decoded.
         drain_delay: between the signal to stop, from which on the service says that it is not ready, and the end of new
             connections; for load balancers that look every few seconds.
@@ -62,6 +65,8 @@ class ServiceOptions:
     body_bytes: int = 64 * 2**20
     memory_for_bodies: int = 2**30
     connections: int = 1024
+    versions: int = 2
+    control_port: int | None = None
     decoded_bytes: int = 256 * 2**20
     drain_delay: float = 0.0
     drain_timeout: float = 30.0
@@ -85,7 +90,7 @@ class ServiceOptions:
         """
         self._check_tls()
         self._check_drift()
-        least = {"port": 0, "grpc_port": 0, "metrics_port": 0, "drain_delay": 0, "audit_share": 0}
+        least = dict.fromkeys(("port", "grpc_port", "metrics_port", "control_port", "drain_delay", "audit_share"), 0)
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
             if isinstance(value, bool | str | Path) or value is None:
@@ -96,11 +101,12 @@ class ServiceOptions:
                     allowed="0 or more" if name in least else "above 0",
                     next_step="choose another number",
                 )
-        if self.workers > 1 and (self.demo or self.grpc_port == 0):
+        if self.workers > 1 and (self.demo or self.grpc_port == 0 or self.control_port is not None):
+            control = "a control port" if self.control_port is not None else "any free port for gRPC"
             raise UsageError(
-                f"There are {self.workers} workers, and {'the demo page' if self.demo else 'any free port for gRPC'}.",
-                allowed="the demo page with one worker; a port of gRPC that all workers share",
-                next_step="leave --workers out, or choose a port for gRPC",
+                f"There are {self.workers} workers, and {'the demo page' if self.demo else control}.",
+                allowed="the demo page or a control port with one worker; a port of gRPC that all workers share",
+                next_step="leave --workers out, or choose a port for gRPC; SIGHUP loads new versions in all workers",
             )
         if self.memory_for_bodies < self.body_bytes:
             raise UsageError(

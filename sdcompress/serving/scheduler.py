@@ -45,7 +45,7 @@ Clock = Callable[[], float]
 _NEARLY_FULL = 0.95  # efficiency from which a batch counts as full
 # share of the time to the bound that accepted work may fill: in a queue up to the bound every row is urgent, rule 1
 # takes deep stages apart, and what is lost by that makes all of them late
-FILLED = 0.7
+FILLED = 0.6
 _NEWEST = 0.1  # weight of the size of one request
 
 
@@ -231,7 +231,7 @@ class Scheduler:
                 next_step="send it again after the time in Retry-After, or to another server",
                 retry_after_s=backlog,
             )
-        late = backlog + self._costs.to_the_end(0, rows, size) - FILLED * (bound - now)
+        late = backlog + self._costs.expected_alone(rows, size) - FILLED * (bound - now)
         if late > 0:
             raise OverloadedError(
                 f"The queue is too long for the latency bound: its work takes {1000 * backlog:.0f} ms.",

@@ -140,9 +140,11 @@ def exposure(host: str, security: Security) -> str | None:
     if _is_loopback(host):
         return None
     if security.tls is None:
-        return "other machines can read what clients send" + (", also their API keys" if security.keys else "")
+        if security.keys is None:
+            return "without API keys and TLS other machines can send requests, and read those of clients"
+        return "without TLS other machines can read the requests of clients, and their API keys"
     if security.keys is None and security.tls.client_ca is None:
-        return "other machines need neither an API key nor a certificate"
+        return "without API keys or client certificates other machines can send requests"
     return None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,8 @@ from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.setup import ServiceSetup
 
 if TYPE_CHECKING:
-    from sdcompress.runtime.cascade import CascadeEngine
-    from sdcompress.serving.security import Security
+    from sdcompress.serving.security import Security, Tls
+    from sdcompress.serving.service import Service
     from sdcompress.serving.tracing import Tracing
 
 __all__ = ["serve"]
@@ -34,6 +35,7 @@ def serve(
     options: EngineOptions = DEFAULT_OPTIONS,
     service: ServiceOptions | None = None,
     *,
+    previous: Iterable[tuple[str, Path | str]] = (),
     require_signature: Path | str | None = None,
 ) -> None:
     """Serve artifacts by the Open Inference Protocol until SIGTERM or SIGINT; logs go to stderr.
@@ -42,6 +44,7 @@ def serve(
         artifacts: folders, each alone, which takes its name, or as (name, folder).
         options: of the engines; default threads: those that other work leaves free.
         service: addresses, bounds, limits.
+        previous: versions before some of them, as (name, folder), which a rollback brings back; the latest first.
         require_signature: PEM file by whose holder the artifacts must be signed; see ``open``.
 
     Raises:
@@ -54,47 +57,75 @@ def serve(
         from sdcompress.serving.logs import log_to_stderr
         from sdcompress.serving.security import exposure, load_security
         from sdcompress.serving.server import DrainingServer, listening
-        from sdcompress.serving.service import Service
 
     service = service or ServiceOptions()
     tracing = _optional(service)
     security = load_security(service)
     threads = options.threads if options.threads is not None else default_threads().threads
+    named = _named(artifacts)
     setup = ServiceSetup(
-        _named(artifacts),
+        named,
         EngineOptions(options.backend, threads, options.device, options.allow_uncertified),
         service,
         require_signature,
+        _checked(previous, named),
     )
     log_to_stderr()
-    engines = setup.engines()
+    running = setup.open()
+    running.tracing = tracing
     if warning := exposure(service.host, security):
         _LOG.warning(warning, extra={"host": service.host})
     if service.workers > 1:
-        _serve_by_workers(setup, engines, security)
+        del running  # it was opened only to refuse here what every worker would refuse
+        _serve_by_workers(setup, security)
         return
-    running = Service(engines, service)
-    running.tracing = tracing
     server = DrainingServer(running, security)
     with listening(service.host, service.port):
         family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
         listener = socket.create_server((service.host, service.port), family=family, backlog=server.config.backlog)
-    scheme, metrics = "https" if security.tls else "http", None
-    if service.metrics_port is not None:
-        with listening(service.host, service.metrics_port):
-            metrics, _ = running.metrics.listen(service.host, service.metrics_port, security.tls)
-        _LOG.info("metrics", extra={"url": f"{scheme}://{service.host}:{metrics.server_port}/metrics"})
-    _announce(f"{scheme}://{service.host}:{listener.getsockname()[1]}", threads, demo=service.demo)
-    try:
+    scheme = "https" if security.tls else "http"
+    with _side_ports(running, security.tls):
+        _announce(f"{scheme}://{service.host}:{listener.getsockname()[1]}", threads, demo=service.demo)
         server.run(sockets=[listener])
-    finally:
-        if metrics is not None:
-            metrics.shutdown()
-        if tracing is not None:
-            tracing.stop()
     _LOG.info("stopped")
     if running.failure is not None:
         raise running.failure
+
+
+@contextmanager
+def _side_ports(running: Service, tls: Tls | None) -> Iterator[None]:
+    """Serve metrics, and the control of versions, each on a thread; end them and the tracing."""
+    from sdcompress.serving.control import HOST, ControlServer
+    from sdcompress.serving.server import listening
+
+    options = running.options
+    with ExitStack() as ends:
+        if running.tracing is not None:
+            ends.callback(running.tracing.stop)
+        if options.metrics_port is not None:
+            with listening(options.host, options.metrics_port):
+                metrics, _ = running.metrics.listen(options.host, options.metrics_port, tls)
+            ends.callback(metrics.shutdown)
+            scheme = "https" if tls else "http"
+            _LOG.info("metrics", extra={"url": f"{scheme}://{options.host}:{metrics.server_port}/metrics"})
+        if options.control_port is not None:
+            with listening(HOST, options.control_port):
+                control = ControlServer(running.repository, options.control_port)
+            control.start()
+            ends.callback(control.stop)
+            _LOG.info("control", extra={"url": f"http://{HOST}:{control.port}/v2/repository"})
+        yield
+
+
+def _checked(previous: Iterable[tuple[str, Path | str]], served: Iterable[str]) -> tuple[tuple[str, Path | str], ...]:
+    checked, names = tuple(previous), [*served]
+    if unknown := next((name for name, _ in checked if name not in names), None):
+        raise UsageError(
+            f"There is a previous version of '{brief(unknown)}', which is not served.",
+            allowed=", ".join(names),
+            next_step="give it the name of one: NAME=FOLDER",
+        )
+    return checked
 
 
 def _optional(service: ServiceOptions) -> Tracing | None:
@@ -107,15 +138,16 @@ def _optional(service: ServiceOptions) -> Tracing | None:
     from sdcompress.serving.tracing import start_tracing
 
     with requires_extra("otel"):
-        return start_tracing()
+        tracing = start_tracing()
+    if service.workers > 1:  # each of them starts its own
+        tracing.stop()
+        return None
+    return tracing
 
 
-def _serve_by_workers(setup: ServiceSetup, engines: dict[str, CascadeEngine], security: Security) -> None:
+def _serve_by_workers(setup: ServiceSetup, security: Security) -> None:
     from sdcompress.serving.workers import Workers, shared_port
 
-    for opened in engines.values():  # only to refuse here what every worker would refuse
-        opened.stepwise()
-    engines.clear()
     service, engine = setup.service, setup.engine
     engine = replace(engine, threads=max(1, (engine.threads or 1) // service.workers))
     with shared_port(service.host, service.port) as reserved:  # it does not listen: the workers do

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from threading import Thread
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, cast
@@ -29,6 +30,7 @@ __all__ = ["DrainingServer", "listening"]
 
 _LOG = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_RELOAD: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 _TICKS = 5  # of 0.1 s, between looks for slow clients
 _KEEP_ALIVE_S = 75  # longer than load balancers keep idle connections, so that they never use one that just closed
 _OPEN = Security()
@@ -39,7 +41,7 @@ class DrainingServer(uvicorn.Server):
 
     First the service says that it is not ready, and still answers, so that load balancers can take it out. After the
     drain delay the port is closed, and new requests on open connections are refused. It ends once all accepted requests
-    are answered. A second signal ends it at once.
+    are answered. A second signal ends it at once. SIGHUP loads all models again from their folders.
 
     Args:
         service: whose requests it takes.
@@ -52,6 +54,7 @@ class DrainingServer(uvicorn.Server):
         self._service, self._close_at = service, math.inf
         self._signal: int | None = None  # that is to be logged
         self._grpc: GrpcServer | None = None
+        self._reload = False
         connection = partial(BoundedConnection, patience=options.timeout, most=most_connections(options.connections))
         super().__init__(
             uvicorn.Config(
@@ -73,6 +76,8 @@ class DrainingServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Handle the signals while the server runs; unlike uvicorn's, end as after any other stop: code 0."""
         before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        if _RELOAD is not None:
+            before[_RELOAD] = signal.signal(_RELOAD, self.handle_reload)  # type: ignore[index]
         try:
             yield
         finally:
@@ -89,6 +94,11 @@ class DrainingServer(uvicorn.Server):
         self._service.draining, self._signal = True, sig
         self._close_at = monotonic() + self._service.options.drain_delay
 
+    def handle_reload(self, sig: int, frame: FrameType | None) -> None:
+        """Load all models again, soon."""
+        del sig, frame
+        self._reload = True
+
     async def on_tick(self, counter: int) -> bool:
         """Close the service when its time has come, or when a model cannot be warmed up."""
         if self._signal is not None:
@@ -96,6 +106,10 @@ class DrainingServer(uvicorn.Server):
             self._signal = None
         if self._service.failure is not None or monotonic() >= self._close_at:
             self._service.draining = self._service.closed = self.should_exit = True
+        if self._reload:
+            self._reload = False
+            _LOG.info("loading all models again")
+            Thread(target=self._service.repository.load_all, name="load", daemon=True).start()
         if counter % _TICKS == 0:
             close_slow(self.server_state.connections)
         if self._grpc is not None:
@@ -140,5 +154,5 @@ def listening(host: str, port: int) -> Iterator[None]:
         raise SetupError(
             f"Nothing can listen on {host}, port {port}: {error}.",
             allowed="an address of this machine and a free port; 0 chooses one",
-            next_step="choose another with --port, --grpc-port, --metrics-port or --host",
+            next_step="choose another with --port, --grpc-port, --metrics-port, --control-port or --host",
         ) from error

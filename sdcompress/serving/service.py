@@ -8,14 +8,15 @@ from threading import Thread
 from typing import Any
 
 import sdcompress
-from sdcompress.errors import brief, nearest
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.serving.body_memory import BodyMemory
-from sdcompress.serving.errors import NoSuchModelError, UnavailableError
+from sdcompress.serving.errors import UnavailableError
 from sdcompress.serving.metrics import Metrics
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.preparing import Preparing
+from sdcompress.serving.repository import Repository
+from sdcompress.serving.source import Source
 from sdcompress.serving.tracing import Tracing
 
 __all__ = ["Service"]
@@ -31,20 +32,35 @@ class Service:
     Args:
         engines: name -> engine of an artifact.
         options: of the service.
+        previous: name -> engines of versions before it, for a rollback, the latest first.
+        sources: name -> where new versions come from.
+
+    Raises:
+        UsageError: see ``Repository``.
     """
 
-    def __init__(self, engines: Mapping[str, CascadeEngine], options: ServiceOptions | None = None) -> None:
+    def __init__(
+        self,
+        engines: Mapping[str, CascadeEngine],
+        options: ServiceOptions | None = None,
+        *,
+        previous: Mapping[str, Sequence[CascadeEngine]] | None = None,
+        sources: Mapping[str, Source] | None = None,
+    ) -> None:
         self.options, self.metrics = options or ServiceOptions(), Metrics()
         self.preparing, self.bodies = Preparing(), BodyMemory(self.options.memory_for_bodies)
         self.metrics.watch_bodies(lambda: float(self.bodies.held))
-        self.models = {
-            name: ServedModel(name, engine, self.options, self.metrics, self.preparing)
-            for name, engine in engines.items()
-        }
+        versions = {name: (engine, *(previous or {}).get(name, ())) for name, engine in engines.items()}
+        self.repository = Repository(versions, sources or {}, self.options, self.metrics, self.preparing)
         self.draining = self.closed = False
         self.tracing: Tracing | None = None
         self.failure: Exception | None = None
         self._warming: Thread | None = None
+
+    @property
+    def models(self) -> dict[str, ServedModel]:
+        """Return the version of each loaded model that serves, by name."""
+        return self.repository.models
 
     @property
     def ready(self) -> bool:
@@ -61,11 +77,11 @@ class Service:
     def stop(self) -> None:
         """Finish all accepted requests and end the threads."""
         self.draining = self.closed = True
+        self.repository.close()
         if self._warming is not None:  # a network that runs while the interpreter ends aborts the process
             self._warming.join()
         self.preparing.stop()
-        for model in self.models.values():
-            model.stop()
+        self.repository.stop()
 
     def check_open(self) -> None:
         """Refuse new requests once the service is closed.
@@ -82,26 +98,12 @@ class Service:
             )
 
     def model(self, name: str, version: str | None = None) -> ServedModel:
-        """Return a model by its name.
+        """Return a model by its name: the version that serves, or another one.
 
         Raises:
-            NoSuchModelError: if there is none, or it has another version.
+            NoSuchModelError: if there is none, it is not loaded, or has no such version in memory.
         """
-        model = self.models.get(name)
-        if model is None:
-            guess = nearest(name, self.models)
-            raise NoSuchModelError(
-                f"There is no model '{brief(name)}'." + (f" Did you mean '{guess}'?" if guess else ""),
-                allowed=", ".join(self.models),
-                next_step="correct the name",
-            )
-        if version is not None and version != model.version:
-            raise NoSuchModelError(
-                f"There is no version '{brief(version)}' of the model '{name}'.",
-                allowed=model.version,
-                next_step="leave the version out",
-            )
-        return model
+        return self.repository.model(name, version)
 
     def metadata(self) -> dict[str, Any]:
         """Return what the protocol says of a server."""
@@ -110,11 +112,7 @@ class Service:
 
     def _warm_up(self) -> None:
         try:
-            for model in self.models.values():
-                if self.closed:
-                    return
-                model.warm_up()
-                _LOG.info("model ready", extra={"model": model.name, "version": model.version})
+            self.repository.warm_up()
         except Exception as error:  # noqa: BLE001 - handed to whoever started the service
             _LOG.error("a model cannot be warmed up", exc_info=error)
             self.failure = error

@@ -1,7 +1,7 @@
 """Schedule a model with a certificate: levels under pressure, the whole network after drift, audits when there is time.
 
 An audit never makes an accepted request late: a batch of audits takes at most a tenth of the latency bound, of which
-admission leaves three tenths free. Audits run when nothing waits. Under lasting load they get a fiftieth of the time,
+admission leaves four tenths free. Audits run when nothing waits. Under lasting load they get a fiftieth of the time,
 and only while every waiting request can afford it.
 """
 
@@ -174,7 +174,7 @@ class WatchedScheduler(Scheduler):
     def _check_room(self, rows: int, size: int, bound: float, ready_in: float = 0.0) -> None:
         if self._brown_out:
             now = self._clock()
-            room = FILLED * (bound - now) - self._costs.to_the_end(0, rows, size)
+            room = FILLED * (bound - now) - self._costs.expected_alone(rows, size)
             wait = max(ready_in, self._backlog(now))
             self._step(wait / room if room > 0 else float(wait > 0))
         super()._check_room(rows, size, bound, ready_in)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
-from threading import Condition, Thread
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
 from time import perf_counter, time_ns
 
 from sdcompress.errors import ArtifactError, DeviceError, SdcompressError
@@ -55,7 +57,9 @@ class Worker:
     ) -> None:
         self._stages, self._scheduler, self._observe = stages, scheduler, observe
         self._probe, self._observe_failure, self._broken = probe, observe_failure, False
-        self._changed, self._stopping, self._ended = Condition(), False, False
+        self._lock, self._stopping, self._ended = Lock(), False, False
+        # a condition would wake the thread before its lock is free, and so twice
+        self._bell, self._waiting = SimpleQueue[None](), False
         self._thread = Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -64,12 +68,12 @@ class Worker:
 
     def reserve(self, rows: int, *, bound: float, wait_s: float, prepare_s: float) -> None:
         """Accept a request whose inputs are prepared first; see ``Scheduler.reserve``."""
-        with self._changed:
+        with self._lock:
             self._scheduler.reserve(rows, bound=bound, wait_s=wait_s, prepare_s=prepare_s)
 
     def release(self, rows: int) -> None:
         """Forget rows that were reserved."""
-        with self._changed:
+        with self._lock:
             self._scheduler.release(rows)
 
     def submit(self, job: Job, *, reserved: bool = False) -> None:
@@ -83,7 +87,7 @@ class Worker:
             OverloadedError: see ``Scheduler.submit``.
             UnavailableError: if the thread has ended.
         """
-        with self._changed:
+        with self._lock:
             if self._ended:
                 raise UnavailableError(
                     "The model has stopped.",
@@ -92,16 +96,18 @@ class Worker:
                     retry_after_s=1.0,
                 )
             self._scheduler.submit(job, reserved=reserved)
-            self._changed.notify()
+            waiting, self._waiting = self._waiting, False
+        if waiting:
+            self._bell.put(None)
 
     def cancel(self, job: Job) -> None:
         """Forget a request."""
-        with self._changed:
+        with self._lock:
             self._scheduler.cancel(job)
 
     def call(self, change: Callable[[], None]) -> None:
         """Call something that changes the scheduler, while nothing else does."""
-        with self._changed:
+        with self._lock:
             change()
 
     @property
@@ -112,15 +118,15 @@ class Worker:
     @property
     def rows(self) -> int:
         """Return the rows that wait or run."""
-        with self._changed:
+        with self._lock:
             return self._scheduler.rows
 
     def stop(self) -> None:
         """Finish all accepted requests, and end the thread."""
-        with self._changed:
+        with self._lock:
             self._stopping = True
             self._scheduler.close()
-            self._changed.notify()
+        self._bell.put(None)
         if self._thread.is_alive():
             self._thread.join()
 
@@ -128,7 +134,7 @@ class Worker:
         try:
             self._run_batches()
         finally:
-            with self._changed:
+            with self._lock:
                 self._ended = True
 
     def _run_batches(self) -> None:
@@ -145,22 +151,27 @@ class Worker:
     def _next(self) -> Batch | None:
         """Wait for a batch; None: the worker stops, and nothing waits."""
         while True:
-            with self._changed:
+            with self._lock:
                 batch, ended = self._scheduler.next_batch(), self._scheduler.ended()
-                if batch is None and not ended:
-                    if self._stopping:
-                        self._ended = True
-                        return None
-                    self._changed.wait(_PROBE_EVERY_S if self._broken else None)
+                self._waiting = batch is None and not ended
+                if self._waiting and self._stopping:
+                    self._ended = True
+                    return None
             _deliver(ended)
             if batch is not None:
                 return batch
+            if not ended:
+                self._wait()
             if self._broken and not ended:
                 self._broken = not self._computes_probe()
 
+    def _wait(self) -> None:
+        with contextlib.suppress(Empty):
+            self._bell.get(timeout=_PROBE_EVERY_S if self._broken else None)
+
     def _report(self, batch: Batch, result: StageResult | Exception, seconds: float) -> None:
         _note(batch, seconds)
-        with self._changed:
+        with self._lock:
             if isinstance(result, Exception):
                 self._scheduler.fail(batch, result)
             else:

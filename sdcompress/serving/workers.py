@@ -75,10 +75,10 @@ class _Process:
                     return self._connection.recv_bytes().decode()
         return ""
 
-    def signal(self) -> None:
-        """Tell it to stop."""
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """Tell it to stop, or what the number of another signal says."""
         if self.process.pid is not None and self.process.is_alive():
-            os.kill(self.process.pid, signal.SIGTERM)
+            os.kill(self.process.pid, number)
 
 
 class _AllMetrics(Collector):
@@ -131,6 +131,7 @@ class Workers:
                 "metrics", extra={"url": f"http{'s' if tls else ''}://{service.host}:{metrics.server_port}/metrics"}
             )
         before = {number: signal.signal(number, self._told) for number in _SIGNALS}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._told_to_load)
         try:
             self._processes += [_Process(number, self._setup) for number in range(service.workers)]
             self._watch()
@@ -146,6 +147,13 @@ class Workers:
         self._signals += 1
         for process in self._processes:
             process.signal()
+
+    def _told_to_load(self, number: int, frame: FrameType | None) -> None:
+        """Let every process that is ready load its models again; one that starts now opens what is there."""
+        del frame
+        for process in self._processes:
+            if process.ready:
+                process.signal(number)
 
     def _watch(self) -> None:
         all_ready = False
@@ -180,7 +188,7 @@ def _work(setup: ServiceSetup, parent: Connection) -> None:
     """Serve in this process, until it is told to stop or its parent has ended."""
     os.setpgrp()  # the terminal's interrupt goes to the parent alone
     log_to_stderr()
-    running, service = Service(setup.engines(), setup.service), setup.service
+    running, service = setup.open(), setup.service
     if service.tracing:
         from sdcompress.serving.tracing import start_tracing
 
@@ -193,6 +201,8 @@ def _work(setup: ServiceSetup, parent: Connection) -> None:
     with shared_port(service.host, service.port) as listener:
         listener.listen(server.config.backlog)
         server.run(sockets=[listener])
+    if running.tracing is not None:
+        running.tracing.stop()
 
 
 def _answer_parent(parent: Connection, server: DrainingServer, running: Service) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,3 +166,17 @@ def test_an_engine_without_a_certificate_cannot_be_watched(tiny_artifact, certif
     with pytest.raises(UsageError, match="no certificate"):
         DriftMonitor.for_engine(sdcompress.open(tiny_artifact(policy=(0.9, 0.9))))
     assert DriftMonitor.for_engine(sdcompress.open(certified_once)).alarm is None
+
+
+def test_the_example_of_the_page_watches_an_engine(certified_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs/drift.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0].replace("artifacts/early-exit", str(certified_once))
+    names: dict[str, Any] = {}
+    exec(compile(code, "drift.md", "exec"), names)
+    monitor, engine, answer = names["monitor"], names["engine"], names["answer"]
+    inputs = np.random.default_rng(0).normal(size=(64, 1, 4, 4)).astype(np.float32)
+    monkeypatch.setattr(monitor, "choose", lambda rows: np.arange(rows) % 2 == 0)
+    assert answer(inputs).exit_index.tolist() == engine(inputs).exit_index.tolist()
+    assert (monitor.shares.rows, monitor.audits.audits) == (64, 32)
+    monitor.audited(np.ones(20))
+    assert answer(inputs).exit_index.tolist() == [2] * 64

@@ -130,6 +130,18 @@ def test_live_figures_count_what_the_policy_decided(demo: Any) -> None:
     assert demo.get("/demo/models/other/live").status_code == 404
 
 
+def test_live_figures_say_what_is_certified_now(serve: Any, certified_artifact: Path) -> None:
+    client = serve({"tiny": certified_artifact}, demo=True)
+    model = client.service.models["tiny"]
+    policy = model.manifest.policy
+    live = client.get("/demo/models/tiny/live").json()
+    assert live["max_drop"] == policy.max_drop
+    assert live["thresholds"] == list(policy.thresholds)
+    assert (live["alarm"], live["fallen_back"]) == (None, False)
+    model.watch.scheduler.fallen_back = True
+    assert client.get("/demo/models/tiny/live").json()["fallen_back"] is True
+
+
 @pytest.mark.parametrize(("variable", "opens"), [("DISPLAY", True), ("WAYLAND_DISPLAY", True), (None, False)])
 def test_a_browser_is_opened_only_where_there_is_a_display(
     monkeypatch: pytest.MonkeyPatch, variable: str | None, opens: bool

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
-import shutil
 import socket
 import struct
 import threading
@@ -29,25 +27,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 HEADER = "Inference-Header-Content-Length"
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 DROP = """base64 => {
     const transfer = new DataTransfer(), bytes = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
     transfer.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
     return transfer;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    path = shutil.which("chromium")
-    assert path, "there is no chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=QUIET)
-        yield opened
-        opened.close()
-    asyncio.set_event_loop(None)
 
 
 @pytest.fixture
@@ -191,7 +175,7 @@ class Spoken:
         self.answers: dict[str, Any] = {"answer": ['{"<b>":0.75}'], "top": ['{"<b>":0.75,"c":0.25}'], "score": [-1.0]}
         live = {
             "version": "1", "ready": True, "exits": {"policy": {}, "request": {}}, "requests": {}, "seconds": [],
-            "queue_rows": 0,
+            "queue_rows": 0, "max_drop": None, "thresholds": None, "alarm": None, "fallen_back": False,
         }  # fmt: skip
         page.route("**/demo/models", lambda route: route.fulfill(json=[self.model]))
         page.route("**/demo/models/said/live", lambda route: route.fulfill(json=live))

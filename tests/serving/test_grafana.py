@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,9 @@ def expressions() -> list[str]:
 
 
 @pytest.fixture
-def families(serve: Any, tiny_artifact: Callable[..., Path]) -> list[Metric]:
-    """The metrics of a service that was asked once."""
-    client = serve({"tiny": tiny_artifact(policy=(0.7, 0.6))})
+def families(serve: Any, certified_artifact: Path) -> list[Metric]:
+    """The metrics of a service that was asked once, with all that is measured of a certified model."""
+    client = serve({"tiny": certified_artifact}, brown_out=True)
     body = {"inputs": [{"name": "input", "shape": [1, 1, 4, 4], "datatype": "FP32", "data": [0.1] * 16}]}
     assert client.infer(body).status_code == 200
     return list(client.service.metrics.registry.collect())

@@ -182,12 +182,12 @@ def test_a_full_queue_refuses_with_a_time() -> None:
 
 def test_a_queue_that_is_too_long_for_the_bound_refuses() -> None:
     bench = Bench(NOTHING_PAYS)
-    # reached: 100, 50, 25 of 100 samples, so a row takes 10 + 5 + 2.5 ms; eight of them 140 ms, and a new one up to 30
+    # reached: 100, 50, 25 of 100 samples, so a row takes 10 + 5 + 2.5 ms; eight of them 140 ms
     bench.job(*[0.0] * 8)
     with pytest.raises(OverloadedError, match="its work takes 140 ms") as refused:
-        bench.job(0, bound=0.169 / 0.7)  # three tenths of the bound are kept free
+        bench.job(0, bound=0.1565 / 0.6)  # four tenths of the bound are kept free
     assert refused.value.retry_after_s == pytest.approx(0.001)
-    bench.job(0, bound=0.171 / 0.7)
+    bench.job(0, bound=0.1585 / 0.6)
 
 
 def test_the_running_batch_counts_with_the_time_that_is_left_of_it() -> None:
@@ -204,10 +204,10 @@ def test_rows_that_are_being_prepared_count_as_work_and_keep_their_place() -> No
     bench.scheduler.reserve(8, bound=10.0, wait_s=0.0, prepare_s=0.0)  # 140 ms, as above
     assert bench.scheduler.rows == 8
     with pytest.raises(OverloadedError, match="its work takes 140 ms"):
-        bench.job(0, bound=0.169 / 0.7)
-    with pytest.raises(OverloadedError, match="its work takes 300 ms"):  # ready in 300 ms, and up to 30 ms to run
-        bench.scheduler.reserve(1, bound=0.329 / 0.7, wait_s=0.2, prepare_s=0.1)
-    bench.scheduler.reserve(1, bound=0.331 / 0.7, wait_s=0.2, prepare_s=0.1)
+        bench.job(0, bound=0.1565 / 0.6)
+    with pytest.raises(OverloadedError, match="its work takes 300 ms"):  # ready in 300 ms, then 17.5 ms to run
+        bench.scheduler.reserve(1, bound=0.3165 / 0.6, wait_s=0.2, prepare_s=0.1)
+    bench.scheduler.reserve(1, bound=0.3185 / 0.6, wait_s=0.2, prepare_s=0.1)
     with pytest.raises(OverloadedError, match="The queue is full: 9 rows wait"):
         bench.scheduler.reserve(4, bound=10.0, wait_s=0.0, prepare_s=0.0)
     bench.scheduler.release(1)

@@ -256,8 +256,8 @@ def test_an_open_address_without_protection_is_warned_of(authority: Authority) -
     for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8"):
         assert exposure(host, Security()) is None
     for host in ("0.0.0.0", "::", "10.1.2.3", "example.org"):
-        assert "can read what clients send" in (exposure(host, Security()) or "")
-        assert "also their API keys" in (exposure(host, Security(keys)) or "")
-        assert "neither an API key nor a certificate" in (exposure(host, Security(None, tls)) or "")
+        assert "without API keys and TLS" in (exposure(host, Security()) or "")
+        assert "and their API keys" in (exposure(host, Security(keys)) or "")
+        assert "without API keys or client certificates" in (exposure(host, Security(None, tls)) or "")
         assert exposure(host, Security(keys, tls)) is None
         assert exposure(host, Security(None, mutual)) is None

@@ -94,6 +94,28 @@ def test_a_real_client_asks_and_sigterm_loses_no_accepted_request(
     _drain(service, url)
 
 
+def test_sighup_serves_what_the_folder_holds_now_and_a_rollback_undoes_it(
+    start: Start, tiny_artifact: Callable[..., Path], tmp_path: Path
+) -> None:
+    link = tmp_path / "served"
+    link.symlink_to(tiny_artifact(policy=(0.7, 0.6), name="old"))
+    service = start(f"tiny={link}", "--control-port", "0", "--previous", f"tiny={tiny_artifact(name='older')}")
+    control = service.line("control")["url"]
+    assert control.startswith("http://127.0.0.1:")
+    service.line("model ready")
+    link.unlink()
+    link.symlink_to(tiny_artifact(policy=(0.9, 0.8), name="new"))
+    service.process.send_signal(signal.SIGHUP)
+    loaded = service.line("version")
+    assert (loaded["outcome"], loaded["model"]) == ("loaded", "tiny")
+    url = service.line("listening")["url"]
+    assert httpx.get(f"{url}/models/tiny").json()["versions"][0] == loaded["version"]
+    back = httpx.post(f"{control}/models/tiny/rollback").json()["version"]
+    assert httpx.get(f"{url}/models/tiny").json()["versions"] == [back, loaded["version"]]
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(timeout=PATIENCE_S) == 0
+
+
 def _as_triton(triton: Any, address: str, folder: Path) -> None:
     """All calls of the protocol by NVIDIA's client."""
     client = triton.InferenceServerClient(address)
@@ -209,6 +231,8 @@ def test_what_cannot_be_served_is_refused_before_a_port_is_opened(
         sdcompress.serve([folder, folder])
     with pytest.raises(UsageError, match="An artifact is called 'a/b'"):
         sdcompress.serve([("a/b", folder)])
+    with pytest.raises(UsageError, match="previous version of 'other', which is not served"):
+        sdcompress.serve([("tiny", folder)], previous=[("other", folder)])
     with pytest.raises(UsageError, match="no artifact"):
         sdcompress.serve([])
     with pytest.raises(ArtifactError):

@@ -98,13 +98,20 @@ def test_a_worker_that_is_killed_costs_only_its_own_requests_and_is_replaced(
         parent.wait()
 
 
-def test_workers_end_with_their_parent(tiny_artifact: Callable[..., Path], tmp_path: Path) -> None:
-    log = tmp_path / "service.log"
-    command = [sys.executable, "-c", "from sdcompress.cli import main; main()", "serve", str(tiny_artifact())]
+def test_workers_load_new_versions_and_end_with_their_parent(
+    tiny_artifact: Callable[..., Path], tmp_path: Path
+) -> None:
+    log, link = tmp_path / "service.log", tmp_path / "served"
+    link.symlink_to(tiny_artifact(policy=(0.7, 0.6), name="old"))
+    command = [sys.executable, "-c", "from sdcompress.cli import main; main()", "serve", str(link)]
     with log.open("wb") as stderr:
         options = ["--threads", "1", "--port", "0", "--no-metrics", "--workers", "2"]
         parent = subprocess.Popen([*command, *options], stderr=stderr)
     lines(log, "all workers ready")
+    link.unlink()
+    link.symlink_to(tiny_artifact(policy=(0.9, 0.8), name="new"))
+    parent.send_signal(signal.SIGHUP)
+    assert [line["outcome"] for line in lines(log, "version", 2)] == ["loaded"] * 2
     parent.kill()
     parent.wait()
     assert all(ended(line["pid"]) for line in lines(log, "worker ready", 2))
@@ -113,5 +120,7 @@ def test_workers_end_with_their_parent(tiny_artifact: Callable[..., Path], tmp_p
 def test_what_workers_cannot_share_is_refused() -> None:
     with pytest.raises(UsageError, match="There are 2 workers, and the demo page"):
         ServiceOptions(workers=2, demo=True)
+    with pytest.raises(UsageError, match="a control port"):
+        ServiceOptions(workers=2, control_port=8003)
     with pytest.raises(UsageError, match="any free port for gRPC"):
         ServiceOptions(workers=2, grpc_port=0)

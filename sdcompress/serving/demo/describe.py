@@ -19,7 +19,7 @@ from sdcompress.serving.protocol.datatypes import datatype_of
 from sdcompress.serving.protocol.tensors import binary_of
 from sdcompress.tasks import Prediction
 
-__all__ = ["Examples", "described", "picture_of"]
+__all__ = ["Examples", "described", "picture_of", "watched"]
 
 _MOST_EXAMPLES = 12
 
@@ -45,6 +45,21 @@ def described(model: ServedModel) -> dict[str, Any]:
             {"name": name, "threshold": threshold, "share": share, "reach": reach / reached[-1] if reached[-1] else 1}
             for name, threshold, share, reach in zip(model.exits, thresholds, shares, reached, strict=True)
         ],
+    }
+
+
+def watched(model: ServedModel) -> dict[str, Any]:
+    """Return what is certified of new requests now: the drop, the thresholds of its level, and what drift has changed.
+
+    ``max_drop`` and ``thresholds`` are None where nothing is certified, or the policy's own thresholds count.
+    """
+    watch = model.watch
+    level = watch.levels[watch.scheduler.level if watch.scheduler else 0] if watch.levels else None
+    return {
+        "max_drop": level.max_drop if level else None,
+        "thresholds": level.thresholds if level else None,
+        "alarm": watch.monitor.alarm if watch.monitor else None,
+        "fallen_back": bool(watch.scheduler and watch.scheduler.fallen_back),
     }
 
 

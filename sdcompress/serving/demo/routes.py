@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from sdcompress.errors import InputError, SdcompressError
 from sdcompress.serving.body import read_body
-from sdcompress.serving.demo.describe import Examples, described, picture_of
+from sdcompress.serving.demo.describe import Examples, described, picture_of, watched
 from sdcompress.serving.model import ServedModel
 from sdcompress.serving.protocol.response import HEADER_LENGTH
 from sdcompress.serving.service import Service
@@ -100,7 +100,8 @@ class _Demo:
     async def live(self, request: Request) -> Response:
         model = self._model(request)
         ready = model.ready and not self._service.draining
-        return _json({"version": model.version, "ready": ready, **self._service.metrics.figures(model.name)})
+        figures = self._service.metrics.figures(model.name)
+        return _json({"version": model.version, "ready": ready, **watched(model), **figures})
 
     async def examples(self, request: Request) -> Response:
         examples = await self._examples_of(request)
