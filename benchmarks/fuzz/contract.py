@@ -11,12 +11,13 @@ import argparse
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / "tests" / "support"), str(HERE.parent / "serve"), str(HERE.parent / "speed")]
-
-from importlib.metadata import version
+sys.path.append(str(HERE.parents[1] / "tests" / "support"))
+sys.path.append(str(HERE.parent / "serve"))
+sys.path.append(str(HERE.parent / "speed"))
 
 from contract import keep_contract
 from network import inputs_of, write_cascade
