@@ -58,7 +58,7 @@ def served(engine: CascadeEngine, load: Load, bound: float, *, brown_out: bool) 
 def overload(engine: CascadeEngine, factor: float, peak: float, seconds: float, bound: float) -> dict[str, Any]:
     """Send so many times the peak of the first level, in turns with and without the second level."""
     rounds: dict[str, list[dict[str, float]]] = {"refusals alone": [], "brown-out": []}
-    inputs = [inputs_of([value], 8) for value in VALUES]
+    inputs = [{"input": inputs_of([value], 8)} for value in VALUES]
     for _ in range(ROUNDS):
         for name, runs in rounds.items():
             load = Load(None, inputs, MIX, bound=bound, covered=True)
@@ -85,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = write_cascade(Path(name) / "net", side=8, products=chosen.products)
         engine = open_cascade(folder, EngineOptions(threads=1))
-        load = Load(None, [inputs_of([value], 8) for value in VALUES], MIX, covered=True)
+        load = Load(None, [{"input": inputs_of([value], 8)} for value in VALUES], MIX, covered=True)
         worker, _ = served(engine, load, 3600.0, brown_out=False)
         peak = load.closed(64, chosen.seconds)["rows_per_s"]
         worker.stop()
