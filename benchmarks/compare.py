@@ -4,9 +4,10 @@
 
 A plan (``plan.yaml`` in the folder) holds a recipe, seeds, settings (each a table of its own) and rows, each with what
 it changes in the recipe and the row that it must beat. Every job is two commands that anybody can type: ``sdcompress
-train`` and ``sdcompress evaluate``. What is done stands in ``results.json`` and is not done again; a job that was
-stopped (Ctrl-C, ``--minutes``) goes on from its checkpoint. Scores are of the last epoch; the test split chooses
-nothing.
+train`` and ``sdcompress evaluate``. Where the plan's recipe has a section ``tune``, every row is first searched by
+``sdcompress tune`` with the plan's first seed and that budget, and all seeds train its best values. What is done
+stands in ``results.json`` and is not done again; a job that was stopped (Ctrl-C, ``--minutes``) goes on from its
+checkpoint. Scores are of the last epoch; the test split chooses nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from compare_table import write_table
 from sdcompress import recipes
 from sdcompress.checkpoint import read_metrics
 from sdcompress.machine import machine
+from sdcompress.schema.tuning import Tuning
 from sdcompress.storage import digest_of, write_text
 from sdcompress.training.trainer import stop_on_signal
 
@@ -44,6 +46,7 @@ class Job:
     row: str
     seed: int
     recipe: dict[str, Any]
+    search_seed: int
 
     @property
     def name(self) -> str:
@@ -55,6 +58,11 @@ class Job:
         """Of its recipe, wherever the data lies: a plan that changes it has it done anew."""
         data = {key: value for key, value in self.recipe["data"].items() if key != "dir"}
         return digest_of({**self.recipe, "data": data})
+
+    @property
+    def is_tuned(self) -> bool:
+        """Return whether its row is searched first."""
+        return "tune" in self.recipe
 
 
 def merged(tree: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -76,12 +84,13 @@ def jobs_of(plan: dict[str, Any], data_dir: Path | None) -> list[Job]:
                 tree = merged(merged(plan["recipe"], own), spec["change"])
                 recipe = recipes.read({**tree, "name": "compare", "seed": seed})
                 recipe = recipe.model_copy(update={"data": recipe.data.at(data_dir)})
-                found.append(Job(setting, row, seed, recipe.model_dump(mode="json", exclude_defaults=True)))
+                dumped = recipe.model_dump(mode="json", exclude_defaults=True)
+                found.append(Job(setting, row, seed, dumped, plan["seeds"][0]))
     return found
 
 
 class Running:
-    """A job under way: training, then scoring.
+    """A job under way: the search of its row, if it is tuned, then training, then scoring.
 
     Args:
         job: which.
@@ -92,33 +101,67 @@ class Running:
     def __init__(self, job: Job, runs: Path, threads: int) -> None:
         self.job, self.folder, self.began = job, runs / job.name, time.monotonic()
         self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        recipe = runs / "recipes" / f"{job.name.replace('/', '-')}.yaml"
-        recipe.parent.mkdir(parents=True, exist_ok=True)
-        recipe.write_text(yaml.safe_dump(job.recipe, sort_keys=False), encoding="utf-8")
-        self._log = recipe.with_suffix(".log").open("w", encoding="utf-8")
-        self._train = self._start("train", "-c", str(recipe), "--out", str(self.folder))
-        self._score: subprocess.Popen[str] | None = None
+        self._recipe = runs / "recipes" / f"{job.name.replace('/', '-')}.yaml"
+        self._recipe.parent.mkdir(parents=True, exist_ok=True)
+        self._log = self._recipe.with_suffix(".log").open("w", encoding="utf-8")
+        self._tuned = self.folder.parent / "tuned"
+        self._write(job.recipe)
+        self._steps = [*([self._search] if job.is_tuned else []), self._train, self._score]
+        self._process = self._steps.pop(0)()
         self._asked = False
 
     def poll(self) -> str | dict[str, Any] | None:
         """None while it works; then its scores, or why there are none."""
-        process = self._score or self._train
-        code = process.poll()
+        code = self._process.poll()
         if code is None:
             return None
         if code != 0:
             return "stopped" if code == INTERRUPTED else f"failed with exit code {code}, see {self._log.name}"
-        if self._score is None:
-            self._score = self._start("evaluate", str(self.folder), "--split", "test", "--json", output=subprocess.PIPE)
+        if self._asked and self._steps:
+            return "stopped"
+        if self._steps:
+            self._process = self._steps.pop(0)()
             return None
-        assert process.stdout is not None
-        return dict(json.loads(process.stdout.read()))
+        assert self._process.stdout is not None
+        return dict(json.loads(self._process.stdout.read()))
+
+    def _search(self) -> subprocess.Popen[str]:
+        recipe = self._recipe.with_name(f"{self.job.setting}-{self.job.row}-search.yaml")
+        searched = {**self.job.recipe, "seed": self.job.search_seed}
+        recipe.write_text(yaml.safe_dump(searched, sort_keys=False), encoding="utf-8")
+        return self._start("tune", "-c", str(recipe), "--out", str(self._tuned))
+
+    def _train(self) -> subprocess.Popen[str]:
+        if self.job.is_tuned:
+            best = yaml.safe_load((self._tuned / "best.yaml").read_text(encoding="utf-8"))
+            self._write({**best, "seed": self.job.seed})
+        return self._start("train", "-c", str(self._recipe), "--out", str(self.folder))
+
+    def _score(self) -> subprocess.Popen[str]:
+        return self._start("evaluate", str(self.folder), "--split", "test", "--json", output=subprocess.PIPE)
+
+    def _write(self, recipe: dict[str, Any]) -> None:
+        self._recipe.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+
+    @property
+    def tuned(self) -> dict[str, Any] | None:
+        """Return the values that the search of its row chose, and what it cost; None without one."""
+        if not self.job.is_tuned:
+            return None
+        found = Tuning.model_validate_json((self._tuned / "tuning.json").read_text(encoding="utf-8"))
+        return {
+            "values": found.winner.values,
+            "validation": found.winner.metric,
+            "untuned_validation": found.first.metric,
+            "trials": len(found.trials),
+            "seconds": round(sum(trial.seconds for trial in found.trials), 1),
+        }
 
     def stop(self) -> None:
         """Ask it, once, to keep what it has and to stop."""
         if not self._asked:
             self._asked = True
-            (self._score or self._train).send_signal(signal.SIGINT)
+            self._process.send_signal(signal.SIGINT)
 
     def _start(self, *arguments: str, output: Any = None) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -142,8 +185,9 @@ class Results:
         """Whether this very job, recipe and all, is done."""
         return any((found["job"], found["recipe"]) == (job.name, job.key) for found in self.found)
 
-    def add(self, job: Job, scores: dict[str, Any], folder: Path) -> None:
+    def add(self, running: Running, scores: dict[str, Any]) -> None:
         """Keep a job's scores."""
+        job, folder = running.job, running.folder
         keys = ("name", "macs", "parameters")
         self.found = [found for found in self.found if found["job"] != job.name]
         self.found.append(
@@ -159,6 +203,7 @@ class Results:
                 "samples": scores["samples"],
                 "train_seconds": round(sum(line["seconds"] for line in read_metrics(folder)), 1),
                 "weights": scores["digest"],
+                **({"tuned": running.tuned} if running.tuned else {}),
                 "recipe": job.key,
                 "commit": _commit(),
                 "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -201,9 +246,9 @@ def _look(job: Running, running: list[Running], problems: list[str], results: Re
         print(f"{job.job.name} {answer}", flush=True)
         problems += [f"{job.job.name} {answer}"] * (answer != "stopped")
         return
-    results.add(job.job, answer, job.folder)
+    results.add(job, answer)
     final = next(exit_ for exit_ in answer["exits"] if exit_["name"] == "final")
-    print(f"{job.job.name} {final['score']:.2%} {time.monotonic() - job.began:.0f} s", flush=True)
+    print(f"{job.job.name} {final['metric']:.2%} {time.monotonic() - job.began:.0f} s", flush=True)
 
 
 def main() -> None:
