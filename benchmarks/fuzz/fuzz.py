@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--target", nargs="*", help="default: all")
     parser.add_argument("--out", type=Path, default=Path("fuzz-failures"))
+    parser.add_argument("--name", default="", help="of the JSON; default: the script's")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--corpus", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -153,7 +154,7 @@ def main() -> None:
     import fuzz_targets
     from record import Record
 
-    record, counted = Record(HERE), dict[str, Any]()
+    record, counted = Record(HERE, chosen.name), dict[str, Any]()
     for target in chosen.target or fuzz_targets.TARGETS:
         counted[target] = figures(target, chosen.out, chosen.seconds)
         print(target, json.dumps(counted[target]), flush=True)

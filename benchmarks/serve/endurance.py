@@ -273,7 +273,7 @@ def main() -> None:
             "SIGTERM under load": [asyncio.run(stopped(start, connections)) for _ in range(TIMES)],
             "SIGKILL under load": [asyncio.run(killed(start, connections)) for _ in range(TIMES)],
         }
-        server = start()
+        server = start("--connections", str(chosen.idle + 100))
         figures["soak"] = asyncio.run(soak(server, chosen.requests, connections, chosen.most_seconds))
         figures["idle connections"] = asyncio.run(idle(server, chosen.idle))
         figures["exit_code"] = server.stop()

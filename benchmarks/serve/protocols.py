@@ -9,9 +9,6 @@ what a busy machine changes least.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,8 +20,10 @@ from typing import Any
 
 import grpc
 import numpy as np
-from measure import Client
+from measure import PythonClient
 from network import inputs_of, write_cascade
+from process import Server
+from wrk import binary_request
 
 sys.path.append(str(Path(__file__).parents[1] / "speed"))
 from record import Record
@@ -35,43 +34,13 @@ HERE = Path(__file__).resolve().parent
 ROUND = 100  # requests
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 TRACINGS = {"off": [], "not sampled": ["--tracing"], "sampled": ["--tracing"]}
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Server:
-    """The command in a process of its own, with both protocols."""
-
-    def __init__(self, folder: Path, tracing: str, collector: int) -> None:
-        command = [sys.executable, "-c", "from sdcompress.cli import main; main()", "serve", f"net={folder}"]
-        options = ["--port", "0", "--grpc-port", "0", "--no-metrics", "--threads", "1", "--latency-bound", "60s"]
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}",
-            "OTEL_TRACES_SAMPLER": "parentbased_always_on" if tracing == "sampled" else "parentbased_always_off",
-        }
-        command += [*options, *TRACINGS[tracing]]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            entry = json.loads(line)
-            if entry["message"] == "listening":
-                self.http = int(entry["url"].rpartition(":")[2].partition("/")[0])
-            if entry["message"] == "listening for gRPC":
-                self.grpc = int(entry["address"].rpartition(":")[2])
-            if entry["message"] == "model ready":
-                break
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()
-
-    def processor_s(self) -> float:
-        """Seconds of the processor so far."""
-        user, system = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / TICKS
-
-    def stop(self) -> None:
-        """Finish what waits, and end."""
-        self.process.terminate()
-        self.process.wait()
+def server(folder: Path, tracing: str, collector: int) -> Server:
+    """Return a server of both protocols."""
+    sampler = "parentbased_always_on" if tracing == "sampled" else "parentbased_always_off"
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}", "OTEL_TRACES_SAMPLER": sampler}
+    return Server(folder, "--grpc-port", "0", *TRACINGS[tracing], variables=variables)
 
 
 def by_grpc(port: int, inputs: np.ndarray, *, raw: bool) -> Callable[[], None]:
@@ -92,29 +61,29 @@ def by_grpc(port: int, inputs: np.ndarray, *, raw: bool) -> Callable[[], None]:
 def measured(folder: Path, side: int, seconds: float, collector: int) -> dict[str, dict[str, float]]:
     """Milliseconds of a request for each tracing and protocol: p50, and of the server's processor."""
     inputs, found = inputs_of([2], side), dict[str, dict[str, float]]()
-    servers = {name: Server(folder, name, collector) for name in TRACINGS}
+    servers = {name: server(folder, name, collector) for name in TRACINGS}
     calls = {
-        f"{form}, tracing {name}": (server, call)
-        for name, server in servers.items()
+        f"{form}, tracing {name}": (one, call)
+        for name, one in servers.items()
         for form, call in (
-            ("http", Client(server.http, inputs)),
-            ("grpc raw", by_grpc(server.grpc, inputs, raw=True)),
-            *((("grpc typed", by_grpc(server.grpc, inputs, raw=False)),) if name == "off" else ()),
+            ("http", PythonClient(one.port, *binary_request("input", inputs, "outputs"))),
+            ("grpc raw", by_grpc(one.grpc_port, inputs, raw=True)),
+            *((("grpc typed", by_grpc(one.grpc_port, inputs, raw=False)),) if name == "off" else ()),
         )
     }
     times: dict[str, list[float]] = {name: [] for name in calls}
     spent = dict.fromkeys(calls, 0.0)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for name, (server, call) in calls.items():
-            before = server.processor_s()
+        for name, (one, call) in calls.items():
+            before = one.processor_s()
             for _ in range(ROUND):
                 begin = time.perf_counter()
                 call()
                 times[name].append(1000 * (time.perf_counter() - begin))
-            spent[name] += server.processor_s() - before
-    for server in servers.values():
-        server.stop()
+            spent[name] += one.processor_s() - before
+    for one in servers.values():
+        one.stop()
     for name, each in times.items():
         processor = round(1000 * spent[name] / len(each), 3)
         found[name] = {"p50_ms": round(float(np.median(each)), 3), "processor_ms": processor, "requests": len(each)}

@@ -1,4 +1,4 @@
-"""Compare the server with others: the same network, the same client, the same payload, in turn; about 4 minutes.
+"""Compare the server with others: the same network, the same client, the same payload, in turn; about 6 minutes.
 
     PYTHONPATH=. python benchmarks/serve/rivals.py --environments FOLDER [--triton FOLDER/tritonserver]
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
@@ -39,6 +40,7 @@ from record import Record
 HERE = Path(__file__).resolve().parent
 APPS = HERE / "rivals"
 ROUNDS, CONNECTIONS = 3, (1, 8)
+LEAST_REQUESTS, SLOWEST_S = 30, 5
 START_S = 120
 PACKAGES = {
     "fastapi": ("fastapi[standard]==0.165.0", "onnxruntime==1.32.0"),
@@ -55,7 +57,7 @@ class Rival:
 
     Attributes:
         environment: name of its virtual environment.
-        command: from its folder of executables, a scratch folder and the port to its command.
+        command: from its folder of executables, an empty folder and the port to its command.
         ready: path that answers 200 once it is ready.
         forms: name of a form -> path and request of a batch.
     """
@@ -86,9 +88,7 @@ def protocol_binary(inputs: np.ndarray) -> Request:
     return binary_request("input", inputs, "outputs")
 
 
-def _mlserver(executables: Path, scratch: Path, port: int) -> list[str]:
-    folder = scratch / "mlserver"
-    folder.mkdir()
+def _mlserver(executables: Path, folder: Path, port: int) -> list[str]:
     (folder / "mlserver_app.py").write_text((APPS / "mlserver_app.py").read_text(encoding="utf-8"), encoding="utf-8")
     settings = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2, "host": "127.0.0.1"}
     (folder / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0}), encoding="utf-8")
@@ -204,11 +204,11 @@ def triton_repository(network: Path, side: int, folder: Path) -> Path:
 
 
 def clients(
-    given: argparse.Namespace, scratch: Path, side: int, stack: ExitStack, reasons: dict[str, str]
+    given: argparse.Namespace, folder: Path, side: int, stack: ExitStack, reasons: dict[str, str]
 ) -> dict[str, Wrk]:
     """Start all servers, and return a client for each of their forms."""
-    artifact, inputs = write_cascade(scratch / "net", side=side), inputs_of([2], side)
-    network, port = merged(artifact, scratch / "network.onnx"), 18700
+    artifact, inputs = write_cascade(folder / "net", side=side), inputs_of([2], side)
+    network, port = merged(artifact, folder / "network.onnx"), 18700
     ours = Server(artifact)
     stack.callback(ours.stop)
     found = {
@@ -224,21 +224,23 @@ def clients(
         environment = {"NETWORK": str(network), "PORT": str(port), "OMP_NUM_THREADS": "1"}
         environment |= {"PATH": f"{executables}:{os.environ['PATH']}", "BENTOML_DO_NOT_TRACK": "True"}
         address = f"http://127.0.0.1:{port}"
-        command = rival.command(executables, scratch, port)
+        rival_folder = folder / rival.environment
+        rival_folder.mkdir()
+        command = rival.command(executables, rival_folder, port)
         try:
-            stack.enter_context(running(command, environment, address + rival.ready, scratch / f"{name}.log"))
+            stack.enter_context(running(command, environment, address + rival.ready, folder / f"{name}.log"))
         except RuntimeError as error:
             reasons[name] = str(error)
             continue
         for form, (path, request) in rival.forms.items():
             found[f"{name}, {form}"] = Wrk(address + path, *request(inputs))
     if given.triton:
-        repository = triton_repository(network, side, scratch / "triton")
+        repository = triton_repository(network, side, folder / "triton")
         address = f"http://127.0.0.1:{port + 10}"
         command = [str(given.triton), f"--model-repository={repository}"]
         try:
             ready = f"{address}/v2/models/net/ready"
-            stack.enter_context(running(command, {"PORT": str(port + 10)}, ready, scratch / "Triton.log"))
+            stack.enter_context(running(command, {"PORT": str(port + 10)}, ready, folder / "Triton.log"))
         except RuntimeError as error:
             reasons["Triton"] = str(error)
             return found
@@ -249,13 +251,15 @@ def clients(
     return found
 
 
-def measured(all_clients: Mapping[str, Wrk], connections: int, reasons: dict[str, str]) -> dict[str, dict[str, float]]:
-    """Medians of the rounds."""
+def measured(
+    all_clients: Mapping[str, Wrk], connections: int, seconds: Mapping[str, int], reasons: dict[str, str]
+) -> dict[str, dict[str, float]]:
+    """Medians of the rounds, of so many seconds each."""
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in all_clients}
     for _ in range(ROUNDS):
         for name, client in all_clients.items():
             try:
-                rounds[name].append(client.run(connections, 1))
+                rounds[name].append(client.run(connections, seconds[name]))
             except (RuntimeError, subprocess.SubprocessError) as error:  # noqa: PERF203 - one that fails stops no other
                 reasons[f"{name}, {connections} connections"] = str(error)[:300]
     return {
@@ -300,9 +304,14 @@ def main() -> None:
     for payload, side in (("tiny (0.8 KB)", 8), ("image (602 KB)", 224)):
         with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
             all_clients = clients(given, Path(name), side, stack, reasons)
-            measured(all_clients, 1, reasons)  # warms them up
+            # warms them up, and says how slow they are
+            rates = measured(all_clients, 1, dict.fromkeys(all_clients, 2), reasons)
+            seconds = {
+                name: min(SLOWEST_S, math.ceil(LEAST_REQUESTS / rates[name]["requests_per_s"])) if name in rates else 1
+                for name in all_clients
+            }
             for connections in CONNECTIONS:
-                figures[f"{payload}, {connections} connections"] = measured(all_clients, connections, reasons)
+                figures[f"{payload}, {connections} connections"] = measured(all_clients, connections, seconds, reasons)
     record.write(
         figures, versions=versions(given.environments), install=PACKAGES, not_measured=reasons, rounds=ROUNDS,
         triton="2.51.0 of nvidia-pytriton 0.7.0 with a backend for onnxruntime in Python" if given.triton else None,

@@ -20,7 +20,7 @@ def package(
         str,
         typer.Option(
             "--to",
-            help="one of 'sdcompress list targets', which names the settings of each: triton, kserve",
+            help="one of 'sdcompress list targets', which names the settings of each: triton, kserve, mlserver",
             autocompletion=complete_from("sdcompress.packaging"),
         ),
     ],
@@ -33,7 +33,7 @@ def package(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Write an artifact as another inference service takes it: a Triton model repository, or that for KServe.
+    """Write an artifact as another inference service takes it: Triton, KServe or MLServer.
 
     Example: sdcompress package artifacts/early-exit --to triton --out repository
     """

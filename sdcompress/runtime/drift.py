@@ -14,6 +14,7 @@ Rows are counted in blocks of 32. Nothing here starts a thread or holds a lock: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -38,7 +39,24 @@ _OF_CALIBRATION = (
 )
 
 
-class ShareTest:
+class _Test:
+    """An e-process with its level of alarm."""
+
+    def __init__(self, means: int, delta: float, lifetime: float) -> None:
+        self._process, self._alarm_at = EProcess(means, lifetime=lifetime), 1 / (delta * (1 - _OF_CALIBRATION))
+
+    @property
+    def alarm(self) -> bool:
+        """Return whether there is an alarm."""
+        return self._process.largest >= self._alarm_at
+
+    @property
+    def evidence(self) -> float:
+        """Return the logarithm of the largest wealth so far, divided by that of an alarm: 1 or more is an alarm."""
+        return math.log(self._process.largest) / math.log(self._alarm_at)
+
+
+class ShareTest(_Test):
     """Test whether the rows take the exits in other shares than the calibration saw.
 
     Each share gets an interval by the exact bounds of Clopper and Pearson, for all exits together at a fifth of delta.
@@ -58,16 +76,10 @@ class ShareTest:
         each = delta * _OF_CALIBRATION / known if known else delta
         self._bounds = [_share_bounds(level, each, tolerance) if level.shares else None for level in levels]
         # rows whose exit is not known are counted in the last place
-        self._counts = [np.zeros(len(level.shares) + 1, np.int64) for level in levels]
-        exits = max((len(level.shares) for level in levels), default=0)
-        self._process = EProcess(2 * exits, lifetime=lifetime) if exits else None
-        self._alarm_at = 1 / (delta * (1 - _OF_CALIBRATION))
+        self._counts = [[0] * (len(level.shares) + 1) for level in levels]
+        self._counted = [0] * len(levels)
+        super().__init__(2 * max(len(level.thresholds) + 1 for level in levels), delta, lifetime)
         self.rows = 0
-
-    @property
-    def evidence(self) -> float:
-        """Return the logarithm of the largest wealth so far, divided by that of an alarm: 1 or more is an alarm."""
-        return _evidence(self._process, self._alarm_at)
 
     def answered(self, exit_index: Exits, level: int = 0) -> None:
         """Count rows that the policy of a level has answered.
@@ -77,20 +89,20 @@ class ShareTest:
                 the request was given up. Such a row counts against every alternative.
             level: index of their level.
         """
-        bounds, counts, process = self._bounds[level], self._counts[level], self._process
-        if bounds is None or process is None:
+        bounds, counts = self._bounds[level], self._counts[level]
+        if bounds is None:
             return
         self.rows += len(exit_index)
-        while len(exit_index):
-            now, exit_index = np.split(exit_index, [_BLOCK - int(counts.sum())])
-            counts += np.bincount(now % len(counts), minlength=len(counts))
-            if counts.sum() == _BLOCK:
-                known = counts[:-1]
-                process.counts(np.concatenate([known, known.sum() - known]), _BLOCK, bounds)
-                counts[:] = 0
+        for exit_ in exit_index.tolist():  # requests of one row are usual: numpy would take longer
+            counts[exit_] += 1
+            self._counted[level] += 1
+            if self._counted[level] == _BLOCK:
+                known = np.array(counts[:-1])
+                self._process.counts(np.concatenate([known, known.sum() - known]), _BLOCK, bounds)
+                counts[:], self._counted[level] = [0] * len(counts), 0
 
 
-class AuditTest:
+class AuditTest(_Test):
     """Test whether the mean loss of audited rows is above what is certified.
 
     Args:
@@ -101,14 +113,8 @@ class AuditTest:
 
     def __init__(self, levels: Sequence[Level], *, delta: float = 0.025, lifetime: float = 100_000) -> None:
         self._bounds = [level.disagreement for level in levels]
-        self._process = EProcess(lifetime=lifetime)
-        self._alarm_at = 1 / (delta * (1 - _OF_CALIBRATION))
+        super().__init__(1, delta, lifetime)
         self.audits, self.loss = 0, 0.0
-
-    @property
-    def evidence(self) -> float:
-        """Return the logarithm of the largest wealth so far, divided by that of an alarm: 1 or more is an alarm."""
-        return _evidence(self._process, self._alarm_at)
 
     def audited(self, losses: npt.ArrayLike, level: int = 0) -> None:
         """Take the losses of audited rows, in the order in which they were chosen.
@@ -195,9 +201,9 @@ class DriftMonitor:
             self._look()
 
     def _look(self) -> None:
-        if self.audits.evidence >= 1:
+        if self.audits.alarm:
             self.alarm = "disagreement"
-        elif self.shares.evidence >= 1:
+        elif self.shares.alarm:
             self.alarm = "exit shares"
 
 
@@ -208,7 +214,3 @@ def _share_bounds(level: Level, delta: float, tolerance: float) -> npt.NDArray[n
     each = delta / len(totals)
     bounds = [upper_bound(total, level.samples, each, binary_loss=True) for total in totals.tolist()]
     return np.minimum(1.0, np.array(bounds) + tolerance)
-
-
-def _evidence(process: EProcess | None, alarm_at: float) -> float:
-    return float(np.log(process.largest) / np.log(alarm_at)) if process else 0.0

@@ -1,4 +1,4 @@
-"""Control a running service over HTTP: Triton's model-repository extension of the protocol, and a rollback.
+"""Control a running service over HTTP: Triton's model-repository extension, a rollback, and a reset after drift.
 
 It listens on this machine alone, on a port of its own. A request names a model, never a folder: what is loaded comes
 from the folder that was given when the service started. Pages in a browser of this machine are kept out: their requests
@@ -33,7 +33,7 @@ HOST = "127.0.0.1"
 
 _LOG = logging.getLogger(__name__)
 _MOST_BYTES = 2**16
-_PARAMETERS = {"load": (), "unload": ("unload_dependents",), "rollback": ()}  # that may stand in a request
+_PARAMETERS = {"load": (), "unload": ("unload_dependents",), "rollback": (), "reset_drift": ()}  # of requests
 _STATUS: tuple[tuple[type[SdcompressError], int], ...] = (
     (NoSuchModelError, 404),
     (TooLargeError, 413),
@@ -71,6 +71,7 @@ def create_control_app(repository: Repository) -> Starlette:
             Route(f"{model}/load", change("load", repository.load), methods=["POST"]),
             Route(f"{model}/unload", change("unload", repository.unload), methods=["POST"]),
             Route(f"{model}/rollback", change("rollback", repository.roll_back), methods=["POST"]),
+            Route(f"{model}/reset_drift", change("reset_drift", repository.reset_drift), methods=["POST"]),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)],
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sdcompress.errors import UsageError
 from sdcompress.modalities import Inputs
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.cost_model import sample_size
@@ -139,9 +140,19 @@ class ServedModel:
             self._worker.stop()
 
     def reset_drift(self) -> None:
-        """End a fall-back because of drift, and forget the evidence for it; a new lifetime of the tests begins."""
-        if self._worker is not None:
-            self._worker.call(self.watch.reset)
+        """End a fall-back because of drift, and forget the evidence for it; a new lifetime of the tests begins.
+
+        Raises:
+            UsageError: if nobody looks for drift.
+            UnavailableError: if the model is not ready.
+        """
+        if self.watch.monitor is None:
+            raise UsageError(
+                f"Nobody looks for drift of '{self.name}'.",
+                allowed="models with a certificate that covers what runs, unless --on-drift is ignore",
+                next_step="calibrate it with --confidence 95%",
+            )
+        self._started().call(self.watch.reset)
 
     def metadata(self) -> dict[str, Any]:
         """Return what the protocol says of a model."""

@@ -110,6 +110,17 @@ class Repository:
         """
         return self._changed(name, "rolled back", self._roll_back)
 
+    def reset_drift(self, name: str) -> ServedModel:
+        """End the fall-back of the version that serves, forget the evidence of drift, and return the version.
+
+        Raises:
+            NoSuchModelError: if there is no such model.
+            UsageError: if it is not watched.
+        """
+        model = self.model(name)
+        model.reset_drift()
+        return model
+
     def load_all(self) -> None:
         """Load all models again; what fails is logged and counted."""
         for name in self._versions:

@@ -32,8 +32,11 @@ class Source:
     require_signature: Path | str | None = None
 
     def open(self) -> CascadeEngine:
-        """Return the engine of what the folder holds now, checked; see ``open_cascade``."""
-        return open_cascade(self.folder, self.options, require_signature=self.require_signature)
+        """Return the engine of what the folder holds now, checked; see ``open_cascade``.
+
+        A link is resolved first: switching it later changes nothing for what is open, or being opened.
+        """
+        return open_cascade(self.folder.resolve(), self.options, require_signature=self.require_signature)
 
     def check_memory(self) -> None:
         """Refuse to open what would not fit beside the versions that are in memory.

@@ -17,22 +17,17 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_report_is_whole_by_itself_on_any_screen(
-    *,
-    browser: Browser,
-    folders: dict[str, Path],
-    evaluations: list[Evaluation],
-    benches: list[BenchReport],
-    tmp_path: Path,
-    scheme: Any,
-    width: int,
-) -> None:
+@pytest.fixture
+def file(folders: dict[str, Path], evaluations: list[Evaluation], benches: list[BenchReport], tmp_path: Path) -> Path:
     report = build(
         title="title", command="x", artifacts=folders, evaluations=evaluations, benches=benches, recipe={}, training={}
     )
-    file = write(report, tmp_path / "out")
+    return write(report, tmp_path / "out")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_report_is_whole_by_itself_on_any_screen(browser: Browser, file: Path, scheme: Any, width: int) -> None:
     page, problems = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme), list[str]()
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(message.text))

@@ -172,6 +172,7 @@ class Spoken:
             **model,
         }  # fmt: skip
         self.raw: list[bytes] = []
+        self.parameters: dict[str, str] = {}
         self.answers: dict[str, Any] = {"answer": ['{"<b>":0.75}'], "top": ['{"<b>":0.75,"c":0.25}'], "score": [-1.0]}
         live = {
             "version": "1", "ready": True, "exits": {"policy": {}, "request": {}}, "requests": {}, "seconds": [],
@@ -203,7 +204,7 @@ class Spoken:
             else:
                 output["data"] = self.answers.get(name, [0])
             outputs.append(output)
-        text = json.dumps({"model_name": "said", "outputs": outputs, "parameters": {}}).encode()
+        text = json.dumps({"model_name": "said", "outputs": outputs, "parameters": self.parameters}).encode()
         route.fulfill(body=text + binary, headers={HEADER: str(len(text))})
 
 
@@ -220,6 +221,23 @@ def test_a_text_is_sent_as_it_is_typed_and_names_are_no_markup(page: Page, addre
     page.get_by_role("button", name="Ask").click()
     expect(page.locator(".verdict")).to_contain_text("<b>")
     assert said.raw[0] == "größer < kleiner".encode()
+
+
+def test_a_fall_back_is_not_called_the_need_of_an_example(page: Page, address: str) -> None:
+    from playwright.sync_api import expect
+
+    exits = [
+        {"name": "exit1", "threshold": 0.5, "share": 0.5, "reach": 0.5},
+        {"name": "final", "threshold": None, "share": 0.5, "reach": 1},
+    ]
+    said = Spoken(page, form={"encoding": "text", "fields": [_field("x")], "suffixes": []}, exits=exits, policy="p")
+    said.parameters = {"fallback": "drift"}
+    said.answers |= {"exit_index": [1], "score": [0.75]}
+    page.goto(address)
+    page.get_by_label("Text").fill("x")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#saved")).to_contain_text("after an alarm of drift")
+    expect(page.locator("#route li").first).to_contain_text("score 0.750 ≥ 0.500, but drift")
 
 
 def test_fields_become_json(page: Page, address: str) -> None:

@@ -223,6 +223,14 @@ def test_a_port_of_grpc_that_is_taken_is_an_error(tiny_artifact: Callable[..., P
             sdcompress.serve([tiny_artifact()], service=options)
 
 
+def test_the_command_serves_the_demo_page_and_says_where(start: Start, tiny_artifact: Callable[..., Path]) -> None:
+    service = start(f"tiny={tiny_artifact()}", "--demo")
+    page = service.line("demo")["url"]
+    assert page == service.line("listening")["url"].removesuffix("v2")
+    with urllib.request.urlopen(page) as read:
+        assert b"<title>sdcompress demo</title>" in read.read()
+
+
 def test_what_cannot_be_served_is_refused_before_a_port_is_opened(
     tiny_artifact: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -142,6 +142,9 @@ def test_the_version_before_stays_addressable_and_a_rollback_brings_it_back(begi
     serving = begin()
     serving.point_to("new")
     assert serving.load().version == serving.names["new"]
+    engine = serving.repository.model("tiny", serving.names["old"]).engine
+    golden = engine.modality.path(engine.manifest.golden)
+    assert golden.parent == serving.folders["old"], "what it reads later, it reads from its own folder"
     old = serving.ask(f"{VERSION}/{serving.names['old']}/infer").json()
     assert (old["model_version"], old["outputs"][0]["data"]) == (serving.names["old"], serving.exits["old"])
     metadata = serving.ask("/v2/models/tiny", None).json()
@@ -198,7 +201,7 @@ def no_folder(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
         (no_warm_up, 422, "It does not run"),
         (another_interface, 400, "has other outputs"),
         (a_bug, 500, "ZeroDivisionError"),
-        (no_folder, 422, "served"),
+        (no_folder, 422, "new"),
     ],
 )
 def test_a_load_that_fails_says_why_and_changes_nothing(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 import sdcompress
+from sdcompress.serving.control import create_control_app
 from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.watch import Watch
 from sdcompress.storage import digest_of
@@ -31,6 +34,15 @@ def value(client: Any, name: str, **labels: str) -> float | None:
         f"sdcompress_{name}", {"model": "tiny"} | labels
     )
     return found
+
+
+def control(client: Any, name: str) -> httpx.Response:
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(create_control_app(client.service.repository))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8003") as connected:
+            return await connected.post(f"/v2/repository/models/{name}/reset_drift")
+
+    return asyncio.run(asked())
 
 
 def with_a_ladder(folder: Path) -> Path:
@@ -82,7 +94,7 @@ def test_after_drift_the_whole_network_answers_and_says_so_until_a_reset(
     assert value(client, "drift_fallback") == 1
     assert value(client, "drift_alarm", test="disagreement") == 1
     assert value(client, "exits_total", exit="final", decided_by="drift") == 8
-    model.reset_drift()
+    assert control(client, "tiny").json() == {"name": "tiny", "version": model.version}
     after = client.infer(body(inputs)).json()
     assert (after["outputs"], after["parameters"]) == (before["outputs"], before["parameters"])
     assert value(client, "drift_fallback") == 0
@@ -102,6 +114,9 @@ def test_what_is_not_certified_or_not_asked_for_is_not_watched(
 ) -> None:
     plain = serve({"tiny": tiny_artifact(policy=(0.7, 0.6))}, brown_out=True)
     assert plain.service.models["tiny"].watch.scheduler is None
+    refused = control(plain, "tiny")
+    assert refused.status_code == 400
+    assert "Nobody looks for drift" in refused.json()["error"]
     ignored = serve({"tiny": certified_artifact}, on_drift="ignore")
     assert ignored.service.models["tiny"].watch.scheduler is None
     assert "certificate_id" in ignored.infer(body(images(1))).json()["parameters"]

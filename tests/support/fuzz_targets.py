@@ -35,9 +35,12 @@ from sdcompress.modalities.table import Table
 from sdcompress.modalities.text import Text
 from sdcompress.serving.body import read_body
 from sdcompress.serving.body_memory import BodyMemory
+from sdcompress.serving.grpc.messages import infer_request_of
+from sdcompress.serving.grpc.open_inference_pb2 import InferParameter, ModelInferRequest
+from sdcompress.serving.grpc.wire import message_of, split_raw
 from sdcompress.serving.infer_options import infer_options_of
 from sdcompress.serving.inputs import RAW, InputReader
-from sdcompress.serving.protocol.request import parse
+from sdcompress.serving.protocol.request import InferRequest, parse
 from sdcompress.serving.protocol.tensors import Tensor
 from sdcompress.untrusted import Refused, parse_json
 
@@ -80,8 +83,18 @@ def request(content: bytes) -> None:
         _infer(content, header)
 
 
+def grpc_request(content: bytes) -> None:
+    """A message of an infer call."""
+    with suppress(InputError):
+        head, raw = split_raw(content)
+        _answer(infer_request_of(message_of(ModelInferRequest, head), raw))
+
+
 def _infer(body: bytes, header: str | None) -> None:
-    parsed = parse(body, header)
+    _answer(parse(body, header))
+
+
+def _answer(parsed: InferRequest) -> None:
     options = infer_options_of(parsed.parameters, EXITS)
     assert 0 <= options.min_exit <= options.max_exit < len(EXITS)
     for tensor in parsed.inputs.values():
@@ -205,7 +218,7 @@ def structured(content: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    one.__name__: one for one in (request, structured, image, text, body, graph, npz, manifest)
+    one.__name__: one for one in (request, structured, grpc_request, image, text, body, graph, npz, manifest)
 }
 
 
@@ -222,6 +235,15 @@ def seeds(target: str) -> Iterator[bytes]:
             yield b"\x18" + gzip.compress(head)
             yield b"\x19" + zlib.compress(plain.encode())
             yield b"\x1a" + head
+    elif target == "grpc_request":
+        tensor = {"name": "input", "shape": [1, *_SHAPE], "datatype": "FP32"}
+        exit_ = InferParameter(string_param="exit1")
+        raw = ModelInferRequest(inputs=[tensor], raw_input_contents=[bytes(64)], parameters={"max_exit": exit_})
+        yield raw.SerializeToString()
+        typed = ModelInferRequest(
+            inputs=[tensor | {"contents": {"fp32_contents": [0.5] * 16}}], outputs=[{"name": "x"}]
+        )
+        yield typed.SerializeToString()
     elif target == "image":
         yield from _pictures()
     elif target == "text":
