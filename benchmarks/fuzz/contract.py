@@ -11,12 +11,12 @@ import argparse
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / "tests" / "support"), str(HERE.parent / "serve"), str(HERE.parent / "speed")]
-
-from importlib.metadata import version
+sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
+sys.path.append(str(Path(__file__).parents[1] / "serve"))
+sys.path.append(str(Path(__file__).parents[1] / "speed"))
 
 from contract import keep_contract
 from network import inputs_of, write_cascade
@@ -28,7 +28,7 @@ from sdcompress.serving.openapi import openapi
 from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.service import Service
 
-SIDE = 2
+HERE, SIDE = Path(__file__).resolve().parent, 2
 
 
 def main() -> None:
