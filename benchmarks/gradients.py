@@ -42,7 +42,7 @@ def watch(learner: Learner, at: list[int], row: str) -> list[dict[str, Any]]:
                     "row": row,
                     "step": learner.step + 1,
                     "term": name,
-                    "loss": round(float(terms[name]), 4),
+                    "loss": round(float(terms[name].detach()), 4),
                     "norm": round(float(own), 4),
                     "share_of_ce": round(float(own / of_labels), 3),
                     "cosine_with_ce": round(float(gradient @ gradients["ce"] / (own * of_labels)), 3),

@@ -41,11 +41,12 @@ MIX, MOST_ROWS, UNDER_WAY = (0.5, 0.3, 0.2), 32, 64
 CLIENTS, ROUNDS = 8, 5
 
 
-class PythonClient:
-    """A connection of Python's own HTTP client, which sends one prepared body again and again."""
+class Client:
+    """A connection of Python's own HTTP client that sends one prepared body again and again."""
 
-    def __init__(self, port: int, body: bytes, headers: dict[str, str]) -> None:
-        self._connection, self._request = http.client.HTTPConnection("127.0.0.1", port), (body, headers)
+    def __init__(self, port: int, inputs: np.ndarray) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port)
+        self._request = binary_request("input", inputs, "outputs")
 
     def __call__(self) -> None:
         """Send it once, and read the response."""
@@ -68,8 +69,7 @@ def median_ms(call: Any, seconds: float) -> float:
 def latency(folder: Path, side: int) -> dict[str, Any]:
     """Milliseconds of one request at a time, in turn: the engine in this process; the server, by wrk and by Python."""
     engine, server, inputs = open_cascade(folder, ONE), Server(folder), inputs_of([2], side)
-    request = binary_request("input", inputs, "outputs")
-    wrk, python = Wrk(server.url, *request), PythonClient(server.port, *request)
+    wrk, python = Wrk(server.url, *binary_request("input", inputs, "outputs")), Client(server.port, inputs)
     rounds: dict[str, list[float]] = {"engine": [], "server": [], "server_p99": [], "server_by_http.client": []}
     try:
         for _ in range(ROUNDS + 1):

@@ -11,6 +11,7 @@ __all__ = ["StageCosts"]
 _NEARLY_BEST = 1.01  # a larger batch that saves less than this share of a row's time only adds latency
 _PRIOR_ROWS = 100  # so many rows count the exit shares of the calibration
 _NEWEST = 0.1  # weight of one measurement
+_MOST_RISE = 2.0  # of one measurement over those before it
 
 
 class StageCosts:
@@ -87,7 +88,9 @@ class StageCosts:
         self._reached[stage] += rows
         if (ms := self._model.ms(stage, rows, size)) > 0:
             ratio = 1000 * seconds / ms
-            self._ratio = ratio if self._ratio is None else (1 - _NEWEST) * self._ratio + _NEWEST * ratio
+            # other work may interrupt a batch for longer than it runs, which says nothing of the next one
+            usual = self._ratio or ratio
+            self._ratio = (1 - _NEWEST) * usual + _NEWEST * min(ratio, _MOST_RISE * usual)
 
     def _in_own_batches(self, stage: int, rows: int, size: int) -> float:
         whole, rest = divmod(rows, most := self.most_rows(stage, size))

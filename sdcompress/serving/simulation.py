@@ -146,4 +146,4 @@ def _carried(exit_index: npt.NDArray[np.int64]) -> Carried:
 def _one_after_the_other(sent: npt.NDArray[np.float64], seconds: float) -> npt.NDArray[np.float64]:
     """Return when each request is read, if one takes so long and they wait for each other."""
     done = seconds * np.arange(1, len(sent) + 1, dtype=np.float64)
-    return done + np.maximum.accumulate(sent - done + seconds)
+    return (done + np.maximum.accumulate(sent - done + seconds)).astype(np.float64)

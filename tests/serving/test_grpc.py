@@ -331,16 +331,21 @@ def test_a_stop_answers_what_was_accepted_and_refuses_the_rest(client: Any, loop
         call = channel.unary_unary(INFER, response_deserializer=public.ModelInferResponse.FromString)
         accepted = call.future(request().SerializeToString())
         assert gate.begun.wait(30)
-        client.service.closed = True
-        stopping = asyncio.run_coroutine_threadsafe(server.stop(30, lambda: False), loop.loop)
-        for _ in range(4):  # by the service, then by gRPC
+
+        def refused_code() -> grpc.StatusCode:
             with pytest.raises(grpc.RpcError) as caught:
-                call(request().SerializeToString(), timeout=5)
-            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-            time.sleep(0.1)
+                call(request().SerializeToString(), timeout=20)
+            return caught.value.code()
+
+        client.service.closed = True
+        by_service = refused_code()
+        stopping = asyncio.run_coroutine_threadsafe(server.stop(30, lambda: False), loop.loop)
+        time.sleep(1)
+        by_grpc = refused_code()
         gate.free.set()
         assert accepted.result(30).model_name == "tiny"
         stopping.result(30)
+        assert by_service == by_grpc == grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_second_signal_ends_a_stop_at_once(client: Any, loop: Any, monkeypatch: Any) -> None:

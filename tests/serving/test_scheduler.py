@@ -346,6 +346,13 @@ def test_predictions_follow_the_machine() -> None:
     assert costs.expected(0, 1) < 0.06
 
 
+def test_an_interrupted_batch_changes_predictions_little() -> None:
+    costs = costs_of(NOTHING_PAYS)
+    costs.observe(0, 1, 0.01)
+    costs.observe(0, 1, 1.0)
+    assert costs.seconds(0, 1) == pytest.approx(0.011)
+
+
 def test_a_full_batch_is_the_smallest_that_is_nearly_best() -> None:
     assert [costs_of().most_rows(stage) for stage in range(3)] == [8, 8, 8]
     assert costs_of(NOTHING_PAYS).most_rows(0) == 1

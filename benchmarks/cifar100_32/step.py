@@ -1,0 +1,98 @@
+"""Measure what one thread gives in products and convolutions, and what a training step of some networks takes of it.
+
+    python benchmarks/cifar100_32/step.py            # the ceilings
+    python benchmarks/cifar100_32/step.py --networks cifar:resnet18:0.5 --batches 128 256 --compile
+
+CPU time, the best of several repetitions, so that other work on the machine counts little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sdcompress.models.build import build
+from sdcompress.models.cost import costs
+from sdcompress.schema.graphs import Tensor
+from sdcompress.schema.recipe import Exits, Model
+
+BATCH = 128
+CONVOLUTIONS = ((32, 32, 32), (64, 64, 32), (64, 128, 32), (128, 128, 16), (256, 256, 8), (512, 512, 4))
+IMAGE = Tensor(name="image", shape=("batch", 3, 32, 32), dtype="float32")
+
+
+def seconds(work: Callable[[], object], repetitions: int = 5) -> float:
+    best = float("inf")
+    for repetition in range(repetitions + 2):
+        start = time.process_time()
+        work()
+        if repetition >= 2:
+            best = min(best, time.process_time() - start)
+    return best
+
+
+def ceilings() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        one, other = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
+        taken = seconds(lambda one=one, other=other: one @ other)
+        print(f"{dtype} product {2 * 2048**3 / taken / 1e9:.0f} GFLOP/s")
+        for inputs, outputs, side in CONVOLUTIONS:
+            images, weights = torch.randn(BATCH, inputs, side, side), torch.randn(outputs, inputs, 3, 3)
+            x, w = (t.to(dtype, memory_format=torch.channels_last).requires_grad_() for t in (images, weights))
+            flops = 2 * BATCH * inputs * outputs * 9 * side * side
+
+            def both(x: torch.Tensor = x, w: torch.Tensor = w) -> None:
+                result = F.conv2d(x, w, padding=1)
+                torch.autograd.grad(result, (x, w), torch.ones_like(result))
+
+            with torch.no_grad():
+                forward = seconds(lambda x=x, w=w: F.conv2d(x, w, padding=1))
+            figures = (
+                f"forward {flops / forward / 1e9:.0f}, with backward {3 * flops / seconds(both) / 1e9:.0f} GFLOP/s"
+            )
+            print(f"{dtype} convolution {inputs} to {outputs} at {side}: {figures}", flush=True)
+
+
+def step(name: str, batch: int, *, compiled: bool) -> None:
+    family, network, width = name.split(":")
+    model = Model(name=f"{family}:{network}", options={} if width == "1" else {"width": float(width)})
+    net = build(model, Exits(count=1), outputs=(100,), inputs=[IMAGE], heads=False)
+    macs = costs(net, [IMAGE])[-1].macs
+    net = net.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=True)
+    run: nn.Module = torch.compile(net) if compiled else net  # type: ignore[assignment]
+    images = torch.randn(batch, 3, 32, 32).to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 100, (batch,))
+
+    def work() -> None:
+        F.cross_entropy(run(images).logits[-1], labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    taken = seconds(work)
+    figures = f"{1e3 * taken / batch:.2f} ms an image, {6 * macs * batch / taken / 1e9:.0f} GFLOP/s"
+    print(f"{name} {macs / 1e6:.0f} MMACs, batch {batch}{', compiled' * compiled}: {figures}", flush=True)
+
+
+def main() -> None:
+    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read.add_argument("--networks", nargs="*", default=[], help="family:name:width")
+    read.add_argument("--batches", nargs="+", type=int, default=[BATCH])
+    read.add_argument("--compile", action="store_true", help="also with torch.compile")
+    given = read.parse_args()
+    torch.set_num_threads(1)
+    if not given.networks:
+        ceilings()
+    for name in given.networks:
+        for batch in given.batches:
+            for compiled in (False, True) if given.compile else (False,):
+                step(name, batch, compiled=compiled)
+
+
+if __name__ == "__main__":
+    main()
