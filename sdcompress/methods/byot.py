@@ -17,6 +17,10 @@ so there are adapters A_i. Its soft cross-entropy differs from KL by a constant.
 
 Cost: heads and adapters in training. The adapters are in the checkpoint.
 
+Measured: with ResNet-8 on CIFAR-100 at 16x16 the gradients of both distillation terms in the backbone are at most 0.03
+times that of the labels in the first 120 steps. So its defaults are almost deep supervision there, and it ends 0.6
+points above it, within the noise (benchmarks/cpu).
+
 Published: ResNet-18, CIFAR-100, crop and flip, 200 epochs, exits 1 to 4: 66.57 / 74.69 / 78.04 / 78.73 % (README of
 that repository; best epoch on the test set).
 """

@@ -13,6 +13,11 @@ each network, and much of its gain comes from them.
 
 Cost: heads in training. It has no state.
 
+Measured: with ResNet-8 on CIFAR-100 at 16x16 it ends 2.7 points below deep supervision (benchmarks/cpu). It does not
+slow down the start: at the 120th step the labels' loss is 11.88, where deep supervision has 11.95. In the backbone the
+gradient of the distillation is 0.1 to 0.4 times that of the labels. So what it costs comes later; benchmarks/ablations
+measures a smaller weight.
+
 Published: error on CIFAR-100 with WRN-28-10: 17.24 % against 18.72 %. Error on ImageNet with ResNet-18: 28.68 % against
 31.06 % (README of that repository).
 """

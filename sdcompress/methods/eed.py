@@ -17,6 +17,11 @@ adapters A_i. A weak first exit weakens the mean, and so the teacher.
 
 Cost: heads and adapters in training. The adapters are in the checkpoint.
 
+Measured: with ResNet-8 on CIFAR-100 at 16x16 it ends 3.7 points below deep supervision (benchmarks/cpu). In the backbone
+the gradients of both distances are 0.4 times that of the labels each or less, but from the 60th step on they point
+against it (cosines of -0.18 to -0.34), and the labels are learnt more slowly: 12.22 at the 120th step, where deep
+supervision has 11.95. For ``byot`` they are 0.02. benchmarks/ablations measures smaller weights.
+
 Published: no figure could be read.
 """
 

@@ -20,6 +20,11 @@ decouple.
 Cost: heads, and a forward pass of the teacher in evaluation mode, about a third more compute. The checkpoint also holds
 the average.
 
+Measured: with ResNet-8 on CIFAR-100 at 16x16 it ends 8.1 points below deep supervision (benchmarks/cpu). T^2 = 16 makes
+the distillation large as soon as the teacher knows something: in the backbone its gradient is 0.06 times that of the
+labels at the 20th step and 2.7 times at the 60th, and the labels' loss is 13.55 then, where deep supervision has 13.06.
+A smaller kd_weight is worth a try; benchmarks/ablations measures 0.05.
+
 Published: no comparable figure.
 """
 

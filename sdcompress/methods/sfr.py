@@ -21,6 +21,12 @@ Differences: the paper's formulas could not be read. The exits have their own cl
 
 Cost: heads and the transport in training. The checkpoint holds 8 K^2 bytes for K classes.
 
+Measured: with ResNet-8 on CIFAR-100 at 16x16 it ends 4.0 points below deep supervision (benchmarks/cpu). The transport
+is badly scaled there. In the backbone its gradient is 2.3 times that of the labels at the first step, 0.6 at the 20th,
+0.24 at the 60th and 0.16 at the 120th, mostly at right angles to it or against it. Besides, S is uniform in the first
+of the 24 epochs, so half of the last exit's label says nothing there. Whether smaller weights help is what
+benchmarks/ablations measures.
+
 Published: none that may be used.
 """
 
