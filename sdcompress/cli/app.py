@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from typing import Annotated, NoReturn
@@ -97,6 +98,7 @@ def start() -> None:
     """Run the command line; print errors and exit with their codes."""
     prepare_streams()
     warnings.formatwarning = _warning_line
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime's; who wants to send it sets the variable
     try:
         sys.exit(_run())
     except SdcompressError as error:
