@@ -85,6 +85,8 @@ def jobs_of(plan: dict[str, Any], data_dir: Path | None) -> list[Job]:
                 recipe = recipes.read({**tree, "name": "compare", "seed": seed})
                 recipe = recipe.model_copy(update={"data": recipe.data.at(data_dir)})
                 dumped = recipe.model_dump(mode="json", exclude_defaults=True)
+                if "tune" in tree:  # also where it says what is the default
+                    dumped["tune"] = recipe.tune.model_dump(mode="json")
                 found.append(Job(setting, row, seed, dumped, plan["seeds"][0]))
     return found
 
