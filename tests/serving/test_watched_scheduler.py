@@ -243,6 +243,28 @@ def test_an_audit_that_would_take_long_is_not_run() -> None:
     assert bench.order == [(0, 1, False)]
 
 
+def test_a_row_whose_audit_would_take_long_counts_as_0_and_holds_up_no_other() -> None:
+    bench = Bench(audit_share=1.0)
+    bench.costs.calibrate([0.1] * 3, 1)
+    bench.job(0, disagree=1.0)
+    bench.drain()
+    assert (bench.monitor.seen, bench.audits and bench.audits.pending) == ([(0, [0.0])], 0)
+    bench.costs.calibrate([0.004] * 3, 1)
+    bench.job(0, disagree=1.0)
+    bench.drain()
+    assert bench.monitor.seen[1:] == [(0, [1.0])]
+
+
+@pytest.mark.parametrize("value", [2.0, np.nan, None])
+def test_a_loss_that_is_none_counts_as_0_and_stops_nothing(value: float | None) -> None:
+    bench = Bench(audit_share=1.0)
+    assert bench.audits is not None
+    bench.audits._loss_of = lambda outputs, _: np.array([1 / 0 if value is None else value] * len(outputs))
+    bench.job(0)
+    bench.drain()
+    assert (bench.monitor.seen, bench.audits.failed) == ([(0, [0.0])], 1)
+
+
 def test_a_stopped_service_does_not_wait_for_audits() -> None:
     bench = Bench(audit_share=1.0)
     bench.job(0)
