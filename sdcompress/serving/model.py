@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Condition
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, Literal
 
 import numpy as np
@@ -197,7 +197,7 @@ class ServedModel:
         worker.reserve(rows, bound=min(bound, call.until), wait_s=preparing.wait_s, prepare_s=time.predicted(raw))
         future = asyncio.wrap_future(preparing.submit(lambda: self.reader.read(tensors), raw, time))
         try:
-            await asyncio.wait((future, call.gone), timeout=self._options.timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((future, call.gone), timeout=self._time_left(call), return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
             if call.gone.done():
@@ -238,7 +238,7 @@ class ServedModel:
             job.runs = trace.runs
         worker.submit(job, reserved=reserved)
         # callbacks on one future: a task and a wait_for for each would take longer than a small network
-        timer = loop.call_later(self._options.timeout, lambda: _fail(future, self._too_late()))
+        timer = loop.call_later(self._time_left(call), lambda: _fail(future, self._too_late()))
         call.gone.add_done_callback(lambda ended: _fail(future, ended.exception()) if not ended.cancelled() else None)
         try:
             await future
@@ -253,6 +253,9 @@ class ServedModel:
         decided_by: Literal["policy", "request"] = "policy" if options.policy_decides else "request"
         self.metrics.answered(job, "drift" if job.fallen_back else decided_by)
         return job
+
+    def _time_left(self, call: Call) -> float:
+        return max(0.0, call.arrived + self._options.timeout - monotonic())
 
     def _started(self) -> Worker:
         if self._worker is None:

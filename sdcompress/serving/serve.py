@@ -150,7 +150,7 @@ def _serve_by_workers(setup: ServiceSetup, security: Security) -> None:
 
     service, engine = setup.service, setup.engine
     engine = replace(engine, threads=max(1, (engine.threads or 1) // service.workers))
-    with shared_port(service.host, service.port) as reserved:  # it does not listen: the workers do
+    with shared_port(service.host, service.port, first=True) as reserved:  # it does not listen: the workers do
         service = replace(service, port=reserved.getsockname()[1])
         scheme = "https" if security.tls else "http"
         _announce(f"{scheme}://{service.host}:{service.port}", engine.threads or 1, demo=False)

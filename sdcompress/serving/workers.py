@@ -220,14 +220,22 @@ def _answer_parent(parent: Connection, server: DrainingServer, running: Service)
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def shared_port(host: str, port: int) -> socket.socket:
+def shared_port(host: str, port: int, *, first: bool = False) -> socket.socket:
     """Return a socket that is bound to a port which other processes may bind too, and does not listen yet.
+
+    Args:
+        host: address.
+        port: 0 chooses a free one.
+        first: whether no other process may have the port, as another service with workers would share it.
 
     Raises:
         SetupError: if nothing can.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with listening(host, port):
-        bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        if first and port:
+            socket.create_server((host, port), family=family).close()
+        bound = socket.socket(family)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind((host, port))

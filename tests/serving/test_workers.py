@@ -18,11 +18,11 @@ from unittest.mock import Mock
 import httpx
 import pytest
 
-from sdcompress.errors import UsageError
+from sdcompress.errors import SetupError, UsageError
 from sdcompress.options import EngineOptions
 from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.setup import ServiceSetup
-from sdcompress.serving.workers import Workers
+from sdcompress.serving.workers import Workers, shared_port
 
 PATIENCE_S = 90
 CLIENTS = 4
@@ -140,3 +140,13 @@ def test_a_process_that_begins_while_the_signal_comes_is_told_to_stop_too() -> N
     told.signal.assert_not_called()
     late.signal.assert_called_once_with()
     late.process.join.assert_called_once_with()
+
+
+def test_a_port_is_shared_with_own_workers_alone() -> None:
+    with shared_port("127.0.0.1", 0) as mine:
+        port = mine.getsockname()[1]
+        mine.listen()
+        with shared_port("127.0.0.1", port):
+            pass
+        with pytest.raises(SetupError, match=f"Nothing can listen on 127.0.0.1, port {port}"):
+            shared_port("127.0.0.1", port, first=True)
