@@ -20,10 +20,9 @@ from typing import Any
 
 import grpc
 import numpy as np
-from measure import PythonClient
+from measure import Client
 from network import inputs_of, write_cascade
 from process import Server
-from wrk import binary_request
 
 sys.path.append(str(Path(__file__).parents[1] / "speed"))
 from record import Record
@@ -66,7 +65,7 @@ def measured(folder: Path, side: int, seconds: float, collector: int) -> dict[st
         f"{form}, tracing {name}": (one, call)
         for name, one in servers.items()
         for form, call in (
-            ("http", PythonClient(one.port, *binary_request("input", inputs, "outputs"))),
+            ("http", Client(one.port, inputs)),
             ("grpc raw", by_grpc(one.grpc_port, inputs, raw=True)),
             *((("grpc typed", by_grpc(one.grpc_port, inputs, raw=False)),) if name == "off" else ()),
         )
