@@ -85,6 +85,8 @@ def jobs_of(plan: dict[str, Any], data_dir: Path | None) -> list[Job]:
                 recipe = recipes.read({**tree, "name": "compare", "seed": seed})
                 recipe = recipe.model_copy(update={"data": recipe.data.at(data_dir)})
                 dumped = recipe.model_dump(mode="json", exclude_defaults=True)
+                if "tune" in tree:  # also where it says what is the default
+                    dumped["tune"] = recipe.tune.model_dump(mode="json")
                 found.append(Job(setting, row, seed, dumped, plan["seeds"][0]))
     return found
 
@@ -225,15 +227,22 @@ def work(jobs: list[Job], results: Results, runs: Path, *, count: int, threads: 
     with stop_on_signal() as request:
         while running or (waiting and not problems and not request.asked and time.monotonic() < deadline):
             over = bool(problems) or request.asked or time.monotonic() >= deadline
-            while waiting and len(running) < count and not over:
-                running.append(Running(waiting.pop(0), runs, threads))
+            while len(running) < count and not over and (job := _next(waiting, running)) is not None:
+                waiting.remove(job)
+                running.append(Running(job, runs, threads))
                 print(f"{running[-1].job.name} ...", flush=True)
-            for job in list(running):
+            for one in list(running):
                 if over and not problems:
-                    job.stop()
-                _look(job, running, problems, results)
+                    one.stop()
+                _look(one, running, problems, results)
             time.sleep(0.2)
     return problems
+
+
+def _next(waiting: list[Job], running: list[Running]) -> Job | None:
+    """Return the first job whose search no running job does: one folder of a search has room for one process."""
+    searched = {(one.job.setting, one.job.row) for one in running if one.job.is_tuned}
+    return next((job for job in waiting if (job.setting, job.row) not in searched), None)
 
 
 def _look(job: Running, running: list[Running], problems: list[str], results: Results) -> None:

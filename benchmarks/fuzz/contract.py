@@ -14,7 +14,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
+# first, because the module of the tests has the name of this script
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 sys.path.append(str(Path(__file__).parents[1] / "serve"))
 sys.path.append(str(Path(__file__).parents[1] / "speed"))
 

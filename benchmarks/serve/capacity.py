@@ -23,10 +23,10 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from counterparts import ONE_THREAD, free_ports, running
 from matplotlib.figure import Figure
-from measure import Client, inputs_of
-from network import write_cascade
+from measure import Client
+from network import inputs_of, write_cascade
+from process import ONE_THREAD, Server
 
 sys.path.append(str(Path(__file__).parents[1] / "speed"))
 from record import Record
@@ -50,16 +50,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         add_backend(Path(temporary))
         folder = write_cascade(Path(temporary) / "net", side=SIDE, products=PRODUCTS)
-        (port,) = free_ports(1)
-        command = [sys.executable, "-c", "from sdcompress.cli import main; main()", "serve", f"net={folder}"]
-        options = ["--port", str(port), "--no-metrics", "--threads", "1", "--latency-bound", f"{BOUND_S}s"]
-        options += ["--backend", "timed"]
         service = ServiceOptions(latency_bound=BOUND_S)
         simulated = sdcompress.capacity(folder, ENGINE, service)
-        with running([*command, *options], Path(temporary) / "log", port, ONE_THREAD):
+        server = Server(folder, "--latency-bound", f"{BOUND_S}s", "--backend", "timed")
+        try:
             measured = [
-                real(port, share * simulated.limit_per_s, simulated.shares, np.random.default_rng(0)) for share in LOADS
+                real(server.port, share * simulated.limit_per_s, simulated.shares, np.random.default_rng(0))
+                for share in LOADS
             ]
+        finally:
+            server.stop()
         again = sdcompress.capacity(folder, ENGINE, service)
     figures = {
         "simulated": simulated.model_dump(mode="json", exclude={"machine"}),

@@ -11,12 +11,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from typing import Any
 import httpx
 import numpy as np
 import tritonclient.grpc as triton
+from process import COMMAND, ONE_THREAD, free_ports, running
 from tritonclient.utils import np_to_triton_dtype
 
 sys.path.append(str(Path(__file__).parents[1] / "speed"))
@@ -34,9 +32,8 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.options import Options
 
 HERE = Path(__file__).resolve().parent
-START_S = 120.0
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 ELSEWHERE = {name: value for name, value in ONE_THREAD.items() if name != "PYTHONPATH"}  # another environment
+READY = "http://127.0.0.1:{port}/v2/health/ready"
 Answer = dict[str, Any]
 
 
@@ -226,7 +223,8 @@ def mlserver(venv: Path, artifacts: dict[str, str], folder: Path) -> Iterator[tu
         sdcompress.package(path, root / name, "mlserver", settings, Options(allow_uncertified=True))
     server = {"host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "metrics_port": metrics}
     (root / "settings.json").write_text(json.dumps({**server, "parallel_workers": 0}))
-    with running([venv / "bin" / "mlserver", "start", root], folder / "mlserver.log", http, ELSEWHERE):
+    command = [venv / "bin" / "mlserver", "start", root]
+    with running(command, ELSEWHERE, READY.format(port=http), folder / "mlserver.log"):
         yield http, grpc
 
 
@@ -234,46 +232,11 @@ def mlserver(venv: Path, artifacts: dict[str, str], folder: Path) -> Iterator[tu
 def ours(artifacts: dict[str, str]) -> Iterator[tuple[int, int]]:
     """Start our server; yield the ports of REST and gRPC."""
     port, grpc = free_ports(2)
-    command = [sys.executable, "-c", "from sdcompress.cli import main; main()", "serve"]
-    command += [f"{name}={path}" for name, path in artifacts.items()]
+    command = [*COMMAND, *(f"{name}={path}" for name, path in artifacts.items())]
     command += ["--port", str(port), "--grpc-port", str(grpc), "--no-metrics", "--threads", "1"]
-    with tempfile.TemporaryDirectory() as folder, running(command, Path(folder) / "log", port, ONE_THREAD):
+    ready = READY.format(port=port)
+    with tempfile.TemporaryDirectory() as folder, running(command, ONE_THREAD, ready, Path(folder) / "log"):
         yield port, grpc
-
-
-@contextlib.contextmanager
-def running(command: list[Any], log: Path, port: int, environment: dict[str, str]) -> Iterator[None]:
-    """Run a server until the end of the block; it begins once the server is ready."""
-    with log.open("w") as file:
-        server = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
-    try:
-        end = time.monotonic() + START_S
-        while not ready(port):
-            if server.poll() is not None or time.monotonic() > end:
-                sys.exit(log.read_text()[-3000:])
-            time.sleep(0.2)
-        yield
-    finally:
-        server.terminate()
-        try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def ready(port: int) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"http://127.0.0.1:{port}/v2/health/ready").status_code == 200
-    return False
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def versions_of(venv: Path, package: str) -> dict[str, str]:

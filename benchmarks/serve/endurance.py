@@ -11,10 +11,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from network import inputs_of, write_cascade
+from process import Server
 
 sys.path.append(str(Path(__file__).parents[1] / "speed"))
 from record import Record
@@ -32,41 +31,6 @@ from record import Record
 HERE = Path(__file__).resolve().parent
 SIDE, MALFORMED_EVERY, SAMPLE_S = 2, 50, 5.0
 TIMES, UNDER_LOAD_S = 5, 1.0
-
-
-class Server:
-    """The command in a process of its own; its log goes to a file."""
-
-    def __init__(self, folder: Path, log: Path, *options: str, port: int = 0) -> None:
-        command = [sys.executable, "-c", "from sdcompress.cli import main; main()", "serve", f"net={folder}"]
-        fixed = ["--port", str(port), "--no-metrics", "--threads", "1", "--latency-bound", "60s", *options]
-        self.log = log
-        begin = time.monotonic()
-        with log.open("wb") as stderr:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            self.process = subprocess.Popen([*command, *fixed], stderr=stderr, env=environment)
-        while not self.lines("model ready"):
-            assert self.process.poll() is None, log.read_text()
-            time.sleep(0.02)
-        self.seconds_to_ready = time.monotonic() - begin
-        self.port = int(self.lines("listening")[0]["url"].rpartition(":")[2].partition("/")[0])
-
-    def lines(self, message: str) -> list[dict[str, Any]]:
-        """The whole lines of the log with this message."""
-        whole = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        return [line for line in map(json.loads, whole) if line["message"] == message]
-
-    def memory(self) -> dict[str, int]:
-        """Resident memory in KiB, threads and open files."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        fields = dict(line.split(":", 1) for line in status.splitlines())
-        files = sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
-        return {"rss_kib": int(fields["VmRSS"].split()[0]), "threads": int(fields["Threads"]), "files": files}
-
-    def stop(self) -> int:
-        """Finish what waits, and return the exit code."""
-        self.process.terminate()
-        return self.process.wait()
 
 
 def requests() -> list[bytes]:
@@ -238,7 +202,7 @@ async def killed(start: Callable[..., Server], connections: int) -> dict[str, An
     server.process.kill()
     server.process.wait()
     await load.ended()
-    second = await asyncio.to_thread(start, port=server.port)
+    second = await asyncio.to_thread(start, "--port", str(server.port))
     after = Load(second.port, 200)
     await after.connect(connections)
     await after.ended()
@@ -266,8 +230,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = write_cascade(Path(name) / "net", side=SIDE, products=0)
 
-        def start(*options: str, port: int = 0) -> Server:
-            return Server(folder, Path(name) / "log", *options, port=port)
+        def start(*options: str) -> Server:
+            return Server(folder, *options)
 
         figures: dict[str, Any] = {
             "SIGTERM under load": [asyncio.run(stopped(start, connections)) for _ in range(TIMES)],

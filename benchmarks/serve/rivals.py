@@ -17,14 +17,11 @@ import json
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +29,7 @@ from typing import Any
 import numpy as np
 import onnx
 from network import inputs_of, write_cascade
-from process import Server
+from process import Server, running
 from wrk import Wrk, binary_request, json_request
 
 sys.path.append(str(Path(__file__).parents[1] / "speed"))
@@ -42,7 +39,7 @@ HERE = Path(__file__).resolve().parent
 APPS = HERE / "rivals"
 ROUNDS, CONNECTIONS = 3, (1, 8)
 LEAST_REQUESTS, SLOWEST_S = 30, 5
-START_S = 120
+CLEAN = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
 PACKAGES = {
     "fastapi": ("fastapi[standard]==0.165.0", "onnxruntime==1.32.0"),
     "litserve": ("litserve==0.2.19", "onnxruntime==1.32.0"),
@@ -151,42 +148,6 @@ def merged(folder: Path, out: Path) -> Path:
     return out
 
 
-@contextmanager
-def running(command: list[str], environment: Mapping[str, str], ready: str, log: Path) -> Iterator[None]:
-    """Run a server while the block runs.
-
-    Raises:
-        RuntimeError: if it does not get ready; with the end of its log.
-    """
-    clean = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command, env={**clean, **environment}, stdout=file, stderr=file, cwd=log.parent, start_new_session=True
-        )
-    try:
-        end = time.monotonic() + START_S
-        while not _answers(ready):
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"{command[0]} does not get ready: {log.read_text()[-800:]}")
-            time.sleep(0.2)
-        yield
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        with suppress(ProcessLookupError):  # some leave children behind, which would keep the port
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
 def triton_repository(network: Path, side: int, folder: Path) -> Path:
     """Write the network as a repository of Triton, without batching, as fits one request at a time."""
     place = folder / "net" / "1"
@@ -222,16 +183,18 @@ def clients(
         if not executables.is_dir():
             reasons[name] = "not installed"
             continue
-        environment = {"NETWORK": str(network), "PORT": str(port), "OMP_NUM_THREADS": "1"}
+        environment = {**CLEAN, "NETWORK": str(network), "PORT": str(port), "OMP_NUM_THREADS": "1"}
         environment |= {"PATH": f"{executables}:{os.environ['PATH']}", "BENTOML_DO_NOT_TRACK": "True"}
         address = f"http://127.0.0.1:{port}"
         rival_folder = folder / rival.environment
         rival_folder.mkdir()
         command = rival.command(executables, rival_folder, port)
         try:
-            stack.enter_context(running(command, environment, address + rival.ready, folder / f"{name}.log"))
+            stack.enter_context(
+                running(command, environment, address + rival.ready, folder / f"{name}.log", within=folder)
+            )
         except RuntimeError as error:
-            reasons[name] = str(error)
+            reasons[name] = str(error)[-800:]
             continue
         for form, (path, request) in rival.forms.items():
             found[f"{name}, {form}"] = Wrk(address + path, *request(inputs))
@@ -241,9 +204,11 @@ def clients(
         command = [str(given.triton), f"--model-repository={repository}"]
         try:
             ready = f"{address}/v2/models/net/ready"
-            stack.enter_context(running(command, {"PORT": str(port + 10)}, ready, folder / "Triton.log"))
+            stack.enter_context(
+                running(command, {**CLEAN, "PORT": str(port + 10)}, ready, folder / "Triton.log", within=folder)
+            )
         except RuntimeError as error:
-            reasons["Triton"] = str(error)
+            reasons["Triton"] = str(error)[-800:]
             return found
         found["Triton, binary"] = Wrk(f"{address}/v2/models/net/infer", *protocol_binary(inputs))
         found["Triton, JSON"] = Wrk(f"{address}/v2/models/net/infer", *protocol_json(inputs))

@@ -18,8 +18,9 @@ from typing import Any
 
 import httpx
 import numpy as np
-from endurance import Load, Server
+from endurance import Load
 from network import write_cascade
+from process import Server
 
 sys.path.append(str(Path(__file__).parents[1] / "speed"))
 from record import Record
@@ -78,7 +79,7 @@ def main() -> None:
         ]
         link = Path(name) / "net"
         link.symlink_to(folders[0])
-        server = Server(link, Path(name) / "log", "--control-port", "0", "--versions", "1")
+        server = Server(link, "--control-port", "0", "--versions", "1")
         figures = asyncio.run(swap(server, link, folders, times=chosen.loads, connections=chosen.connections))
         figures["exit_code"] = server.stop()
     record.write(figures, connections=chosen.connections, products=chosen.products)

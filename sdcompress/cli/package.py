@@ -20,7 +20,7 @@ def package(
         str,
         typer.Option(
             "--to",
-            help="one of 'sdcompress list targets', which names the settings of each: triton, kserve, mlserver",
+            help="one of 'sdcompress list targets', which names the settings of each",
             autocompletion=complete_from("sdcompress.packaging"),
         ),
     ],

@@ -10,7 +10,7 @@ from sdcompress.tasks import task_of
 
 __all__ = ["Level", "certified_levels"]
 
-_DELTA = 0.005  # that the disagreement of a level was above its bound when it was calibrated
+_DELTA = 0.005  # that the disagreement of any level was above its bound when it was calibrated
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,13 @@ def certified_levels(manifest: Manifest) -> tuple[Level, ...]:
     policy, certificate = manifest.policy, manifest.certificate
     if policy is None or certificate is None or policy.guarantee != "certified":
         return ()
-    levels = [_level(manifest, certificate, policy, policy.thresholds)]
+    chosen: list[tuple[Policy | CertifiedDrop, tuple[float, ...]]] = [(policy, policy.thresholds)]
     for drop in sorted(certificate.levels, key=lambda level: level.max_drop):
         thresholds = certificate.path[drop.certified]
-        if drop.certified and drop.max_drop > policy.max_drop and _exits_earlier(thresholds, levels[-1].thresholds):
-            levels.append(_level(manifest, certificate, drop, thresholds))
-    return tuple(levels)
+        if drop.certified and drop.max_drop > policy.max_drop and _exits_earlier(thresholds, chosen[-1][1]):
+            chosen.append((drop, thresholds))
+    delta = _DELTA / len(chosen)
+    return tuple(_level(manifest, certificate, measured, thresholds, delta) for measured, thresholds in chosen)
 
 
 def _exits_earlier(thresholds: tuple[float, ...], others: tuple[float, ...]) -> bool:
@@ -56,14 +57,18 @@ def _exits_earlier(thresholds: tuple[float, ...], others: tuple[float, ...]) -> 
 
 
 def _level(
-    manifest: Manifest, certificate: Certificate, measured: Policy | CertifiedDrop, thresholds: tuple[float, ...]
+    manifest: Manifest,
+    certificate: Certificate,
+    measured: Policy | CertifiedDrop,
+    thresholds: tuple[float, ...],
+    delta: float,
 ) -> Level:
     samples, bound = certificate.certify_samples, None
     if certificate.loss == "disagreement" and certificate.reference is None:
         bound = measured.max_drop
     elif measured.disagreement is not None:
         total, binary = measured.disagreement * samples, task_of(manifest).binary_loss
-        bound = max(measured.max_drop, upper_bound(total, samples, _DELTA, binary_loss=binary))
+        bound = max(measured.max_drop, upper_bound(total, samples, delta, binary_loss=binary))
     if bound is not None and bound >= 1:
         bound = None  # no mean loss is above it
     return Level(measured.max_drop, thresholds, samples, measured.shares, bound)

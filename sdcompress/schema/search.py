@@ -63,12 +63,18 @@ class SearchRange:
         """Return it as recipes write it."""
         if self.kind == "choice":
             return "choice:" + ",".join(map(_spelled, self.choices))
-        return f"{self.kind}:{self.low:g}:{self.high:g}"
+        return f"{self.kind}:{self.low:.15g}:{self.high:.15g}"
 
     @property
     def corners(self) -> tuple[Value, ...]:
         """Return the values between which all others lie: both ends, or every choice."""
         return self.choices or (self.cast(self.low), self.cast(self.high))
+
+    def holds(self, value: Value) -> bool:
+        """Return whether a value is one of the range."""
+        if self.kind == "choice":
+            return value in self.choices
+        return isinstance(value, float | int) and self.low <= value <= self.high
 
     def cast(self, value: Value) -> Value:
         """Return a number of the range with four significant digits, an int where it is whole; a choice as it is."""

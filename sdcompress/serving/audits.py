@@ -4,11 +4,12 @@ Whether a row is audited is drawn when its request comes, and only from requests
 that is chosen then counts, whatever its answer is: one that took the last exit with a loss of 0. If audits cannot keep
 up, no new ones are chosen; none of the chosen is dropped for what it turned out to be. Losses are handed in in the
 order of the choice, because deep rows are answered later. A cancelled or failed row counts as 0, so that it can
-never raise a false alarm.
+never raise a false alarm; so does one that would run for too long, behind which all others would wait for ever.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from sdcompress.serving.in_order import InOrder
 from sdcompress.serving.job import Job
 
 __all__ = ["AuditBatch", "Audits", "LossOf"]
+
+_LOG = logging.getLogger(__name__)
 
 LossOf = Callable[[Float, Float], npt.NDArray[np.floating]]
 """Outputs of early exits and of the last exit, [B, ...] each -> losses of the former against the latter, [B]."""
@@ -81,7 +84,7 @@ class Audits:
 
     Attributes:
         pending: rows that are chosen and have no loss yet.
-        failed: rows whose audit the network could not compute.
+        failed: rows that could not be compared: the network or the loss does not compute them, or they take too long.
     """
 
     def __init__(self, monitor: DriftMonitor, loss_of: LossOf, stages: int) -> None:
@@ -119,12 +122,15 @@ class Audits:
         Args:
             most_rows: how many rows of a size may run together.
         """
-        if self._current is None and self._waiting:
+        while self._current is None and self._waiting:
             first = self._waiting[0]
             most, rows = most_rows(first.size), list[_Waiting]()
             while self._waiting and len(rows) < most and self._waiting[0].inputs.shape == first.inputs.shape:
                 rows.append(self._waiting.popleft())
-            if rows:
+            if not rows:
+                self.failed += 1
+                self._settle(self._waiting.popleft().chosen, 1)
+            else:
                 carried = Carried.joined([(one.inputs, np.arange(1)) for one in rows])
                 self._current = AuditBatch(tuple(rows), carried, first.size)
         return self._current
@@ -136,7 +142,15 @@ class Audits:
         batch.stage, batch.carried = batch.stage + 1, result.carried
         if batch.stage == self._stages:
             early = np.concatenate([one.outputs for one in batch.rows])
-            self._end(batch, np.asarray(self._loss_of(early, result.outputs), np.float64))
+            try:
+                losses = np.asarray(self._loss_of(early, result.outputs), np.float64)
+                if not bool(((losses >= 0) & (losses <= 1)).all()):
+                    raise ValueError("a loss is not in [0, 1]")
+            except Exception as error:  # noqa: BLE001 - the loss of a user's task ends no thread that answers requests
+                _LOG.error("audits cannot be compared", exc_info=error)
+                self.fail()
+                return
+            self._end(batch, losses)
 
     def fail(self) -> None:
         """Give up the current batch."""

@@ -19,6 +19,8 @@ __all__ = ["read_body", "slow_body"]
 _WINDOW = {b"gzip": 31, b"deflate": 15}  # zlib's numbers for the two formats
 _ALIGNMENT = 64  # bytes
 _ON_THE_LOOP = 2**12  # bytes that are inflated without a thread: they become 4 MiB at most
+_MOST_INFLATION = 1032  # of deflate: a run of 258 bytes takes 2 bits
+_DIGITS = 20  # of a length that is too large in any case
 
 
 async def read_body(
@@ -57,9 +59,10 @@ async def read_body(
         )
     declared = headers.get(b"content-length", b"")
     if declared.isdigit():
-        if int(declared[:20]) > most_bytes:
+        size = int(declared.lstrip(b"0")[:_DIGITS] or 0)  # of more digits, also of zeros, ``int`` reads none
+        if size > most_bytes:
             raise _too_large(most_bytes)
-        share.check(int(declared))
+        share.check(size)
     body = None
     with anyio.move_on_after(timeout):
         body = await _received(receive, share, most_bytes, aligned_from)
@@ -70,7 +73,9 @@ async def read_body(
     if len(body) <= _ON_THE_LOOP:
         inflated = _inflated(body, _WINDOW[encoding], most_bytes)
     else:
-        inflated = await asyncio.to_thread(_inflated, body, _WINDOW[encoding], most_bytes)
+        async with share.inflating:
+            share.resize(min(most_bytes, _MOST_INFLATION * len(body)))  # how large it becomes is not known before
+            inflated = await asyncio.to_thread(_inflated, body, _WINDOW[encoding], most_bytes)
     share.resize(len(inflated))
     return inflated
 

@@ -21,6 +21,7 @@ __all__ = ["BoundedConnection", "close_slow", "most_connections"]
 _MOST_BESIDE_BODY = 2**16  # bytes of headers, chunk extensions, trailers
 _OTHER_FILES = 256  # that a process has open beside its connections
 _LINGER_S = 1.0  # in which a refused client reads why: closing at once, while it sends, would reset the connection
+_MOST_REFUSED = 64  # beyond the limit at once; more are closed without a word, or they would take all files
 _ANSWER_S = 5.0  # in which the service itself answers 408 to a slow body, before the connection is closed
 
 
@@ -47,7 +48,10 @@ class BoundedConnection(HttpToolsProtocol):
         """Take the connection, unless there are too many."""
         super().connection_made(transport)
         self._wait()
-        if len(self.connections) > self._most:
+        beyond = len(self.connections) - self._most
+        if beyond > _MOST_REFUSED:
+            self.transport.abort()
+        elif beyond > 0:
             self._refuse(503, "There are too many connections. Next: try again later.", b"retry-after: 1\r\n")
 
     def data_received(self, data: bytes) -> None:
@@ -151,7 +155,6 @@ class BoundedConnection(HttpToolsProtocol):
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
         self.transport.write(b"".join((STATUS_LINE[status], head, header, b"\r\n", body)))
         self._refused = True
-        self.connections.discard(self)
         if self.transport.can_write_eof():  # not with TLS
             self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.abort)

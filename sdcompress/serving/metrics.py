@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
@@ -108,6 +109,11 @@ class Metrics:
     def watch_bodies(self, held: Callable[[], float]) -> None:
         """Report the memory of bodies whenever metrics are read."""
         self.bodies.set_function(held)
+
+    def forget(self, model: str) -> None:
+        """Say no longer which artifact a model is, once it is unloaded."""
+        with suppress(KeyError):
+            self.models.remove(model)
 
     def figures(self, model: str) -> dict[str, Any]:
         """Return what was counted of one model since the start.

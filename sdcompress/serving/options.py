@@ -101,18 +101,29 @@ class ServiceOptions:
                     allowed="0 or more" if name in least else "above 0",
                     next_step="choose another number",
                 )
-        if self.workers > 1 and (self.demo or self.grpc_port == 0 or self.control_port is not None):
-            control = "a control port" if self.control_port is not None else "any free port for gRPC"
-            raise UsageError(
-                f"There are {self.workers} workers, and {'the demo page' if self.demo else control}.",
-                allowed="the demo page or a control port with one worker; a port of gRPC that all workers share",
-                next_step="leave --workers out, or choose a port for gRPC; SIGHUP loads new versions in all workers",
-            )
+        self._check_workers()
         if self.memory_for_bodies < self.body_bytes:
             raise UsageError(
                 f"A body may have {self.body_bytes:,} bytes, and all of them {self.memory_for_bodies:,}.",
                 allowed="at least the memory of one body",
                 next_step="raise memory_for_bodies, or lower body_bytes",
+            )
+
+    def _check_workers(self) -> None:
+        if self.workers < 2:
+            return
+        found = {
+            "the demo page": self.demo,
+            "a control port": self.control_port is not None,
+            "any free port for gRPC": self.grpc_port == 0,
+            # the workers share their ports, so that nothing else would refuse this
+            f"the port {self.port} for both protocols": self.grpc_port == self.port,
+        }
+        if what := next((what for what, is_so in found.items() if is_so), None):
+            raise UsageError(
+                f"There are {self.workers} workers, and {what}.",
+                allowed="the demo page or a control port with one worker; a port of gRPC alone that all workers share",
+                next_step="leave --workers out, or choose a port for gRPC; SIGHUP loads new versions in all workers",
             )
 
     def _check_tls(self) -> None:

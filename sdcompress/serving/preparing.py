@@ -40,7 +40,7 @@ class Preparing:
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(_THREADS, "prepare")
-        self._lock, self._waiting_s = Lock(), 0.0
+        self._lock, self._waiting, self._waiting_s = Lock(), 0, 0.0
 
     @property
     def wait_s(self) -> float:
@@ -64,6 +64,7 @@ class Preparing:
             return prepared
 
         with self._lock:
+            self._waiting += 1
             self._waiting_s += work
         future = self._executor.submit(timed)
         future.add_done_callback(lambda _: self._done(work))
@@ -75,7 +76,9 @@ class Preparing:
 
     def _done(self, work: float) -> None:
         with self._lock:
-            self._waiting_s = max(0.0, self._waiting_s - work)
+            self._waiting -= 1
+            # what rounding leaves of a sum would be a wait for ever, and an idle service would refuse long requests
+            self._waiting_s = max(0.0, self._waiting_s - work) if self._waiting else 0.0
 
 
 def _units(raw: Tensor) -> float:

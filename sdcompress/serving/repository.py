@@ -87,7 +87,8 @@ class Repository:
             for model in sorted(models, key=lambda model: model is not self._versions[model.name].current):
                 if self._stopping:
                     return
-                model.warm_up()
+                if not model.ready:  # a load may have come before
+                    model.warm_up()
                 if model is self._versions[model.name].current:
                     model.describe()
                 _LOG.info("model ready", extra={"model": model.name, "version": model.version})
@@ -136,6 +137,7 @@ class Repository:
         versions = self._of(name)
         with self._changing:
             self._retire(versions.drop(0))
+            self._metrics.forget(name)
             self._count(name, "unloaded", "")
 
     def index(self) -> list[dict[str, Any]]:

@@ -89,6 +89,7 @@ class Tls:
     def for_uvicorn(self) -> dict[str, Any]:
         """Return the arguments of ``uvicorn.Config``."""
         arguments: dict[str, Any] = {"ssl_certfile": str(self.certificate), "ssl_keyfile": str(self.key)}
+        arguments["ssl_ciphers"] = None  # Python's own; uvicorn before 0.48 has no modern one for TLS 1.2
         if self.client_ca is not None:
             arguments |= {"ssl_ca_certs": str(self.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
         return arguments

@@ -66,6 +66,7 @@ class DrainingServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # nobody asks for the client's address
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=max(1, round(options.drain_timeout)),
                 **(security.tls.for_uvicorn() if security.tls else {}),

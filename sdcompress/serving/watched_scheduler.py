@@ -29,6 +29,7 @@ __all__ = ["WatchedScheduler"]
 _LONGEST = 0.1  # of the latency bound, for one batch of audits
 _SHARE = 0.02  # of the time of batches, for audits while requests wait
 _MOST_CREDIT = 5  # longest batches of audits that are saved up
+_NEWEST = 0.1  # weight of the rows of one request
 
 
 class WatchedScheduler(Scheduler):
@@ -72,6 +73,7 @@ class WatchedScheduler(Scheduler):
         self._thresholds = [compared_thresholds(level.thresholds) for level in levels]
         self._never = compared_thresholds((math.inf,) * (costs.stages - 1))
         self._longest, self._fall_back = _LONGEST * latency_bound, fall_back
+        self._latency_bound, self._usual_rows = latency_bound, 1.0
         self._auditing: tuple[Batch, float] | None = None  # and when it should end
         self._credit, self._closed = 0.0, False
         self._on_alarm, self._on_level, self._alarmed = on_alarm, on_level, False
@@ -97,11 +99,17 @@ class WatchedScheduler(Scheduler):
         """Begin no further audit."""
         self._closed = True
 
+    def reserve(self, rows: int, *, bound: float, wait_s: float, prepare_s: float) -> None:
+        """Accept a request whose inputs are prepared first; see ``Scheduler.reserve``."""
+        self._take_pressure()
+        super().reserve(rows, bound=bound, wait_s=wait_s, prepare_s=prepare_s)
+
     def submit(self, job: Job, *, reserved: bool = False) -> None:
         """Accept a request, at the level of this moment; see ``Scheduler.submit``."""
-        if self._brown_out and not self.rows:
-            self._step(0.0)
+        if not reserved:
+            self._take_pressure()
         super().submit(job, reserved=reserved)
+        self._usual_rows += _NEWEST * (job.rows - self._usual_rows)
         if self.fallen_back:
             job.fallen_back, job.thresholds = True, self._never  # a deadline can still end it early
         elif job.covered:
@@ -140,8 +148,10 @@ class WatchedScheduler(Scheduler):
 
     def cancel(self, job: Job) -> None:
         """Forget a request."""
+        over = job.finished or job.error is not None  # it ended while its client gave it up, and is counted
         super().cancel(job)
-        self._count(job)
+        if not over:
+            self._count(job)
 
     def ended(self) -> list[Job]:
         """Return the requests that have finished or failed since the last call, once they are counted."""
@@ -171,17 +181,20 @@ class WatchedScheduler(Scheduler):
             self._costs.expect((0.0,) * (self._costs.stages - 1) + (1.0,))
         self._on_alarm()
 
-    def _check_room(self, rows: int, size: int, bound: float, ready_in: float = 0.0) -> None:
-        if self._brown_out:
-            now = self._clock()
-            room = FILLED * (bound - now) - self._costs.expected_alone(rows, size)
-            wait = max(ready_in, self._backlog(now))
-            self._step(wait / room if room > 0 else float(wait > 0))
-        super()._check_room(rows, size, bound, ready_in)
+    def _take_pressure(self) -> None:
+        """Let the level follow the queue as a usual request finds it.
 
-    def _step(self, pressure: float) -> None:
-        assert self._brown_out is not None
-        if self._brown_out.update(pressure, self._clock()) and not self.fallen_back:
+        What this request asks for is left out: a client that gives little time, or sends very many rows, would lower
+        the level of all others, and a row whose own size decides its level is no random one of that level.
+        """
+        if self._brown_out is None:
+            return
+        now = self._clock()
+        usual = self._costs.expected_alone(max(1, round(self._usual_rows)), round(self._usual_size))
+        room = FILLED * self._latency_bound - usual
+        wait = self._backlog(now) if self.rows else 0.0
+        pressure = wait / room if room > 0 else float(wait > 0)
+        if self._brown_out.update(pressure, now) and not self.fallen_back:
             self._expect_level()
             self._on_level(self.level)
 

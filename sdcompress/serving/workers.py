@@ -49,7 +49,7 @@ class _Process:
     """One of the processes, as the parent sees it."""
 
     def __init__(self, number: int, setup: ServiceSetup) -> None:
-        self.number, self.ready, self._lock = number, False, Lock()
+        self.number, self.ready, self.told, self._lock = number, False, False, Lock()
         context = get_context("spawn")  # a fork would copy locks that threads of the parent hold
         self._connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_work, args=(setup, theirs), name=f"worker {number}")
@@ -70,6 +70,8 @@ class _Process:
         """Return its metrics; nothing if it does not answer."""
         with self._lock, contextlib.suppress(EOFError, OSError):
             if self.ready:
+                while self._connection.poll():  # an answer that came too late for those who asked
+                    self._connection.recv_bytes()
                 self._connection.send_bytes(b"metrics")
                 if self._connection.poll(_METRICS_WITHIN_S):
                     return self._connection.recv_bytes().decode()
@@ -77,6 +79,7 @@ class _Process:
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Tell it to stop, or what the number of another signal says."""
+        self.told = self.told or number == signal.SIGTERM
         if self.process.pid is not None and self.process.is_alive():
             os.kill(self.process.pid, number)
 
@@ -179,7 +182,7 @@ class Workers:
 
     def _stop(self) -> None:
         for process in self._processes:
-            if not self._signals:
+            if not process.told:  # a signal may come while a process begins, which it does not reach then
                 process.signal()
             process.process.join()
 

@@ -9,12 +9,15 @@ from typing import Any, get_type_hints
 
 from sdcompress import methods, recipes
 from sdcompress.errors import RecipeError
-from sdcompress.schema.recipe import Recipe
+from sdcompress.schema.recipe import Recipe, Train
 from sdcompress.schema.search import SearchRange, Tune, Value
 
 __all__ = ["default_search", "searched", "value_of", "with_values"]
 
 LR = "train.optimizer.lr"
+_SECTIONS = ("modality", "model", "exits", "method", "train")
+# the budget is the same for all trials, and the others change nothing that is learnt
+_SAME = {"train.epochs", *(f"train.{name}" for name in Train.not_identifying)}
 # a range reaches from a tenth to ten times a weight or share; a temperature matters less far away
 _WEIGHTS, _TEMPERATURES = 10.0, 4.0
 
@@ -23,13 +26,15 @@ def searched(recipe: Recipe) -> dict[str, SearchRange]:
     """Return the ranges of a recipe, or else ``default_search``, after a look at every corner of them.
 
     Raises:
-        RecipeError: if the recipe does not have a key, or a method or section refuses a value of its range.
+        RecipeError: if the recipe does not have a key, a method or section refuses a value of its range, or the range
+            does not hold the recipe's own value.
     """
     texts = recipe.tune.search or default_search(recipe)
     ranges = {key: SearchRange.parse(text) for key, text in texts.items()}
     for key, range_ in ranges.items():
         for value in range_.corners:
             _check(recipe, key, value)
+        _check_first(recipe, key, range_)
     return ranges
 
 
@@ -81,10 +86,11 @@ def _bounds(hint: Any) -> dict[str, float]:
 
 
 def _check(recipe: Recipe, key: str, value: Value) -> None:
-    if key.split(".", maxsplit=1)[0] in ("tune", "data", "seed", "controls"):
+    section = key.partition(".")[0]
+    if key in _SAME or section in set(Recipe.model_fields).difference(_SECTIONS):
         raise RecipeError(
             f"tune.search names '{key}'; trials with other values of it cannot be compared.",
-            allowed="keys of model, exits, method and train",
+            allowed=f"keys of {', '.join(_SECTIONS)}, but for {', '.join(sorted(_SAME))}",
             next_step="remove it from the search",
         )
     try:
@@ -95,6 +101,17 @@ def _check(recipe: Recipe, key: str, value: Value) -> None:
             allowed=error.allowed,
             next_step=f"correct the range: --search {key}=...",
         ) from error
+
+
+def _check_first(recipe: Recipe, key: str, range_: SearchRange) -> None:
+    own = value_of(recipe, key)
+    if own is None or not range_.holds(own):
+        has = "no value" if own is None else f"{own}, which is not in {range_}"
+        raise RecipeError(
+            f"tune.search names '{key}', of which the recipe has {has}; the first trial has the recipe's values.",
+            allowed="a range that holds the recipe's value",
+            next_step=f"widen the range, or choose where the search begins: --set {key}={range_.corners[0]}",
+        )
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Value], epochs: int | None = None) -> Recipe:

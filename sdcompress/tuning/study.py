@@ -37,7 +37,7 @@ class Study:
         ranges: of the searched keys.
         settings: sampler and pruner.
         seed: of the sampler. Trial n draws by (seed, n), so that a search that went on equals one that never stopped.
-        first: values of trial 0; a key whose value lies outside its range is left to the sampler.
+        first: values of trial 0, in their ranges.
         warm_epochs: of a trial, before which the pruner lets it be.
 
     Raises:
@@ -60,7 +60,7 @@ class Study:
             import optuna
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna, self._seed, self._settings = optuna, seed, settings
-        self._ranges = ranges
+        self._ranges, self._first = ranges, dict(first)
         pruners = {
             "none": optuna.pruners.NopPruner,
             "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=warm_epochs),
@@ -84,7 +84,7 @@ class Study:
                 next_step="choose another --out, or --overwrite to throw the old search away",
             )
         if begun is None:
-            self._study.enqueue_trial({key: value for key, value in first.items() if _within(ranges[key], value)})
+            self._study.enqueue_trial(self._first, skip_if_exists=True)
             self._study.set_user_attr(_DIGEST, digest)
 
     @property
@@ -99,10 +99,13 @@ class Study:
         begun = self._study.get_trials(deepcopy=False, states=(states.RUNNING,))
         if begun:
             self._trial = self._optuna.trial.Trial(self._study, begun[0]._trial_id)  # noqa: SLF001 - Optuna resumes none
-            return begun[0].number, self._cast(begun[0].params)
-        self._study.sampler = self._sampler(len(self._study.get_trials(deepcopy=False, states=_over(states))))
-        self._trial = self._study.ask(fixed_distributions={k: self._distribution(r) for k, r in self._ranges.items()})
-        return self._trial.number, self._cast(self._trial.params)
+        else:
+            over = self._study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
+            self._study.sampler = self._sampler(len(over))
+            self._trial = self._study.ask()
+        # of a trial that was under way these are the values that it has
+        values = {key: range_.cast(self._suggested(key, range_)) for key, range_ in self._ranges.items()}
+        return self._trial.number, values if self._trial.number else dict(self._first)
 
     def report(self, metric: float, epoch: int) -> None:
         """Record the metric of an epoch of the trial under way.
@@ -123,28 +126,14 @@ class Study:
         else:
             self._study.tell(self._trial, trial.metric)
 
-    def _cast(self, params: Mapping[str, Any]) -> dict[str, Value]:
-        return {key: range_.cast(params[key]) for key, range_ in self._ranges.items()}
-
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         samplers = self._optuna.samplers
         return samplers.TPESampler(seed=seed) if self._settings.sampler == "tpe" else samplers.RandomSampler(seed=seed)
 
-    def _distribution(self, range_: SearchRange) -> optuna.distributions.BaseDistribution:
-        kinds = self._optuna.distributions
+    def _suggested(self, key: str, range_: SearchRange) -> Any:
         if range_.kind == "choice":
-            return kinds.CategoricalDistribution(range_.choices)
+            return self._trial.suggest_categorical(key, range_.choices)
         if range_.kind == "int":
-            return kinds.IntDistribution(int(range_.low), int(range_.high))
-        return kinds.FloatDistribution(range_.low, range_.high, log=range_.kind == "log")
-
-
-def _over(states: Any) -> tuple[Any, ...]:
-    return (states.COMPLETE, states.PRUNED)
-
-
-def _within(range_: SearchRange, value: Value) -> bool:
-    if range_.kind == "choice":
-        return value in range_.choices
-    return isinstance(value, float | int) and range_.low <= value <= range_.high
+            return self._trial.suggest_int(key, int(range_.low), int(range_.high))
+        return self._trial.suggest_float(key, range_.low, range_.high, log=range_.kind == "log")

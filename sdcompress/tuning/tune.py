@@ -77,9 +77,10 @@ def tune(
     folder = Path(out) if out is not None else Path("runs") / read.name / "tune" / read.method.name
     check_outside(folder, adds=True)
     check_ready(Tuning, folder, overwrite=True)
+    ranges = searched(read)  # before an old search is thrown away
     with locked_folder(folder):
         _make_room(folder, overwrite=overwrite)
-        running = _Search(read, folder, progress, on_start)
+        running = _Search(read, ranges, folder, progress, on_start)
         running.work(on_trial)
         record = running.record(command)
         write_text(folder / BEST, recipes.dump(Recipe.model_validate(record.recipe)))
@@ -124,12 +125,12 @@ class _Search:
     def __init__(
         self,
         recipe: Recipe,
+        ranges: Mapping[str, SearchRange],
         folder: Path,
         progress: Progress | None,
         on_start: Callable[[str], None] | None,
     ) -> None:
-        self._ranges: dict[str, SearchRange] = searched(recipe)
-        written = {"search": {key: str(range_) for key, range_ in self._ranges.items()}}
+        written = {"search": {key: str(range_) for key, range_ in ranges.items()}}
         self.recipe = recipe.model_copy(update={"tune": recipes.override(recipe.tune, written)})
         self._folder, self._progress, self._on_start = folder, progress, on_start
         self._load = _WithoutTest()
@@ -139,10 +140,10 @@ class _Search:
         self._study = Study(
             folder,
             digest_of(self.recipe.model_dump(mode="json", exclude=_not_identifying())),
-            self._ranges,
+            ranges,
             self.recipe.tune,
             seed=recipe.seed,
-            first={key: value for key in self._ranges if (value := value_of(recipe, key)) is not None},
+            first={key: value for key in ranges if (value := value_of(recipe, key)) is not None},
             warm_epochs=self._epochs // 4,
         )
 

@@ -150,7 +150,7 @@ def test_the_levels_of_a_certificate_begin_with_the_policys(certified_once: Path
     exit_index = exit_index_of(evidence.scores, large.thresholds)
     early = np.flatnonzero(exit_index < 2)
     errors = int(evidence.disagreement[exit_index[early], early].sum())
-    expected = scipy.stats.beta.ppf(1 - 0.005, errors + 1, len(evidence) - errors)
+    expected = scipy.stats.beta.ppf(1 - 0.005 / 2, errors + 1, len(evidence) - errors)  # of two levels
     assert large.disagreement == pytest.approx(max(0.05, expected), rel=1e-5)
 
 

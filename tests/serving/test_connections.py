@@ -267,3 +267,22 @@ def test_there_are_only_so_many_connections(listen: Serve) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not running.alive():
         assert time.monotonic() < deadline
+
+
+def test_a_flood_of_connections_takes_few_files(listen: Serve) -> None:
+    running = listen(connections=3)
+    flood = [running.connect() for _ in range(200)]
+    try:
+        received = []
+        for connection in flood[3:]:
+            with suppress(ConnectionResetError):
+                received.append(connection.recv(1000))
+        refused = [one for one in received if one]
+        assert all(status_of(one) == [503] for one in refused)
+        assert 0 < len(refused) < len(flood) - 3  # the others get no word
+    finally:
+        for connection in flood:
+            connection.close()
+    deadline = time.monotonic() + PATIENCE_S
+    while not running.alive():
+        assert time.monotonic() < deadline

@@ -77,3 +77,8 @@ def test_millions_of_empty_elements_are_refused_before_they_are_read() -> None:
         parse(head + data, str(len(head)))
     with pytest.raises(InputError, match="has 65537 elements"):
         tensor_of_binary("raw", "BYTES", [1], memoryview(data))
+
+
+def test_too_many_elements_are_refused_before_they_are_decoded() -> None:
+    with pytest.raises(InputError, match="has 3 elements"):
+        tensor_of_json("x", "BYTES", [1], ["no base64!"] * 3, "base64")

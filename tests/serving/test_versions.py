@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from prometheus_client import generate_latest
 
 from sdcompress.errors import ArtifactError, SetupError, UsageError
 from sdcompress.options import EngineOptions
@@ -292,8 +293,17 @@ def test_an_unloaded_model_is_unknown_until_it_is_loaded(begin: Begin) -> None:
         {"name": "tiny", "state": "UNAVAILABLE", "reason": "unloaded"}
     ]
     assert serving.control("/v2/repository/index", b'{"ready": true}').json() == []
+    assert b"sdcompress_model_info{" not in generate_latest(serving.service.metrics.registry)
     assert serving.control(f"{CONTROL}/load").status_code == 200
     assert serving.serves("old")
+
+
+def test_what_a_load_has_warmed_up_before_the_start_does_gets_no_second_worker(begin: Begin) -> None:
+    serving = begin()
+    model = serving.service.models["tiny"]
+    worker = model._worker
+    serving.service.repository.warm_up()
+    assert model._worker is worker
 
 
 def test_versions_before_can_be_given_at_the_start(tiny_artifact: Write) -> None:

@@ -243,6 +243,28 @@ def test_an_audit_that_would_take_long_is_not_run() -> None:
     assert bench.order == [(0, 1, False)]
 
 
+def test_a_row_whose_audit_would_take_long_counts_as_0_and_holds_up_no_other() -> None:
+    bench = Bench(audit_share=1.0)
+    bench.costs.calibrate([0.1] * 3, 1)
+    bench.job(0, disagree=1.0)
+    bench.drain()
+    assert (bench.monitor.seen, bench.audits and bench.audits.pending) == ([(0, [0.0])], 0)
+    bench.costs.calibrate([0.004] * 3, 1)
+    bench.job(0, disagree=1.0)
+    bench.drain()
+    assert bench.monitor.seen[1:] == [(0, [1.0])]
+
+
+@pytest.mark.parametrize("value", [2.0, np.nan, None])
+def test_a_loss_that_is_none_counts_as_0_and_stops_nothing(value: float | None) -> None:
+    bench = Bench(audit_share=1.0)
+    assert bench.audits is not None
+    bench.audits._loss_of = lambda outputs, _: np.array([1 / 0 if value is None else value] * len(outputs))
+    bench.job(0)
+    bench.drain()
+    assert (bench.monitor.seen, bench.audits.failed) == ([(0, [0.0])], 1)
+
+
 def test_a_stopped_service_does_not_wait_for_audits() -> None:
     bench = Bench(audit_share=1.0)
     bench.job(0)
@@ -336,3 +358,36 @@ def test_the_level_goes_down_at_once_and_comes_back_after_a_calm_bound() -> None
     assert brown_out.level == 1
     assert brown_out.update(0.1, 3.4)
     assert brown_out.level == 0
+
+
+def test_raw_examples_on_an_idle_service_bring_the_level_back() -> None:
+    bench = Bench(brown_out=True)
+    while bench.scheduler.level == 0:
+        bench.now += 0.001
+        bench.job(*[0.0] * 8)
+    bench.drain()
+    bench.now += 3 * BOUND
+    bench.scheduler.reserve(1, bound=bench.now + BOUND, wait_s=0.0, prepare_s=0.0)
+    assert bench.scheduler.level == 0
+
+
+def test_what_one_client_asks_for_lowers_the_level_of_nobody() -> None:
+    bench = Bench(brown_out=True)
+    bench.job(2)
+    for options in ({"until": 0.0001}, {"bound": 0.0001}):
+        with pytest.raises(OverloadedError):
+            bench.job(0, **options)
+    with pytest.raises(OverloadedError):
+        bench.job(*[0.0] * 5000)
+    with pytest.raises(OverloadedError):
+        bench.scheduler.reserve(5000, bound=0.0001, wait_s=BOUND, prepare_s=BOUND)
+    assert bench.scheduler.level == 0
+
+
+def test_a_request_that_ends_while_it_is_cancelled_is_counted_once() -> None:
+    bench = Bench(audit_share=1.0)
+    job = bench.job(0)
+    bench.step()
+    assert job.finished
+    bench.scheduler.cancel(job)
+    assert bench.scheduler.answered_rows == [1, 0]

@@ -13,12 +13,16 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 
 from sdcompress.errors import UsageError
+from sdcompress.options import EngineOptions
 from sdcompress.serving.options import ServiceOptions
+from sdcompress.serving.setup import ServiceSetup
+from sdcompress.serving.workers import Workers
 
 PATIENCE_S = 90
 CLIENTS = 4
@@ -124,3 +128,15 @@ def test_what_workers_cannot_share_is_refused() -> None:
         ServiceOptions(workers=2, control_port=8003)
     with pytest.raises(UsageError, match="any free port for gRPC"):
         ServiceOptions(workers=2, grpc_port=0)
+    with pytest.raises(UsageError, match="the port 8000 for both protocols"):
+        ServiceOptions(workers=2, grpc_port=8000)
+
+
+def test_a_process_that_begins_while_the_signal_comes_is_told_to_stop_too() -> None:
+    workers = Workers(ServiceSetup({}, EngineOptions(), ServiceOptions()))
+    told, late = Mock(told=True), Mock(told=False)
+    workers._signals, workers._processes = 1, [told, late]
+    workers._stop()
+    told.signal.assert_not_called()
+    late.signal.assert_called_once_with()
+    late.process.join.assert_called_once_with()

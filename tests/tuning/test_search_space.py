@@ -14,6 +14,8 @@ from sdcompress.tuning.search_space import default_search, searched, value_of, w
         ("log:1e-4:0.1", (1e-4, 0.1)),
         ("uniform:-1:1", (-1.0, 1.0)),
         ("int:1:8", (1, 8)),
+        ("int:1:2000001", (1, 2000001)),
+        ("log:0.12345678:1", (0.1235, 1.0)),
         ("choice:linear,sepconv", ("linear", "sepconv")),
         ("choice:2,2.5,true,false,x:y", (2, 2.5, True, False, "x:y")),
     ],
@@ -86,6 +88,11 @@ def test_values_reach_the_recipe_and_the_search_leaves_it() -> None:
         ("seed", "int:0:9", "cannot be compared"),
         ("data.train_limit", "int:10:20", "cannot be compared"),
         ("tune.trials", "int:1:2", "cannot be compared"),
+        ("train.epochs", "int:1:60", "cannot be compared"),
+        ("train.threads", "int:1:2", "cannot be compared"),
+        ("calibrate.max_drop", "uniform:0:0.1", "cannot be compared"),
+        ("train.optimizer.lr", "log:0.2:1", "the recipe has 0.1, which is not in log:0.2:1"),
+        ("model.options.width", "uniform:0.25:1", "the recipe has no value"),
     ],
 )
 def test_a_range_that_does_not_fit_the_recipe_is_refused_before_anything_is_trained(key, range_, said) -> None:

@@ -22,6 +22,7 @@ from sdcompress.errors import (
     Interrupted,
     MissingExtraError,
     OutputExistsError,
+    RecipeError,
     TrainingDivergedError,
     UnknownNameError,
 )
@@ -91,6 +92,12 @@ def test_the_first_trial_has_the_recipes_values_and_the_best_is_written(equation
     page = (tmp_path / "tuned" / "tuning.html").read_text()
     assert page.count("<svg") == 2
     assert f"Trial {found.best} has" in page
+
+
+def test_the_first_trial_has_the_recipes_number_with_all_its_digits(equation, tmp_path: Path) -> None:
+    found = sdcompress.tune(RECIPE, tmp_path / "tuned", settings=[f"{LR}=0.0123456", "tune.trials=1"])
+    assert found.first.values == {LR: 0.0123456}
+    assert recipes.read(tmp_path / "tuned" / "best.yaml").train.optimizer.lr == 0.0123456
 
 
 def test_no_trial_is_given_a_test_sample(equation, tmp_path: Path) -> None:
@@ -164,6 +171,30 @@ def test_another_search_is_refused_unless_the_user_throws_the_old_one_away(equat
     (tmp_path / "tuned" / "mine.txt").touch()
     with pytest.raises(OutputExistsError, match=r"mine\.txt"):
         sdcompress.tune(RECIPE, tmp_path / "tuned", overwrite=True)
+
+
+def test_a_range_that_is_wrong_throws_no_old_search_away(equation, tmp_path: Path) -> None:
+    sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=1"])
+    with pytest.raises(RecipeError, match=r"train\.optimizer\.rate"):
+        sdcompress.tune(RECIPE, tmp_path / "tuned", search={"train.optimizer.rate": "log:0.1:1"}, overwrite=True)
+    assert (tmp_path / "tuned" / "tuning.json").exists()
+
+
+def test_a_process_that_ends_while_values_are_drawn_loses_no_trial(
+    equation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optuna.trial import Trial
+
+    def end(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trial, "suggest_float", end)
+        with pytest.raises(KeyboardInterrupt):
+            sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=2"])
+    found = sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=2"])
+    assert [trial.number for trial in found.trials] == [0, 1]
+    assert found.first.values == {LR: 0.1}
 
 
 def test_minutes_are_those_of_training_over_all_calls(equation, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ __all__ = ["ServerTiming", "demo_routes"]
 Refuse = Callable[[SdcompressError], Response]
 
 _FRESH = {"Cache-Control": "no-store"}
+_DRAWN_AT_ONCE = 2  # pictures: each may be large once it is decoded
 
 
 def demo_routes(service: Service, refuse: Refuse) -> list[Route]:
@@ -93,6 +94,7 @@ class _Demo:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._examples: dict[str, Examples] = {}  # by the model's version
+        self._drawing = asyncio.Semaphore(_DRAWN_AT_ONCE)
 
     async def models(self, _: Request) -> Response:
         return _json([described(model) for model in self._service.models.values()])
@@ -124,7 +126,8 @@ class _Demo:
             body = await read_body(
                 headers, request.receive, share, most_bytes=options.body_bytes, timeout=options.timeout
             )
-            drawn = await asyncio.to_thread(picture_of, model, bytes(body), most_bytes=options.decoded_bytes)
+            async with self._drawing:
+                drawn = await asyncio.to_thread(picture_of, model, bytes(body), most_bytes=options.decoded_bytes)
         return Response(drawn, headers=_FRESH, media_type="image/png") if drawn else Response(status_code=204)
 
     def _model(self, request: Request) -> ServedModel:

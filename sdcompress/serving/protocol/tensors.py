@@ -61,6 +61,7 @@ def tensor_of_json(name: str, datatype: str, shape: Sequence[int], data: Any, co
         )
     flat = _flat(name, datatype, shape, data)
     if datatype == BYTES:
+        _check_count(name, shape, len(flat))  # before each of them takes time
         flat = [_element(name, value, content_type) for value in flat]
     return tensor_of_values(name, datatype, shape, flat)
 
