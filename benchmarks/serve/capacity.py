@@ -9,6 +9,7 @@ so that a busy machine can compare the two: what is tried is scheduler, worker a
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -36,9 +37,13 @@ from sdcompress.options import EngineOptions
 from sdcompress.serving.options import ServiceOptions
 
 HERE = Path(__file__).resolve().parent
-NAME = "capacity-batches" if "--batches" in sys.argv else "capacity"
+PARSER = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+PARSER.add_argument("--batches", action="store_true", help="stages in which a batch of four rows is worth it")
+PARSER.add_argument("--draw", action="store_true", help="only draw the record that is there")
+ARGUMENTS = PARSER.parse_args()
+NAME = "capacity-batches" if ARGUMENTS.batches else "capacity"
 # milliseconds of a call and of each row, the latency bound, and seconds of each load
-TIMED_MS, BOUND_S, SECONDS = ("38,6", 3.0, 40.0) if "--batches" in sys.argv else ("90,10", 6.0, 60.0)
+TIMED_MS, BOUND_S, SECONDS = ("38,6", 3.0, 40.0) if ARGUMENTS.batches else ("90,10", 6.0, 60.0)
 SIDE, PRODUCTS = 8, 1
 LOADS = (0.3, 0.8, 1.5)  # shares of the simulated limit
 CONNECTIONS = 300
@@ -144,7 +149,7 @@ def draw(figures: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    if "--draw" in sys.argv:
+    if ARGUMENTS.draw:
         draw(json.loads((HERE / f"{NAME}.json").read_text(encoding="utf-8"))["figures"])
     else:
         main()
