@@ -126,6 +126,11 @@ class ServiceOptions:
                 next_step="leave --workers out, or choose a port for gRPC; SIGHUP loads new versions in all workers",
             )
 
+    def url(self, port: int, path: str = "") -> str:
+        """Return the URL of a path on one of the ports."""
+        host = f"[{self.host}]" if ":" in self.host else self.host  # IPv6
+        return f"{'https' if self.tls_cert else 'http'}://{host}:{port}{path}"
+
     def _check_tls(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None) or (self.client_ca and not self.tls_cert):
             given = [name for name in ("tls_cert", "tls_key", "client_ca") if getattr(self, name) is not None]

@@ -83,9 +83,8 @@ def serve(
     with listening(service.host, service.port):
         family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
         listener = socket.create_server((service.host, service.port), family=family, backlog=server.config.backlog)
-    scheme = "https" if security.tls else "http"
     with _side_ports(running, security.tls):
-        _announce(f"{scheme}://{service.host}:{listener.getsockname()[1]}", threads, demo=service.demo)
+        _announce(service.url(listener.getsockname()[1]), threads, demo=service.demo)
         server.run(sockets=[listener])
     _LOG.info("stopped")
     if running.failure is not None:
@@ -106,8 +105,7 @@ def _side_ports(running: Service, tls: Tls | None) -> Iterator[None]:
             with listening(options.host, options.metrics_port):
                 metrics, _ = running.metrics.listen(options.host, options.metrics_port, tls)
             ends.callback(metrics.shutdown)
-            scheme = "https" if tls else "http"
-            _LOG.info("metrics", extra={"url": f"{scheme}://{options.host}:{metrics.server_port}/metrics"})
+            _LOG.info("metrics", extra={"url": options.url(metrics.server_port, "/metrics")})
         if options.control_port is not None:
             with listening(HOST, options.control_port):
                 control = ControlServer(running.repository, options.control_port)
@@ -152,8 +150,7 @@ def _serve_by_workers(setup: ServiceSetup, security: Security) -> None:
     engine = replace(engine, threads=max(1, (engine.threads or 1) // service.workers))
     with shared_port(service.host, service.port, first=True) as reserved:  # it does not listen: the workers do
         service = replace(service, port=reserved.getsockname()[1])
-        scheme = "https" if security.tls else "http"
-        _announce(f"{scheme}://{service.host}:{service.port}", engine.threads or 1, demo=False)
+        _announce(service.url(service.port), engine.threads or 1, demo=False)
         Workers(replace(setup, engine=engine, service=service)).run(security.tls)
     _LOG.info("stopped")
 

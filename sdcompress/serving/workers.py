@@ -130,9 +130,7 @@ class Workers:
             with listening(service.host, service.metrics_port):
                 options = tls.for_metrics() if tls else {}
                 metrics, _ = start_http_server(service.metrics_port, service.host, self._registry, **options)
-            _LOG.info(
-                "metrics", extra={"url": f"http{'s' if tls else ''}://{service.host}:{metrics.server_port}/metrics"}
-            )
+            _LOG.info("metrics", extra={"url": service.url(metrics.server_port, "/metrics")})
         before = {number: signal.signal(number, self._told) for number in _SIGNALS}
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._told_to_load)
         try:

@@ -289,3 +289,8 @@ def test_a_stop_during_the_warm_up_waits_for_it(
     stopping.join()
     assert not warming.is_alive()
     assert not service.models["two"].ready
+
+
+@pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "http://127.0.0.1:80/v2"), ("::1", "http://[::1]:80/v2")])
+def test_urls_have_ipv6_addresses_in_brackets(host: str, url: str) -> None:
+    assert ServiceOptions(host=host).url(80, "/v2") == url

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sdcompress.errors import InputError, SdcompressError
+from sdcompress.errors import InputError, SdcompressError, brief
 from sdcompress.serving.body import read_body
 from sdcompress.serving.demo.describe import Examples, described, picture_of, watched
 from sdcompress.serving.model import ServedModel
@@ -60,7 +60,7 @@ def demo_routes(service: Service, refuse: Refuse) -> list[Route]:
         Route("/demo/models", answered(demo.models), methods=["GET"]),
         Route(f"{model}/live", answered(demo.live), methods=["GET"]),
         Route(f"{model}/examples", answered(demo.examples), methods=["GET"]),
-        Route(f"{model}/examples/{{at:int}}", answered(demo.example), methods=["GET"]),
+        Route(f"{model}/examples/{{at}}", answered(demo.example), methods=["GET"]),
         Route(f"{model}/picture", answered(demo.picture), methods=["POST"]),
     ]
 
@@ -110,10 +110,11 @@ class _Demo:
         return _json(await asyncio.to_thread(examples.listed))
 
     async def example(self, request: Request) -> Response:
-        examples, at = await self._examples_of(request), request.path_params["at"]
-        if at >= len(examples):
+        examples, text = await self._examples_of(request), request.path_params["at"]
+        at = next((at for at in range(len(examples)) if str(at) == text), None)
+        if at is None:
             raise InputError(
-                f"There is no example {at}.", allowed=f"0 to {len(examples) - 1}", next_step="choose another"
+                f"There is no example {brief(text)}.", allowed=f"0 to {len(examples) - 1}", next_step="choose another"
             )
         body, length = await asyncio.to_thread(examples.request, at)
         headers = {**_FRESH, HEADER_LENGTH: str(length)}
