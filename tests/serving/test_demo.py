@@ -86,6 +86,8 @@ def test_an_example_is_a_request_that_gives_what_the_engine_gives(
         outputs = {output["name"]: output["data"] for output in answered["outputs"]}
         np.testing.assert_allclose(outputs["outputs"], expected.outputs[0], rtol=1e-5, atol=1e-6)
         assert outputs["exit_index"] == expected.exit_index.tolist()
+    for number in ("-1", "one", "9" * 5000):
+        assert demo.get(f"/demo/models/tiny/examples/{number}").status_code == 400
     missing = demo.get("/demo/models/tiny/examples/12")
     assert missing.status_code == 400
     assert "0 to 11" in missing.json()["error"]
