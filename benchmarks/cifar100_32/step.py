@@ -1,26 +1,31 @@
 """Measure what one thread gives in products and convolutions, and what a training step of some networks takes of it.
 
-    python benchmarks/cifar100_32/step.py            # the ceilings
-    python benchmarks/cifar100_32/step.py --networks cifar:resnet18:0.5 --batches 128 256 --compile
+    PYTHONPATH=. python benchmarks/cifar100_32/step.py --networks cifar:resnet18:0.5 --batches 64 128 256 --compile
 
-CPU time, the best of several repetitions, so that other work on the machine counts little.
+CPU time, the best of several repetitions, so that other work on the machine counts little. Writes step.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+sys.path.append(str(Path(__file__).parents[1] / "speed"))
+from record import Record
 
 from sdcompress.models.build import build
 from sdcompress.models.cost import costs
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.recipe import Exits, Model
 
+HERE = Path(__file__).resolve().parent
 BATCH = 128
 CONVOLUTIONS = ((32, 32, 32), (64, 64, 32), (64, 128, 32), (128, 128, 16), (256, 256, 8), (512, 512, 4))
 IMAGE = Tensor(name="image", shape=("batch", 3, 32, 32), dtype="float32")
@@ -36,11 +41,13 @@ def seconds(work: Callable[[], object], repetitions: int = 5) -> float:
     return best
 
 
-def ceilings() -> None:
+def ceilings() -> dict[str, dict[str, float]]:
+    """Return GFLOP/s of a product and of convolutions, by data type."""
+    gflops = dict[str, dict[str, float]]()
     for dtype in (torch.float32, torch.bfloat16):
         one, other = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
         taken = seconds(lambda one=one, other=other: one @ other)
-        print(f"{dtype} product {2 * 2048**3 / taken / 1e9:.0f} GFLOP/s")
+        figures = {"product of 2048 x 2048": 2 * 2048**3 / taken / 1e9}
         for inputs, outputs, side in CONVOLUTIONS:
             images, weights = torch.randn(BATCH, inputs, side, side), torch.randn(outputs, inputs, 3, 3)
             x, w = (t.to(dtype, memory_format=torch.channels_last).requires_grad_() for t in (images, weights))
@@ -52,13 +59,15 @@ def ceilings() -> None:
 
             with torch.no_grad():
                 forward = seconds(lambda x=x, w=w: F.conv2d(x, w, padding=1))
-            figures = (
-                f"forward {flops / forward / 1e9:.0f}, with backward {3 * flops / seconds(both) / 1e9:.0f} GFLOP/s"
-            )
-            print(f"{dtype} convolution {inputs} to {outputs} at {side}: {figures}", flush=True)
+            name = f"3x3 convolution of {inputs} to {outputs} channels at {side}"
+            figures[f"{name}, forward"] = flops / forward / 1e9
+            figures[f"{name}, forward and backward"] = 3 * flops / seconds(both) / 1e9
+        gflops[str(dtype).removeprefix("torch.")] = {name: round(value, 1) for name, value in figures.items()}
+    return gflops
 
 
-def step(name: str, batch: int, *, compiled: bool) -> None:
+def step(name: str, batch: int, *, compiled: bool) -> dict[str, float]:
+    """Return what one training step of a network takes, heads and augmentation not counted."""
     family, network, width = name.split(":")
     model = Model(name=f"{family}:{network}", options={} if width == "1" else {"width": float(width)})
     net = build(model, Exits(count=1), outputs=(100,), inputs=[IMAGE], heads=False)
@@ -75,8 +84,11 @@ def step(name: str, batch: int, *, compiled: bool) -> None:
         optimizer.zero_grad()
 
     taken = seconds(work)
-    figures = f"{1e3 * taken / batch:.2f} ms an image, {6 * macs * batch / taken / 1e9:.0f} GFLOP/s"
-    print(f"{name} {macs / 1e6:.0f} MMACs, batch {batch}{', compiled' * compiled}: {figures}", flush=True)
+    return {
+        "macs": macs,
+        "ms_an_image": round(1e3 * taken / batch, 2),
+        "gflops": round(6 * macs * batch / taken / 1e9, 1),
+    }
 
 
 def main() -> None:
@@ -86,12 +98,14 @@ def main() -> None:
     read.add_argument("--compile", action="store_true", help="also with torch.compile")
     given = read.parse_args()
     torch.set_num_threads(1)
-    if not given.networks:
-        ceilings()
-    for name in given.networks:
-        for batch in given.batches:
-            for compiled in (False, True) if given.compile else (False,):
-                step(name, batch, compiled=compiled)
+    record = Record(HERE)
+    steps = {
+        f"{name}, batch {batch}{', compiled' * compiled}": step(name, batch, compiled=compiled)
+        for name in given.networks
+        for batch in given.batches
+        for compiled in ((False, True) if given.compile else (False,))
+    }
+    record.write({"gflops": ceilings(), "steps": steps}, threads=1, batch_of_ceilings=BATCH)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from sdcompress.serving.demo.routes import ServerTiming, demo_routes
 from sdcompress.serving.errors import NoSuchModelError
 from sdcompress.serving.http_authentication import KeyMiddleware
 from sdcompress.serving.http_infer import http_infer
@@ -59,15 +58,17 @@ def create_app(service: Service, keys: ApiKeys | None = None) -> Starlette:
         *((one, routes.model, "GET") for one in (model, f"{model}/versions/{{version}}")),
         *((f"{one}/ready", routes.model_ready, "GET") for one in (model, f"{model}/versions/{{version}}")),
     ]
+    extra, middleware = list[Route](), list[Middleware]()
+    if keys is not None:
+        middleware.append(Middleware(KeyMiddleware, keys))
+    if service.options.demo:
+        from sdcompress.serving.demo.routes import ServerTiming, demo_routes  # with Pillow: only who shows it needs it
+
+        extra += demo_routes(service, lambda error: _refused(refusal_of(error)))
+        middleware.append(Middleware(ServerTiming))
     application = Starlette(
-        routes=[
-            *(Route(path, endpoint, methods=[method]) for path, endpoint, method in paths),
-            *(demo_routes(service, lambda error: _refused(refusal_of(error))) if service.options.demo else ()),
-        ],
-        middleware=[
-            *([] if keys is None else [Middleware(KeyMiddleware, keys)]),
-            *([Middleware(ServerTiming)] if service.options.demo else []),
-        ],
+        routes=[*(Route(path, endpoint, methods=[method]) for path, endpoint, method in paths), *extra],
+        middleware=middleware,
         exception_handlers={HTTPException: _no_such_route},
         lifespan=lifespan,
     )
