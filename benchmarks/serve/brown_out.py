@@ -10,7 +10,6 @@ With ``--real-engine`` both ways also take turns on the real worker and engine, 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import tempfile
 import time
@@ -33,9 +32,9 @@ from sdcompress.runtime.stepwise import Carried, StageResult
 from sdcompress.schema.manifest import StageTimes
 from sdcompress.serving.brown_out import BrownOut
 from sdcompress.serving.costs import StageCosts
-from sdcompress.serving.errors import OverloadedError
 from sdcompress.serving.job import Job
 from sdcompress.serving.scheduler import Batch
+from sdcompress.serving.simulation import SimulatedClock, answer_times
 from sdcompress.serving.warm_up import usual_inputs, warm_up
 from sdcompress.serving.watched_scheduler import WatchedScheduler
 from sdcompress.serving.worker import Worker
@@ -54,31 +53,25 @@ def simulated(factor: float, *, brown_out: bool, seconds: float = 60.0, bound: f
     """Return what so many times the peak of the first level gets, where 8 rows take 16 ms at a stage, and one 4 ms."""
     times = StageTimes(rows=(1, 8), ms=((4.0, 16.0),) * 3, move_ms=(0.0, 0.0))
     reached = sum(sum(LEVELS[0].shares[stage:]) for stage in range(3))
-    rng, now, rate = np.random.default_rng(0), [0.0], factor / (0.002 * reached)
+    rng, clock, rate = np.random.default_rng(0), SimulatedClock(), factor / (0.002 * reached)
     costs = StageCosts(CostModel(None, times=times), times.rows, LEVELS[0].shares)
     scheduler = WatchedScheduler(
-        costs, most_rows=4096, clock=lambda: now[0], levels=LEVELS, latency_bound=bound,
+        costs, most_rows=4096, clock=clock, levels=LEVELS, latency_bound=bound,
         brown_out=BrownOut(len(LEVELS), bound) if brown_out else None,
     )  # fmt: skip
-    arrivals = np.cumsum(rng.exponential(1 / rate, int(rate * seconds))).tolist()[::-1]
-    values, sent, took = rng.choice(VALUES, len(arrivals), p=MIX).tolist(), dict[Job, float](), list[float]()
-    while arrivals or scheduler.rows:
-        batch = scheduler.next_batch()
-        spent = costs.seconds(batch.stage, len(batch)) if batch else 0.0
-        end = now[0] + spent if batch else arrivals[-1]
-        while arrivals and arrivals[-1] <= end:
-            now[0] = arrivals.pop()
-            job = Job(Carried({"value": np.float32([[values.pop()]])}), bound=now[0] + bound, covered=True)
-            with contextlib.suppress(OverloadedError):
-                scheduler.submit(job)
-                sent[job] = now[0]
-        now[0] = end
-        if batch:
-            scheduler.finish(batch, _result(batch), spent)
-        took += [end - sent[job] for job in scheduler.ended()]
+    arrivals = np.cumsum(rng.exponential(1 / rate, int(rate * seconds)))
+    values = rng.choice(VALUES, len(arrivals), p=MIX)
+
+    def job_of(at: int) -> Job:
+        return Job(Carried({"value": np.float32([[values[at]]])}), bound=clock.now + bound, covered=True)
+
+    answered = answer_times(
+        scheduler, clock, arrivals, job_of, lambda batch: (_result(batch), costs.seconds(batch.stage, len(batch)))
+    )
+    took = (answered - arrivals)[np.isfinite(answered)]
     rows = scheduler.answered_rows
     return {
-        "good_rows_per_s": round(sum(one <= bound for one in took) / seconds, 1),
+        "good_rows_per_s": round(float((took <= bound).sum()) / seconds, 1),
         "p50_ms": round(1000 * float(np.percentile(took, 50)), 1),
         "p99_ms": round(1000 * float(np.percentile(took, 99)), 1),
         "refused": round(1 - len(took) / int(rate * seconds), 3),

@@ -36,9 +36,9 @@ from sdcompress.runtime.open import open_cascade
 from sdcompress.runtime.stepwise import Carried, StageResult
 from sdcompress.schema.manifest import StageTimes
 from sdcompress.serving.costs import StageCosts
-from sdcompress.serving.errors import OverloadedError
 from sdcompress.serving.job import Job
-from sdcompress.serving.scheduler import Scheduler
+from sdcompress.serving.scheduler import Batch, Scheduler
+from sdcompress.serving.simulation import SimulatedClock, answer_times
 
 HERE = Path(__file__).resolve().parent
 ROWS, LIMITS = (1, 2, 4, 8, 16, 32), (1, 8, 32)
@@ -139,38 +139,20 @@ class Simulation:
         return _bisected(kept, 0.0, 1.1 * self.peak, steps=9)
 
     def _ours(self, arrivals: Times, exits: npt.NDArray[np.int64], bound: float) -> Times:
-        now = [0.0]
-        costs = StageCosts(self.model, ROWS, self.shares.tolist())
-        scheduler = Scheduler(costs, most_rows=10**6, clock=lambda: now[0])
-        latencies, numbers, at = np.full(len(arrivals), REFUSED_S), dict[int, tuple[int, Job]](), 0
+        clock, costs = SimulatedClock(), StageCosts(self.model, ROWS, self.shares.tolist())
 
-        def arrive() -> None:
-            now[0] = float(arrivals[at])
-            job = Job(Carried({"exit": exits[at : at + 1]}), bound=now[0] + bound)
-            try:
-                scheduler.submit(job)
-                numbers[id(job)] = at, job
-            except OverloadedError:
-                pass
+        def job_of(at: int) -> Job:
+            return Job(Carried({"exit": exits[at : at + 1]}), bound=clock.now + bound)
 
-        while at < len(arrivals) or numbers:
-            batch = scheduler.next_batch()
-            if batch is None:
-                arrive()
-                at += 1
-                continue
-            seconds = self.model.ms(batch.stage, len(batch)) / 1000
-            end = now[0] + seconds
-            while at < len(arrivals) and arrivals[at] <= end:
-                arrive()
-                at += 1
-            now[0], carried = end, batch.carried()
+        def run(batch: Batch) -> tuple[StageResult, float]:
+            carried = batch.carried()
             left = carried.tensors["exit"] <= batch.stage
-            scheduler.finish(batch, StageResult(np.zeros((len(left), 1), np.float32), None, left, carried), seconds)
-            for job in scheduler.ended():
-                number, _ = numbers.pop(id(job))
-                latencies[number] = end - arrivals[number]
-        return latencies
+            result = StageResult(np.zeros((len(left), 1), np.float32), None, left, carried)
+            return result, self.model.ms(batch.stage, len(batch)) / 1000
+
+        scheduler = Scheduler(costs, most_rows=10**6, clock=clock)
+        latencies = answer_times(scheduler, clock, arrivals, job_of, run) - arrivals
+        return np.where(np.isfinite(latencies), latencies, REFUSED_S)
 
 
 def _whole_batches(

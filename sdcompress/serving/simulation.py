@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -18,19 +19,59 @@ from sdcompress.serving.job import Job
 from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.scheduler import Batch, Scheduler
 
-__all__ = ["Simulation"]
+__all__ = ["SimulatedClock", "Simulation", "answer_times"]
 
 _HTTP_BUSY = 0.95  # share of its time that the HTTP side may be busy: nothing bounds the queue before it
 _EXIT = "exit"  # the one tensor that is carried: the exit that a row takes
 
 
-class _Clock:
-    """Seconds that only the simulation moves."""
+class SimulatedClock:
+    """Seconds that only a simulation moves."""
 
     now = 0.0
 
     def __call__(self) -> float:
+        """Return the time now."""
         return self.now
+
+
+def answer_times(
+    scheduler: Scheduler,
+    clock: SimulatedClock,
+    arrivals: npt.NDArray[np.float64],
+    job_of: Callable[[int], Job],
+    run: Callable[[Batch], tuple[StageResult, float]],
+) -> npt.NDArray[np.float64]:
+    """Return when each request is answered, in simulated seconds; NaN if it is refused.
+
+    Args:
+        scheduler: with this clock, and nothing in its queue.
+        clock: of the scheduler.
+        arrivals: when the requests come, rising.
+        job_of: the index of a request -> its job; the clock stands at its arrival.
+        run: a batch -> its result, and the seconds that it takes.
+    """
+    answered, numbers, at = np.full(len(arrivals), np.nan), dict[Job, int](), 0
+    while True:
+        batch = scheduler.next_batch()
+        if batch is None and at == len(arrivals):
+            return answered
+        end = arrivals[at] if batch is None else 0.0
+        if batch is not None:
+            result, took = run(batch)
+            end = clock.now + took
+        while at < len(arrivals) and arrivals[at] <= end:
+            clock.now = float(arrivals[at])
+            job = job_of(at)
+            with suppress(OverloadedError):
+                scheduler.submit(job)
+                numbers[job] = at
+            at += 1
+        clock.now = float(end)
+        if batch is not None:
+            scheduler.finish(batch, result, took)
+        for job in scheduler.ended():
+            answered[numbers.pop(job)] = clock.now
 
 
 @dataclass(frozen=True)
@@ -108,30 +149,19 @@ class Simulation:
         self, read: npt.NDArray[np.float64], exits: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.float64], float, int, int]:
         """Return when each request is answered, NaN if it is refused; the busy seconds, the batches and their rows."""
-        clock, at, busy, batches, rows = _Clock(), 0, 0.0, 0, 0
+        clock, busy, batches, rows = SimulatedClock(), 0.0, 0, 0
         scheduler = Scheduler(deepcopy(self.costs), most_rows=self.options.queue_rows, clock=clock)
-        answered, numbers = np.full(len(read), np.nan), dict[int, int]()
-        while True:
-            batch = scheduler.next_batch()
-            if batch is None and at == len(read):
-                return answered, busy, batches, rows
-            took = 0.0 if batch is None else self.costs.seconds(batch.stage, len(batch), batch.size)
-            end = read[at] if batch is None else clock.now + took
-            while at < len(read) and read[at] <= end:
-                clock.now = float(read[at])
-                job = Job(_carried(exits[at : at + 1]), clock.now + self.options.latency_bound, size=self.size)
-                try:
-                    scheduler.submit(job)
-                    numbers[id(job)] = at
-                except OverloadedError:
-                    pass
-                at += 1
-            clock.now = float(end)
-            if batch is not None:
-                scheduler.finish(batch, self._result(batch), took)
-                busy, batches, rows = busy + took, batches + 1, rows + len(batch)
-            for job in scheduler.ended():
-                answered[numbers.pop(id(job))] = clock.now
+
+        def job_of(at: int) -> Job:
+            return Job(_carried(exits[at : at + 1]), clock.now + self.options.latency_bound, size=self.size)
+
+        def run(batch: Batch) -> tuple[StageResult, float]:
+            nonlocal busy, batches, rows
+            took = self.costs.seconds(batch.stage, len(batch), batch.size)
+            busy, batches, rows = busy + took, batches + 1, rows + len(batch)
+            return self._result(batch), took
+
+        return answer_times(scheduler, clock, read, job_of, run), busy, batches, rows
 
     def _result(self, batch: Batch) -> StageResult:
         carried = batch.carried()
