@@ -20,6 +20,7 @@ from sdcompress.errors import ArtifactError, CheckpointError, requires_extra
 from sdcompress.modalities import Modality
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.schema.manifest import FileEntry
+from sdcompress.schema.pruning import UNDERSTOOD as PRUNED
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of
@@ -277,6 +278,7 @@ def _read(path: Path) -> TrainingState:
     except Refused as error:
         raise broken_checkpoint(path.parent, f"{STATE}: {error}") from error
     _check_schema(path, fields)
+    _check_pruned(path, fields)
     try:
         state = TrainingState.model_validate_json(text)
     except ValidationError as error:
@@ -300,6 +302,19 @@ def _check_schema(path: Path, fields: Any) -> None:
             next_step="pip install --upgrade sdcompress"
             if version > UNDERSTOOD
             else "train it again with this version, or use the version that wrote it",
+        )
+
+
+def _check_pruned(path: Path, fields: Any) -> None:
+    """Refuse a record of pruning of another version, which is not damaged either."""
+    record = fields.get("pruned") if isinstance(fields, dict) else None
+    version = record.get("version", PRUNED) if isinstance(record, dict) else PRUNED
+    if version != PRUNED:
+        raise CheckpointError(
+            f"The checkpoint {path.parent} was pruned by another version of sdcompress: its record of kept channels "
+            f"has the version {version}.",
+            allowed=f"{PRUNED}, which this version reads",
+            next_step="use the version that wrote it, or prune the checkpoint before it again",
         )
 
 

@@ -12,9 +12,9 @@ from sdcompress.cli.console import bar, say, table, write_json
 from sdcompress.cli.options import DataDir, Json, Out, Overwrite, TrustModules
 
 if TYPE_CHECKING:
-    from sdcompress.schema.pruning import Pruned
+    from sdcompress.schema.pruning import Pruned, PruningRound
 
-__all__ = ["prune", "show_pruned"]
+__all__ = ["prune", "show_pruned", "show_rounds"]
 
 
 def prune(
@@ -85,8 +85,15 @@ def prune(
 
 def show_pruned(pruned: Pruned) -> None:
     """Print each round of pruning, and what of each layer is left."""
+    show_rounds(pruned.rounds)
+    kept = [f"{name} {left} of {of}" for name, left, of in pruned.layers]
+    say(f"channels kept: {', '.join(kept)}")
+
+
+def show_rounds(rounds: tuple[PruningRound, ...]) -> None:
+    """Print each round of pruning with the cost before and after."""
     rows = []
-    for number, round_ in enumerate(pruned.rounds, start=1):
+    for number, round_ in enumerate(rounds, start=1):
         before, after = round_.before, round_.after
         rows.append(
             [
@@ -99,5 +106,3 @@ def show_pruned(pruned: Pruned) -> None:
             ]
         )
     table(["round", "MACs", "parameters", "ms", "by", "weights before"], rows, "pruned, to the last exit")
-    kept = [f"{name} {left} of {of}" for name, left, of in pruned.layers]
-    say(f"channels kept: {', '.join(kept)}")

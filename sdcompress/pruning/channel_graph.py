@@ -176,7 +176,7 @@ def _remove_heads(channels: CoupledChannels, removed: int) -> None:
 def _restored(net: nn.Module, graph: Any) -> Iterator[None]:
     """Undo inside of a network, and of the graph's own operators, all that pruning has changed."""
     modules = [(module, _copied(vars(module))) for module in net.modules()]
-    operators = [(key, _copied(vars(key))) for key in graph.module2node if not isinstance(key, nn.Module | Tensor)]
+    operators = [(key, _copied(vars(key))) for key in graph.module2node if isinstance(key, nn.Module)]
     try:
         yield
     finally:

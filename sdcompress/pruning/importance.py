@@ -56,7 +56,8 @@ def add_gradients(graph: ChannelGraph, dataset: Dataset, settings: Prune, *, bat
         arrays = modality.ordered(modality.collate(dataset.train.examples(index)))
         outputs = graph.net(*map(torch.from_numpy, arrays))
         targets = task.encode(torch.from_numpy(dataset.train.targets[index]))
-        torch.stack([task.supervised_loss(logits, targets) for logits in outputs.logits]).sum().backward()
+        loss = torch.stack([task.supervised_loss(logits, targets) for logits in outputs.logits]).sum()
+        torch.autograd.backward(loss)
 
 
 def _scores(channels: torch.Tensor | None, units: tuple[tuple[int, ...], ...]) -> Scores | None:
@@ -64,4 +65,5 @@ def _scores(channels: torch.Tensor | None, units: tuple[tuple[int, ...], ...]) -
         return None
     means = np.array([channels[[*unit]].mean().item() for unit in units])
     # weights that are all 0 have no mean to be divided by
-    return np.nan_to_num(means / means.mean() if means.mean() > 0 else means)
+    scores: Scores = np.nan_to_num(means / means.mean() if means.mean() > 0 else means)
+    return scores

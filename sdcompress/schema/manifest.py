@@ -27,6 +27,7 @@ from sdcompress.schema.graphs import (
     Segment,
     Tensor,
 )
+from sdcompress.schema.pruning import PruningRound
 
 __all__ = [
     "Certificate",
@@ -191,6 +192,7 @@ class Provenance(Frozen):
     weights_sha256: Sha256
     data_fingerprint: Sha256
     parent: Sha256 | None = Field(None, description="digest of the artifact that this one was made from")
+    pruned: tuple[PruningRound, ...] = Field((), description="each time that the network was pruned, the first first")
     command: str = ""
     git_commit: str | None = None
     versions: dict[str, str] = Field({})

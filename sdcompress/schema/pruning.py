@@ -83,7 +83,7 @@ class ChannelCuts(Frozen):
 class Pruned(ChannelCuts):
     """The record of pruning in a checkpoint: the shape of its network, and how it came about."""
 
-    version: Literal[1] = UNDERSTOOD
+    version: Literal[1] = 1
     rounds: Annotated[tuple[PruningRound, ...], Field(min_length=1)] = Field(description="the first one first")
 
     @property
