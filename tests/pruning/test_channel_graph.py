@@ -122,7 +122,7 @@ def test_heads_and_hidden_units_of_encoders_go_whole(family: str) -> None:
 
 @pytest.mark.parametrize("normalised", [False, True])
 def test_a_network_of_layer_norms_alone_has_only_channels_that_they_normalise(*, normalised: bool) -> None:
-    net = network("mlp:mlp", "linear", inputs=TABLE, width=12, layers=3)
+    net = network("mlp:4x12", "linear", inputs=TABLE)
     inputs = random_inputs(example_inputs(TABLE))
     graph = graph_of(net, inputs)
     chosen = halves(graph, normalised=normalised)
@@ -132,9 +132,7 @@ def test_a_network_of_layer_norms_alone_has_only_channels_that_they_normalise(*,
 
 
 def test_smallest_filters_are_known_by_hand() -> None:
-    net = plain(
-        nn.Conv2d(1, 4, 1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)
-    )
+    net = plain(nn.Conv2d(1, 4, 1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
     first, last = net.backbone[0], net.backbone[4]
     with torch.no_grad():
         first.weight.copy_(torch.tensor([3.0, 1.0, 4.0, 2.0]).reshape(4, 1, 1, 1))
@@ -192,4 +190,6 @@ def test_two_rounds_are_recorded_by_the_channels_of_the_whole_network() -> None:
     twice = network("cifar:resnet8", "bottleneck")
     keep_channels(twice, both.record)
     expected = cut_network(once, second)
-    assert all(torch.equal(a, b) for a, b in zip(twice.state_dict().values(), expected.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(twice.state_dict().values(), expected.state_dict().values(), strict=True)
+    )

@@ -16,6 +16,7 @@ from sdcompress import recipes
 from sdcompress.checkpoint import STATE, open_checkpoint
 from sdcompress.cli.prune import show_pruned
 from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError, UsageError
+from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.models.cost import costs
 from sdcompress.models.inputs import example_inputs
 from sdcompress.pruning.checking import random_inputs
@@ -57,15 +58,15 @@ def test_the_target_is_met_and_recorded(checkpoint: Path, half: Path) -> None:
 
 
 def test_it_is_evaluated_and_exported_with_parity(half: Path, tmp_path: Path) -> None:
-    engine = sdcompress.open(half)
-    manifest = sdcompress.export(half, tmp_path / "artifact", "cascade")
+    engine = open_trained_model(half).engine()
+    manifest = sdcompress.export(half, tmp_path / "artifact", layout="cascade")
     assert max(record.max_abs_diff for record in manifest.parity) < 1e-4
     assert sum(segment.macs for segment in manifest.segments) > 0
     assert manifest.provenance.pruned == open_checkpoint(half).state.pruned.rounds  # type: ignore[union-attr]
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
     exported = sdcompress.open(tmp_path / "artifact")
     inputs = engine.modality.collate(images)
-    np.testing.assert_allclose(engine.forced(inputs, -1).outputs, exported.forced(inputs, -1).outputs, atol=1e-4)
+    np.testing.assert_allclose(engine.exits(inputs), exported.exits(inputs), atol=1e-4)
 
 
 def test_parameters_and_layers_alike(checkpoint: Path, tmp_path: Path) -> None:
