@@ -33,6 +33,7 @@ __all__ = [
     "Augmentation",
     "Bench",
     "Calibrate",
+    "Compress",
     "Data",
     "Exits",
     "Export",
@@ -359,6 +360,29 @@ class Calibrate(Frozen):
         return self
 
 
+class Compress(Frozen):
+    """The search for the fastest artifact that keeps the metric, or for the most accurate one that is fast enough."""
+
+    max_drop: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.01, description="of the metric, that the artifact may lose against the whole network; not with target_ms"
+    )
+    target_ms: PositiveFloat | None = Field(
+        None, description="largest mean of one sample: the smallest drop that keeps it is searched; null: max_drop"
+    )
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(
+        0.95, description="with which the drop of the best is certified, over all finalists together"
+    )
+    precisions: EachOnce[str] = Field(
+        ("uint8",), description="of 'sdcompress list precisions', tried beside float32; []: float32 alone"
+    )
+    policies: EachOnce[str] = Field(
+        (), description="of 'sdcompress list policies', tried for cascades; default: that of calibrate.policy"
+    )
+    finalists: Annotated[int, Field(ge=1, le=50)] = Field(
+        6, description="candidates that are built, certified and measured"
+    )
+
+
 class Bench(Frozen):
     """How latency is measured."""
 
@@ -381,7 +405,7 @@ class Recipe(Frozen):
     """One experiment: everything that decides its outcome."""
 
     not_identifying: ClassVar = frozenset(
-        {"schema_version", "name", "controls", "tune", "export", "quantize", "calibrate", "bench"}
+        {"schema_version", "name", "controls", "tune", "export", "quantize", "calibrate", "compress", "bench"}
     )
 
     schema_version: Literal[1] = 1
@@ -399,6 +423,7 @@ class Recipe(Frozen):
     export: Export = Export()
     quantize: Quantize = Quantize()
     calibrate: Calibrate = Calibrate()
+    compress: Compress = Compress()
     bench: Bench = Bench()
 
     @field_validator("controls")

@@ -1,0 +1,107 @@
+"""A whole search on a small network, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sdcompress
+from sdcompress.artifact.read import open_artifact
+from sdcompress.certification.calibration_split import draw_split
+from sdcompress.compression import compress as room
+from sdcompress.errors import OutputExistsError, RecipeError, UnknownNameError, UsageError
+from sdcompress.reporting.compression.findings import headline
+from sdcompress.schema.compression import Compression
+
+# the network has learnt next to nothing, so that every exit is about as good as every other
+SETTINGS = {"max_drop": 0.2, "precisions": ["uint8"], "finalists": 2}
+
+
+@pytest.fixture(scope="module")
+def searched(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Compression, Path]:
+    out = tmp_path_factory.mktemp("search")
+    return sdcompress.compress(checkpoint, out, SETTINGS), out
+
+
+def test_the_best_is_an_artifact_that_opens(searched: tuple[Compression, Path]) -> None:
+    record, out = searched
+    assert record.best is not None
+    best, winner = open_artifact(out / "best"), record.winner
+    assert winner is not None
+    assert best.manifest.digest == winner.digest
+    assert sdcompress.verify(out / "best")
+
+
+def test_the_best_is_the_fastest_of_those_that_are_certified(searched: tuple[Compression, Path]) -> None:
+    record, _ = searched
+    certified = [one for one in record.finalists if one.state == "certified"]
+    times = {one.candidate.name: record.mean_ms(one.candidate.name) for one in certified}
+    assert record.best == min(times, key=times.__getitem__)
+    for one in certified:
+        assert one.p_value is None or one.p_value <= record.delta == pytest.approx(0.05 / 2)
+
+
+def test_estimates_and_certificates_use_different_samples(searched: tuple[Compression, Path]) -> None:
+    record, _ = searched
+    total = record.search_samples + record.certify_samples
+    split = draw_split(total, "ab")
+    assert (record.search_samples, record.certify_samples) == (len(split.tuning), len(split.certify))
+    assert np.intersect1d(split.tuning, split.certify).size == 0
+
+
+def test_the_files_hold_the_record(searched: tuple[Compression, Path]) -> None:
+    record, out = searched
+    assert Compression.model_validate_json((out / "compress.json").read_text(encoding="utf-8")) == record
+    assert headline(record) in (out / "compress.md").read_text(encoding="utf-8").replace("\\", "")
+
+
+def test_a_second_search_builds_nothing_again(
+    searched: tuple[Compression, Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    _, out = searched
+    again = tmp_path / "again"
+    shutil.copytree(out, again, ignore=shutil.ignore_patterns(".lock"))
+    steps: list[str] = []
+
+    def shown(step: str):
+        steps.append(step)
+        return room._silent(step)
+
+    record = sdcompress.compress(checkpoint, again, SETTINGS, step_progress=shown)
+    assert record.finalists
+    # other finalists may be chosen, as times differ; what all searches need is not made again
+    done = json.loads((out / "steps.json").read_text(encoding="utf-8"))
+    assert not {step for step in steps if step.startswith(("export", "quantize"))} & set(done)
+
+
+def test_with_a_target_that_nothing_meets_the_fastest_is_named(checkpoint: Path, searched, tmp_path: Path) -> None:
+    _, out = searched
+    again = tmp_path / "again"
+    shutil.copytree(out, again, ignore=shutil.ignore_patterns(".lock", "best", "compress.*"))
+    record = sdcompress.compress(checkpoint, again, {**SETTINGS, "target_ms": 1e-3, "finalists": 1})
+    assert record.best is None
+    assert not (again / "best").exists()
+    assert headline(record).startswith("No certified artifact takes 0.00100 ms or less; the fastest is ")
+
+
+def test_what_cannot_be_searched_is_refused_before_anything_is_written(
+    searched: tuple[Compression, Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    _, out = searched
+    with pytest.raises(UsageError, match="is an artifact"):
+        sdcompress.compress(out / "best", tmp_path / "x")
+    with pytest.raises(UsageError, match="No checkpoint was given"):
+        sdcompress.compress([], tmp_path / "x")
+    with pytest.raises(UnknownNameError, match="int9"):
+        sdcompress.compress(checkpoint, tmp_path / "x", {"precisions": ["int9"]})
+    with pytest.raises(RecipeError):
+        sdcompress.compress(checkpoint, tmp_path / "x", {"max_drop": 0})
+    assert not (tmp_path / "x").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(OutputExistsError, match=r"thesis\.tex"):
+        sdcompress.compress(checkpoint, tmp_path / "mine", SETTINGS)
