@@ -355,6 +355,8 @@ class VerifyReport(Frozen):
     layout: str
     files: int = Field(description="files whose bytes were checked")
     samples: int = Field(description="golden samples that were run")
+    backend: str = Field("onnxruntime", description="that ran them")
+    device: str = "cpu"
     exits: tuple[ExitVerdict, ...]
     certificate: CertificateVerdict | None = Field(None, description="None: the artifact has no certificate")
     one_graph: Literal["graph", "if"] | None = Field(
