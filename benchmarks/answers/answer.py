@@ -17,6 +17,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from time import thread_time_ns
 from typing import Any
 
 import yaml
@@ -29,7 +30,8 @@ from record import Record  # noqa: E402
 
 import sdcompress  # noqa: E402
 from sdcompress.artifact.read import open_artifact  # noqa: E402
-from sdcompress.calibration.stage_timing import overhead, stage_ms  # noqa: E402
+from sdcompress.benchmarking import timed_calls  # noqa: E402
+from sdcompress.calibration import stage_timing  # noqa: E402
 from sdcompress.data.samples import Samples  # noqa: E402
 from sdcompress.evaluation.paired import metric_difference  # noqa: E402
 from sdcompress.evaluation.trained_model import open_trained_model  # noqa: E402
@@ -113,8 +115,8 @@ def predicted_ms(artifact: Path, samples: Samples) -> float | None:
     if manifest.policy is None:
         return None
     engine = open_cascade(artifact, EngineOptions(threads=1))
-    policy = manifest.policy.model_copy(update={"stage_ms": stage_ms(engine, samples)})
-    factor = overhead(engine, samples, policy, [exit_.temperature for exit_ in manifest.exits])
+    policy = manifest.policy.model_copy(update={"stage_ms": stage_timing.stage_ms(engine, samples)})
+    factor = stage_timing.overhead(engine, samples, policy, [exit_.temperature for exit_ in manifest.exits])
     return policy.model_copy(update={"overhead": factor}).mean_ms
 
 
@@ -189,7 +191,12 @@ def main() -> None:
     read.add_argument("--make", action="store_true", help="first train, export, quantise and calibrate what is missing")
     read.add_argument("--rounds", type=int, default=20)
     read.add_argument("--seconds", type=float, help="of each row; default: of the plan")
+    read.add_argument(
+        "--processor-time", action="store_true", help="of the thread, where other work keeps the machine busy"
+    )
     given = read.parse_args()
+    if given.processor_time:
+        timed_calls.perf_counter_ns = stage_timing.perf_counter_ns = thread_time_ns
     kinds = given.kinds or [
         plan.stem for plan in sorted((HERE / "plans").glob("*.yaml")) if (given.root / plan.stem).is_dir()
     ]
@@ -200,7 +207,8 @@ def main() -> None:
         if given.make:
             make(plan)
         record = Record(HERE, kind)
-        record.write(measure(plan, given.rounds), threads=1, batch=1, seconds=plan.seconds, rounds=given.rounds)
+        settings = {"seconds": plan.seconds, "rounds": given.rounds, "processor_time": given.processor_time}
+        record.write(measure(plan, given.rounds), threads=1, batch=1, **settings)
     draw_all()
 
 

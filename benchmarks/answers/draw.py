@@ -78,11 +78,12 @@ def _how(kind: str, record: Figures) -> str:
     figures, settings, machine = record["figures"], record["settings"], record["machine"]
     measured = [row for row in figures["rows"] if not row.get("missing")]
     unsteady, busy = sum(not row["stable"] for row in measured), machine["busy_cores"]
+    clock = "Processor time" if settings["processor_time"] else "Time"
     reference, others = measured[0]["name"], "an unknown number of" if busy is None else f"{busy:.1f}"
     sentences = (
         f"{figures['test_samples']:,} test samples.",
-        f"Time of {figures['example']} on one thread, {settings['seconds']:g} s of calls a row in {settings['rounds']}",
-        f"interleaved rounds; differences and speed-ups are from '{reference}'.",
+        f"{clock} of {figures['example']} on one thread, {settings['seconds']:g} s of calls a row,",
+        f"{settings['rounds']} interleaved rounds; differences and speed-ups are from '{reference}'.",
         f"{record['date'][:16]}, commit {record['commit'][:7]}, {machine['cpu']},",
         f"onnxruntime {machine['versions']['onnxruntime']}.",
         f"Before the run other work used {others} cores; {unsteady} of {len(measured)} rows were not steady.",

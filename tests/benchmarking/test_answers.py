@@ -67,7 +67,7 @@ def test_the_table_holds_the_figures_and_names_what_is_missing(draw: Any) -> Non
     record = {
         "date": "2026-11-29T21:00:00",
         "commit": "0123456789",
-        "settings": {"seconds": 4.0, "rounds": 20},
+        "settings": {"seconds": 4.0, "rounds": 20, "processor_time": False},
         "machine": {"cpu": "a CPU", "busy_cores": 0.04, "versions": {"onnxruntime": "1.0"}},
         "figures": figures,
     }
