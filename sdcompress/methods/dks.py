@@ -26,10 +26,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import permutations
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method, Weight
+from sdcompress.methods._base import Method, Presets, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import total
@@ -45,6 +46,8 @@ class Dks(Method):
     Attributes:
         kd_weight: lambda, of each ordered pair of exits.
     """
+
+    presets: ClassVar[Presets] = {"paper": {"kd_weight": 1.0}}
 
     kd_weight: Weight = 1.0
 

@@ -28,10 +28,11 @@ Published: no figure could be read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Method, Weight
+from sdcompress.methods._base import Context, Method, Presets, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import logits_mse
@@ -50,6 +51,8 @@ class Eed(Method):
         logit_weight: lambda, in units of MSE.
         feature_weight: beta; 0 leaves the adapters out.
     """
+
+    presets: ClassVar[Presets] = {"paper": {"logit_weight": 1.0, "feature_weight": 1.0}}
 
     logit_weight: Weight = 1.0
     feature_weight: Weight = 1.0

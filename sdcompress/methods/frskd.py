@@ -28,7 +28,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Count, Method, Needs, Positive, Weight
+from sdcompress.methods._base import Context, Count, Method, Needs, Positive, Presets, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import total
@@ -51,6 +51,7 @@ class Frskd(Method):
     """
 
     default_needs: ClassVar[Needs] = Needs(exits=False, maps=True)
+    presets: ClassVar[Presets] = {"paper": {"kd_weight": 2.0, "temperature": 4.0, "feature_weight": 100.0}}
 
     kd_weight: Weight = 2.0
     temperature: Positive = 4.0

@@ -27,7 +27,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, LabelMethod, Needs, Share
+from sdcompress.methods._base import Context, LabelMethod, Needs, Presets, Share
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.memory import SampleMemory
 from sdcompress.objectives.supervised import encoded_targets, unweighted, weighted
@@ -44,6 +44,7 @@ class PsKd(LabelMethod):
     """
 
     default_needs: ClassVar[Needs] = Needs(tasks=("classification",), exits=False, mixing=False)
+    presets: ClassVar[Presets] = {"paper": {"alpha": 0.8}}
 
     alpha: Share = 0.8
 

@@ -35,6 +35,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Context, Count, Method, Needs, Positive, Share, Weight
@@ -87,6 +88,9 @@ class Sfr(Method):
     def _distance(self, shallow: Tensor, teacher: Tensor) -> Tensor:
         student = cells(shallow)
         channels = min(student.shape[2], teacher.shape[2])
-        return transport(
-            pool(student, 2, channels), pool(teacher, 2, channels), epsilon=self.epsilon, iterations=self.iterations
+        one, other = (
+            # of length sqrt(channels), so that the cost, a mean over channels, is 2 - 2 cos
+            channels**0.5 * F.normalize(pool(values, 2, channels), dim=2)
+            for values in (student, teacher)
         )
+        return transport(one, other, epsilon=self.epsilon, iterations=self.iterations)

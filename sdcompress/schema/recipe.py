@@ -172,6 +172,11 @@ class MethodSection(Entry):
         description="of 'sdcompress list methods'; A+B is A on the labels of B, whose numbers stand under 'labels'",
     )
     file: PathText | None = Field(None, description="Python file that holds the method, if it is one of your own")
+    preset: str | None = Field(
+        None,
+        max_length=100,
+        description="the method's parameters under this name, of 'sdcompress list methods'; those beside it win",
+    )
 
 
 class Optimizer(Frozen):
