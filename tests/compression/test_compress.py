@@ -17,7 +17,7 @@ from sdcompress.benchmarking.run import bench
 from sdcompress.certification.calibration_split import draw_split
 from sdcompress.compression import compress as room
 from sdcompress.errors import OutputExistsError, RecipeError, UnknownNameError, UsageError
-from sdcompress.reporting.compression.findings import headline
+from sdcompress.reporting.compression.findings import findings, headline
 from sdcompress.schema.compression import Compression
 from sdcompress.schema.report import BenchReport
 
@@ -123,3 +123,20 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(OutputExistsError, match=r"thesis\.tex"):
         sdcompress.compress(checkpoint, tmp_path / "mine", SETTINGS)
+
+
+def test_the_first_sentence_says_what_was_found(searched: tuple[Compression, Path]) -> None:
+    record, _ = searched
+    assert record.winner is not None
+    name = record.winner.candidate.name
+    assert headline(record).startswith(f"{name} takes 2.00 ms in the mean, ")
+    assert headline(record).endswith("it loses at most 20 points of accuracy, with 95.0 % confidence.")
+    none = record.model_copy(update={"best": None})
+    assert headline(none) == (
+        "Nothing that was built is faster than net-final and certified to lose at most 20 points."
+    )
+    slow = none.model_copy(update={"settings": record.settings.model_copy(update={"target_ms": 5.0})})
+    assert headline(slow) == "net-final takes 4.00 ms: it meets the target as it is."
+    empty = none.model_copy(update={"candidates": (), "finalists": ()})
+    (sentence,) = findings(empty)
+    assert sentence.startswith("No candidate could probably be certified with 240 samples: hold out more")

@@ -39,6 +39,11 @@ def headline(record: Compression) -> str:
 def findings(record: Compression) -> list[str]:
     """Return what became of the finalists, and how good the estimates were."""
     sentences = []
+    if not record.candidates:
+        sentences.append(
+            f"No candidate could probably be certified with {q.count(record.certify_samples)} samples: hold out more "
+            "(data.validation), or allow a larger drop."
+        )
     for state in ("not certified", "failed"):
         names = [one.candidate.name for one in record.finalists if one.state == state]
         if names:
