@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sdcompress.verbs.inspect import inspect
     from sdcompress.verbs.list_entries import list_entries
     from sdcompress.verbs.package import package
+    from sdcompress.verbs.prune import prune
     from sdcompress.verbs.quantize import quantize
     from sdcompress.verbs.report import report
     from sdcompress.verbs.train import train
@@ -58,6 +59,7 @@ __all__ = [
     "package",
     "plan",
     "predict",
+    "prune",
     "quantize",
     "report",
     "run",

@@ -25,6 +25,7 @@ from sdcompress.cli.inspect import inspect
 from sdcompress.cli.list import list_
 from sdcompress.cli.package import package
 from sdcompress.cli.predict import predict
+from sdcompress.cli.prune import prune
 from sdcompress.cli.quantize import quantize
 from sdcompress.cli.report import report
 from sdcompress.cli.run import run
@@ -42,6 +43,7 @@ __all__ = ["app", "start"]
 VERBS = (
     train,
     tune,
+    prune,
     run,
     export,
     build_engines,

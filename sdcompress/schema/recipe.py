@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     PositiveFloat,
     field_validator,
@@ -13,6 +14,7 @@ from pydantic import (
 
 from sdcompress.schema.base import Fraction, Frozen
 from sdcompress.schema.graphs import Ensemble
+from sdcompress.schema.pruning_target import checked_target
 from sdcompress.schema.recipe_values import (
     BelowOne,
     EachOnce,
@@ -41,6 +43,7 @@ __all__ = [
     "ModalitySection",
     "Model",
     "Optimizer",
+    "Prune",
     "Recipe",
     "Schedule",
     "TaskSection",
@@ -283,6 +286,31 @@ class Train(Frozen):
     checkpoint_steps: NonNegativeInt = Field(0, description="also checkpoint every N steps, 0 = off")
 
 
+class Prune(Frozen):
+    """Which channels to remove, and how many."""
+
+    target: Annotated[str, AfterValidator(checked_target)] = Field(
+        "macs=50%",
+        description="what the network to its last exit may cost: macs, parameters, or ms that are measured here; a "
+        "share of the present cost or a number, e.g. macs=50%, parameters=1.2M, ms=0.8",
+    )
+    importance: Literal["magnitude", "taylor", "bn_scale"] = Field(
+        "magnitude",
+        description="of channels: the norm of their weights; the first-order change of the loss; the scale of their "
+        "batch norm",
+    )
+    ranking: Literal["global", "layer"] = Field(
+        "global", description="global: the least important channels of all layers; layer: the same share of each"
+    )
+    round_to: PositiveInt = Field(8, description="a layer keeps a multiple of so many channels")
+    batches: PositiveInt = Field(10, description="of training samples, for taylor")
+    normalised: bool = Field(
+        False,
+        description="also remove channels that a layer norm or group norm computes a statistic of, such as the width "
+        "of a transformer",
+    )
+
+
 class Export(Frozen):
     """The ONNX files."""
 
@@ -410,7 +438,7 @@ class Recipe(Frozen):
     """One experiment: everything that decides its outcome."""
 
     not_identifying: ClassVar = frozenset(
-        {"schema_version", "name", "controls", "tune", "export", "quantize", "calibrate", "compress", "bench"}
+        {"schema_version", "name", "controls", "tune", "prune", "export", "quantize", "calibrate", "compress", "bench"}
     )
 
     schema_version: Literal[1] = 1
@@ -425,6 +453,7 @@ class Recipe(Frozen):
     controls: tuple[MethodSection, ...] = Field((), description="methods trained the same way, to compare with ('run')")
     train: Train = Train()
     tune: Tune = Tune()
+    prune: Prune = Prune()
     export: Export = Export()
     quantize: Quantize = Quantize()
     calibrate: Calibrate = Calibrate()
