@@ -424,7 +424,10 @@ class Bench(Frozen):
     threads: PositiveInt = Field(
         1, description="intra-op threads; one is the only repeatable count on a shared machine"
     )
-    backend: str = Field("onnxruntime", description="of 'sdcompress list backends'")
+    backend: str = Field(
+        "onnxruntime",
+        description="of 'sdcompress list backends'; several with commas between them; or all: those that run here",
+    )
     device: Literal["cpu", "cuda"] = "cpu"
     warmup_ms: PositiveFloat = 200.0
     duration_s: PositiveFloat = 10.0
@@ -432,6 +435,11 @@ class Bench(Frozen):
         10, description="interleaved rounds, from which ratios get intervals"
     )
     percentiles: Some[Annotated[float, Field(ge=50, lt=100)]] = (50.0, 90.0, 95.0, 99.0)
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Return the names in ``backend``, each once, in their order."""
+        return tuple(dict.fromkeys(name.strip() for name in self.backend.split(",")))
 
 
 class Recipe(Frozen):

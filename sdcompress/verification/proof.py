@@ -82,6 +82,8 @@ def claimed(manifest: Manifest, *, card: bool, scores: bool) -> tuple[str, ...]:
         statements.append(f"{manifest.one_graph.file}: its times")
     if manifest.engines:
         statements.append("engines: all that is said of them; they are not run here")
+    if manifest.backend_times:
+        statements.append("backend_times: what the backends took")
     if not card:
         statements.append(f"{manifest.card.file}: another version of sdcompress wrote it, so that it was not compared")
     return tuple(statements)
