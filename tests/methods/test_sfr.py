@@ -39,6 +39,15 @@ def test_moved_and_scaled_features_cost_nothing_and_turned_ones_their_angle() ->
     assert terms["transport"].item() == pytest.approx(2 * (2 - 2 * math.cos(math.pi / 4)), rel=1e-5)
 
 
+def test_a_cell_without_activity_has_a_bounded_gradient() -> None:
+    silent = torch.zeros(1, 2, 1, 2, requires_grad=True)
+    context = Context(1, 1, classes(2), (1, 1), ((2, 1, 2), (4, 1, 2)))
+    method = Sfr(transport_weight=1.0)
+    method(_outputs(silent, torch.ones(1, 4, 1, 2)), _step(), method.state(context))["transport"].backward()
+    assert silent.grad is not None
+    assert silent.grad.abs().max() < 2e3
+
+
 def test_the_last_exits_label_is_the_mean_correct_prediction_of_the_epoch_before() -> None:
     method = Sfr(transport_weight=0.0, label_weight=0.5)
     state = method.state(CONTEXT)
