@@ -258,7 +258,7 @@ class _Search:
         """Run and time every source in every precision; one that breaks the network is left out with a warning."""
         for source, exits in enumerate(self._exits):
             whole, cascade = exits[-1:], exits
-            self._parts.exported(source, list(dict.fromkeys([whole, cascade])))
+            self._parts.exported(source, [whole, cascade])
             if source == 0 and len(exits) > 1:
                 check(self._parts.part(0, cascade, FLOAT), self._certify_samples, self._calibration())
             for precision in (FLOAT, *self.settings.precisions):

@@ -53,7 +53,7 @@ class Parts:
             source: index of the checkpoint.
             kept: names of exits.
         """
-        targets = [self._spec(source, exits) for exits in kept]
+        targets = [self._spec(source, exits) for exits in dict.fromkeys(kept)]
         missing = [target for target in targets if not target.out.exists()]
         if not missing:
             return
