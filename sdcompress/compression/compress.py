@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -34,9 +33,8 @@ from sdcompress.evaluation.exit_outcomes import exit_outcomes
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.machine import machine
 from sdcompress.options import Options
-from sdcompress.pipeline.steps import Record, StepProgress
+from sdcompress.pipeline.steps import Record, StepProgress, no_step_progress
 from sdcompress.policies import policy_class
-from sdcompress.progress import Progress, no_progress
 from sdcompress.quantizing.quantize import precision_of
 from sdcompress.reporting.write import check_ready, write
 from sdcompress.runtime.engine import Engine
@@ -107,17 +105,12 @@ def compress(
     check_ready(Compression, folder, overwrite=True)
     with locked_folder(folder):
         _make_room(folder, overwrite=overwrite)
-        search = _Search(models, section, folder, options, step_progress or _silent)
+        search = _Search(models, section, folder, options, step_progress or no_step_progress)
         record = search.run()
         if record.winner:
             _write_best(folder, record.winner)
         write(record, folder, overwrite=True)
     return record
-
-
-@contextmanager
-def _silent(_step: str) -> Iterator[Progress]:
-    yield no_progress
 
 
 def _check_sources(models: Sequence[TrainedModel]) -> None:

@@ -9,7 +9,9 @@ import pytest
 from signals import signals
 
 from sdcompress.compression.candidates import Budget, Outcomes, candidates, finalists
-from sdcompress.compression.parts import labels_of
+from sdcompress.compression.parts import Parts, labels_of
+from sdcompress.options import Options
+from sdcompress.pipeline.steps import Record, no_step_progress
 from sdcompress.schema.compression import Candidate
 
 N = 6000
@@ -114,3 +116,15 @@ def test_of_two_policies_for_the_same_exits_one_is_built_and_one_place_is_kept_f
 def test_two_sources_of_one_name_get_a_number(tmp_path) -> None:
     folders = [tmp_path / one for one in ("a/run", "b/run", "pruned")]
     assert list(labels_of([SimpleNamespace(path=path) for path in folders])) == ["run1", "run2", "pruned"]
+
+
+def test_a_choice_of_exits_is_exported_once_whatever_its_precisions(monkeypatch, tmp_path) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(
+        "sdcompress.compression.parts.export_all",
+        lambda _model, targets, *_, **__: seen.extend(one.out.name for one in targets),
+    )
+    network = SimpleNamespace(digest="d")
+    parts = Parts(tmp_path, [network], ["net"], Options(), Record(tmp_path / "steps.json"), no_step_progress)
+    parts.exported(0, [("exit1", "final"), ("final",), ("exit1", "final")])
+    assert seen == ["net-exit1+final", "net-final"]

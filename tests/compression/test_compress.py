@@ -17,6 +17,7 @@ from sdcompress.benchmarking.run import bench
 from sdcompress.certification.calibration_split import draw_split
 from sdcompress.compression import compress as room
 from sdcompress.errors import OutputExistsError, RecipeError, UnknownNameError, UsageError
+from sdcompress.pipeline.steps import no_step_progress
 from sdcompress.reporting.compression.findings import findings, headline
 from sdcompress.schema.compression import Compression
 from sdcompress.schema.report import BenchReport
@@ -87,7 +88,7 @@ def test_a_second_search_builds_nothing_again(
 
     def shown(step: str):
         steps.append(step)
-        return room._silent(step)
+        return no_step_progress(step)
 
     record = sdcompress.compress(checkpoint, again, SETTINGS, step_progress=shown)
     assert record.finalists
