@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sdcompress.artifact.signature import sign
+    from sdcompress.compression.compress import compress
     from sdcompress.explaining.explain import explain
     from sdcompress.options import Options
     from sdcompress.pipeline.run import run
@@ -47,6 +48,7 @@ __all__ = [
     "build_engines",
     "calibrate",
     "capacity",
+    "compress",
     "doctor",
     "evaluate",
     "explain",
@@ -73,6 +75,7 @@ _MODULES = {
     "Options": "options",
     "build_engines": "tensorrt.building.build",
     "capacity": "serving.capacity",
+    "compress": "compression.compress",
     "explain": "explaining.explain",
     "open": "runtime.open",
     "plan": "verbs.calibrate",

@@ -15,6 +15,7 @@ from sdcompress.cli.bench import bench
 from sdcompress.cli.build_engines import build_engines
 from sdcompress.cli.calibrate import calibrate
 from sdcompress.cli.capacity import capacity
+from sdcompress.cli.compress import compress
 from sdcompress.cli.console import note
 from sdcompress.cli.doctor import doctor
 from sdcompress.cli.evaluate import evaluate
@@ -48,6 +49,7 @@ VERBS = (
     build_engines,
     quantize,
     calibrate,
+    compress,
     verify,
     sign,
     inspect,

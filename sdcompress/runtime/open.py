@@ -16,13 +16,13 @@ from sdcompress.machine import check_threads
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.runtime.backends._base import Backend, ExecutorBackend, Graph
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
+from sdcompress.runtime.choose_backend import ROOM, USUAL, choose_backend
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.manifest import Segment
 
-__all__ = ["EAGER", "ROOM", "USUAL", "check_runs", "open_cascade", "open_engine"]
+__all__ = ["AUTO", "EAGER", "ROOM", "USUAL", "check_runs", "open_cascade", "open_engine"]
 
-ROOM = "sdcompress.runtime.backends"
-EAGER, USUAL = "eager", "onnxruntime"  # the backend of a checkpoint, and that of an artifact
+EAGER, AUTO = "eager", "auto"  # the backend of a checkpoint; the fastest one by the artifact's recorded times
 Source = Artifact | Checkpoint | Path | str
 
 
@@ -40,7 +40,7 @@ def open_engine(
 
     Args:
         source: artifact folder, or the artifact opened from it; with "eager" a checkpoint folder.
-        backend: a name of 'sdcompress list backends', or "eager": torch, the reference.
+        backend: a name of 'sdcompress list backends'; "auto": see ``choose_backend``; or "eager": torch, the reference.
         threads: for one call; None leaves the choice to the backend (most take all cores).
         device: "cpu" or "cuda".
         allow_uncertified: also run an artifact whose certificate does not cover this backend, device, graphs or
@@ -86,10 +86,12 @@ def open_cascade(
     if threads is not None:
         check_threads(threads)
     known = registry.names(ROOM)
-    if backend not in known:
+    if backend not in {AUTO, *known}:
         raise UnknownNameError("backends", backend, known)
-    load: Backend | ExecutorBackend = registry.load(ROOM, backend, extra="all")
     artifact = open_artifact(source)
+    if backend == AUTO:
+        backend = choose_backend(artifact, threads=threads, device=device, allow_uncertified=options.allow_uncertified)
+    load: Backend | ExecutorBackend = registry.load(ROOM, backend, extra="all")
     if require_signature is not None:
         check_signature(artifact, require_signature)
     if isinstance(load, ExecutorBackend):

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from sdcompress.schema.backend_times import BackendTimes
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 from sdcompress.schema.certificate import Certificate, CertifiedDrop
 from sdcompress.schema.change import ParityRecord
@@ -30,6 +31,7 @@ from sdcompress.schema.graphs import (
 from sdcompress.schema.pruning import PruningRound
 
 __all__ = [
+    "BackendTimes",
     "Certificate",
     "CertifiedDrop",
     "Engines",
@@ -215,6 +217,9 @@ class Manifest(Frozen):
     certificate: Certificate | None = None
     one_graph: OneGraph | None = None
     engines: tuple[Engines, ...] = Field((), description="TensorRT engines; of one machine each")
+    backend_times: tuple[BackendTimes, ...] = Field(
+        (), description="measured by 'bench --record': one for each machine, device and number of threads"
+    )
     golden: FileEntry
     card: FileEntry
     parity: tuple[ParityRecord, ...]
@@ -248,6 +253,8 @@ class Manifest(Frozen):
             _check_one_graph(self.one_graph, self.inputs, len(self.exits))
         if any(len(built.plans) != len(self.segments) for built in self.engines):
             raise ValueError("engines need one plan for each segment")
+        if len({times.place for times in self.backend_times}) != len(self.backend_times):
+            raise ValueError("backend_times of one machine, device and number of threads stand there twice")
         return self
 
     @model_validator(mode="after")

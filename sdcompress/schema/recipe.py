@@ -35,6 +35,7 @@ __all__ = [
     "Augmentation",
     "Bench",
     "Calibrate",
+    "Compress",
     "Data",
     "Exits",
     "Export",
@@ -174,6 +175,11 @@ class MethodSection(Entry):
         description="of 'sdcompress list methods'; A+B is A on the labels of B, whose numbers stand under 'labels'",
     )
     file: PathText | None = Field(None, description="Python file that holds the method, if it is one of your own")
+    preset: str | None = Field(
+        None,
+        max_length=100,
+        description="the method's parameters under this name, of 'sdcompress list methods'; those beside it win",
+    )
 
 
 class Optimizer(Frozen):
@@ -387,6 +393,29 @@ class Calibrate(Frozen):
         return self
 
 
+class Compress(Frozen):
+    """The search for the fastest artifact that keeps the metric, or for the most accurate one that is fast enough."""
+
+    max_drop: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.01, description="of the metric, that the artifact may lose against the whole network; not with target_ms"
+    )
+    target_ms: PositiveFloat | None = Field(
+        None, description="largest mean of one sample: the smallest drop that keeps it is searched; null: max_drop"
+    )
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(
+        0.95, description="with which the drop of the best is certified, over all finalists together"
+    )
+    precisions: EachOnce[str] = Field(
+        ("uint8",), description="of 'sdcompress list precisions', tried beside float32; []: float32 alone"
+    )
+    policies: EachOnce[str] = Field(
+        (), description="of 'sdcompress list policies', tried for cascades; default: that of calibrate.policy"
+    )
+    finalists: Annotated[int, Field(ge=1, le=50)] = Field(
+        6, description="candidates that are built, certified and measured"
+    )
+
+
 class Bench(Frozen):
     """How latency is measured."""
 
@@ -395,7 +424,10 @@ class Bench(Frozen):
     threads: PositiveInt = Field(
         1, description="intra-op threads; one is the only repeatable count on a shared machine"
     )
-    backend: str = Field("onnxruntime", description="of 'sdcompress list backends'")
+    backend: str = Field(
+        "onnxruntime",
+        description="of 'sdcompress list backends'; several with commas between them; or all: those that run here",
+    )
     device: Literal["cpu", "cuda"] = "cpu"
     warmup_ms: PositiveFloat = 200.0
     duration_s: PositiveFloat = 10.0
@@ -404,12 +436,17 @@ class Bench(Frozen):
     )
     percentiles: Some[Annotated[float, Field(ge=50, lt=100)]] = (50.0, 90.0, 95.0, 99.0)
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Return the names in ``backend``, each once, in their order."""
+        return tuple(dict.fromkeys(name.strip() for name in self.backend.split(",")))
+
 
 class Recipe(Frozen):
     """One experiment: everything that decides its outcome."""
 
     not_identifying: ClassVar = frozenset(
-        {"schema_version", "name", "controls", "tune", "prune", "export", "quantize", "calibrate", "bench"}
+        {"schema_version", "name", "controls", "tune", "prune", "export", "quantize", "calibrate", "compress", "bench"}
     )
 
     schema_version: Literal[1] = 1
@@ -428,6 +465,7 @@ class Recipe(Frozen):
     export: Export = Export()
     quantize: Quantize = Quantize()
     calibrate: Calibrate = Calibrate()
+    compress: Compress = Compress()
     bench: Bench = Bench()
 
     @field_validator("controls")

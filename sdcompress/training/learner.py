@@ -196,6 +196,8 @@ class Learner:
             if self._eval_ema:
                 load(self._eval_ema.net, self.net.state_dict())
         self.net.freeze_backbone(frozen=span.phase.freeze_backbone)
+        if self._teacher_ema:
+            self._teacher_ema.use_batch_statistics()
 
     def learn(self, parts: Sequence[MicroBatch]) -> dict[str, Tensor]:
         """Make one step on a batch that may come in several parts.
