@@ -138,7 +138,7 @@ class Checkpoint:
         outputs, inputs = self.task.output_shape, self.modality.tensors
         model = recipe.model.untrained
         model = model.model_copy(update={"options": model.options | self.state.backbone_options})
-        net = build(model, recipe.exits, outputs=outputs, inputs=inputs, heads=heads)
+        net = build(model, recipe.exits, outputs=outputs, inputs=inputs, heads=heads, cuts=self.state.pruned)
         try:
             net.load_state_dict(tensors)
         except RuntimeError as error:
@@ -217,7 +217,8 @@ def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
             )
         state = _read(folder / STATE)
         for entry in (state.weights, state.training, *state.modality.files.values()):
-            _check(folder, entry)
+            if entry is not None:
+                _check(folder, entry)
     except OSError as error:
         raise CheckpointError(
             f"{error.filename or path} cannot be read: {error.strerror or error}.",

@@ -1,0 +1,85 @@
+"""benchmarks/answers: plans are complete, and the table says what its record says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+HERE = Path(__file__).parents[2] / "benchmarks" / "answers"
+PLANS = sorted((HERE / "plans").glob("*.yaml"))
+
+KINDS = {"plain", "distilled", "truncated", "early", "bits", "both", "smaller"}
+
+
+@pytest.fixture
+def draw(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(HERE))
+    yield __import__("draw")
+    sys.modules.pop("draw", None)
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_row_of_a_plan_has_a_command_and_every_kind_a_row(path: Path) -> None:
+    plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert {row["artifact"] for row in plan["rows"]} <= set(plan["make"])
+    assert {row["kind"] for row in plan["rows"]} == KINDS
+    for name, command in plan["make"].items():
+        verb, source = command.split()[:2]
+        linked = {"run", "base"} if path.stem == "cifar100_32" else set()
+        assert verb == "train" or source in linked | set(list(plan["make"])[: list(plan["make"]).index(name)])
+
+
+def row(name: str, **figures: Any) -> dict[str, Any]:
+    measured = {
+        "digest": "0123456789",
+        "metric": [0.9, 0.88, 0.92],
+        "difference": None,
+        "further": {"mae": 2.5},
+        "mean_ms": 4.0,
+        "p50_ms": 3.5,
+        "p99_ms": None,
+        "speedup": None,
+        "predicted_ms": None,
+        "macs": 1.5e6,
+        "bytes": 2_000_000,
+        "stable": True,
+    }
+    return {"name": name, "kind": "plain", "label": name, **measured, **figures}
+
+
+def test_the_table_holds_the_figures_and_names_what_is_missing(draw: Any) -> None:
+    fast = row(
+        "fast", kind="early", difference=[-0.01, -0.02, 0.0], mean_ms=2.0, speedup=[2.0, 1.9, 2.1], predicted_ms=1.9
+    )
+    absent = {"name": "small", "kind": "smaller", "label": "small", "missing": True}
+    figures = {
+        "title": "net on data",
+        "example": "one number",
+        "metric": "closeness",
+        "test_samples": 1000,
+        "further": {"mae": "error"},
+        "rows": [row("whole"), fast, absent],
+    }
+    record = {
+        "date": "2026-11-29T21:00:00",
+        "commit": "0123456789",
+        "settings": {"seconds": 4.0, "rounds": 20, "processor_time": False},
+        "machine": {"cpu": "a CPU", "busy_cores": 0.04, "versions": {"onnxruntime": "1.0"}},
+        "figures": figures,
+    }
+    lines = draw.section("numbers", record).splitlines()
+    assert lines[4].startswith(
+        "| whole | 90.00 % [88.0, 92.0] |  | 2.50 | 4 | 3.5 | too few calls | reference |  | 2.00 | 1.5"
+    )
+    assert "| -1.00 [-2.00, +0.00] |" in lines[5]
+    assert "2.00x [1.90, 2.10] | 0.95 |" in lines[5]
+    assert lines[6].startswith("| small | not measured |")
+    assert "answer.py ROOT numbers --train" in lines[8]
+    picture = draw.svg("numbers", figures)
+    assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    assert "fast, 2.0x" in picture
+    assert "small" not in picture
