@@ -1,11 +1,12 @@
 """Measure what a user could deploy instead: metric, milliseconds and size of every row of a plan, in one run.
 
-    python benchmarks/answers/answer.py ROOT [KIND ...] [--make]
+    python benchmarks/answers/answer.py ROOT [KIND ...] [--train | --make]
 
 ROOT has a folder for each kind (a file of ``plans/``) with its data as ``data`` and its checkpoints and artifacts by
-the names of the plan. ``--make`` first runs the commands of the plan for those that are missing. The rows of a kind are
-timed in interleaved rounds, one sample at a time, on one thread. ``<kind>.json`` has the figures; ``table.md`` and
-``<kind>.svg`` are drawn from it (draw.py). Evaluations are kept in ROOT/KIND/evaluations, by the artifact's digest.
+the names of the plan. ``--train`` first runs the commands of the plan for those that are missing, ``--make`` only those
+that train nothing. The rows of a kind are timed in interleaved rounds, one sample at a time, on one thread.
+``<kind>.json`` has the figures; ``table.md`` and ``<kind>.svg`` are drawn from it (draw.py). Evaluations are kept in
+ROOT/KIND/evaluations, by the artifact's digest.
 """
 
 from __future__ import annotations
@@ -84,15 +85,23 @@ class Plan:
         return self.folder / row["artifact"]
 
 
-def make(plan: Plan) -> None:
-    """Run the commands of what is missing, in order, in the folder of the plan; what fails leaves its rows out."""
+def make(plan: Plan, *, train: bool) -> None:
+    """Run the commands of what is missing, in order, in the folder of the plan; what fails leaves its rows out.
+
+    Args:
+        plan: of the kind.
+        train: train networks too; else only export, quantise and calibrate those that there are.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
-    for name in plan.make:
-        if not (plan.folder / name).exists():
-            words = ["-m", "sdcompress", *shlex.split(plan.make[name]), "--data-dir", "data", "--out", name]
-            print(f"{plan.kind}: {shlex.join(['python', *words])}", flush=True)
-            if subprocess.run([sys.executable, *words], cwd=plan.folder, env=environment, check=False).returncode:
-                print(f"{plan.kind}: {name} is not there, its rows will say 'not measured'", flush=True)
+    for name, command in plan.make.items():
+        verb, source, *_ = arguments = shlex.split(command)
+        possible = train if verb == "train" else (plan.folder / source).exists()
+        if (plan.folder / name).exists() or not possible:
+            continue
+        words = ["-m", "sdcompress", *arguments, "--data-dir", "data", "--out", name]
+        print(f"{plan.kind}: {shlex.join(['python', *words])}", flush=True)
+        if subprocess.run([sys.executable, *words], cwd=plan.folder, env=environment, check=False).returncode:
+            print(f"{plan.kind}: {name} is not there, its rows will say 'not measured'", flush=True)
 
 
 def evaluated(plan: Plan, row: dict[str, str]) -> Evaluation:
@@ -188,7 +197,8 @@ def main() -> None:
     read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     read.add_argument("root", type=Path)
     read.add_argument("kinds", nargs="*", help="default: all that have a folder in ROOT")
-    read.add_argument("--make", action="store_true", help="first train, export, quantise and calibrate what is missing")
+    read.add_argument("--make", action="store_true", help="first export, quantise and calibrate what is missing")
+    read.add_argument("--train", action="store_true", help="first train what is missing too")
     read.add_argument("--rounds", type=int, default=20)
     read.add_argument("--seconds", type=float, help="of each row; default: of the plan")
     read.add_argument(
@@ -204,8 +214,8 @@ def main() -> None:
         plan = Plan.read(kind, given.root)
         if given.seconds:
             plan = Plan(**{**vars(plan), "seconds": given.seconds})
-        if given.make:
-            make(plan)
+        if given.make or given.train:
+            make(plan, train=given.train)
         record = Record(HERE, kind)
         settings = {"seconds": plan.seconds, "rounds": given.rounds, "processor_time": given.processor_time}
         record.write(measure(plan, given.rounds), threads=1, batch=1, **settings)

@@ -87,7 +87,7 @@ def _how(kind: str, record: Figures) -> str:
         f"{record['date'][:16]}, commit {record['commit'][:7]}, {machine['cpu']},",
         f"onnxruntime {machine['versions']['onnxruntime']}.",
         f"Before the run other work used {others} cores; {unsteady} of {len(measured)} rows were not steady.",
-        f"What is not measured: `answer.py ROOT {kind} --make`." if len(measured) < len(figures["rows"]) else "",
+        f"What is not measured: `answer.py ROOT {kind} --train`." if len(measured) < len(figures["rows"]) else "",
     )
     return " ".join(filter(None, sentences))
 

@@ -78,7 +78,7 @@ def test_the_table_holds_the_figures_and_names_what_is_missing(draw: Any) -> Non
     assert "| -1.00 [-2.00, +0.00] |" in lines[5]
     assert "2.00x [1.90, 2.10] | 0.95 |" in lines[5]
     assert lines[6].startswith("| small | not measured |")
-    assert "answer.py ROOT numbers --make" in lines[8]
+    assert "answer.py ROOT numbers --train" in lines[8]
     picture = draw.svg("numbers", figures)
     assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert "fast, 2.0x" in picture
