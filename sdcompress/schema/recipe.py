@@ -302,7 +302,9 @@ class Prune(Frozen):
     ranking: Literal["global", "layer"] = Field(
         "global", description="global: the least important channels of all layers; layer: the same share of each"
     )
-    round_to: PositiveInt = Field(8, description="a layer keeps a multiple of so many channels")
+    round_to: PositiveInt = Field(
+        16, description="a layer keeps a multiple of so many channels; of a half, a quarter ... where it is narrow"
+    )
     batches: PositiveInt = Field(10, description="of training samples, for taylor")
     normalised: bool = Field(
         False,
