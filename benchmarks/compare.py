@@ -106,6 +106,7 @@ class Running:
         self._recipe = runs / "recipes" / f"{job.name.replace('/', '-')}.yaml"
         self._recipe.parent.mkdir(parents=True, exist_ok=True)
         self._log = self._recipe.with_suffix(".log").open("w", encoding="utf-8")
+        self._scores = self._recipe.with_suffix(".json")
         self._tuned = self.folder.parent / "tuned"
         self._write(job.recipe)
         self._steps = [*([self._search] if job.is_tuned else []), self._train, self._score]
@@ -124,8 +125,7 @@ class Running:
         if self._steps:
             self._process = self._steps.pop(0)()
             return None
-        assert self._process.stdout is not None
-        return dict(json.loads(self._process.stdout.read()))
+        return dict(json.loads(self._scores.read_text(encoding="utf-8")))
 
     def _search(self) -> subprocess.Popen[str]:
         recipe = self._recipe.with_name(f"{self.job.setting}-{self.job.row}-search.yaml")
@@ -140,7 +140,8 @@ class Running:
         return self._start("train", "-c", str(self._recipe), "--out", str(self.folder))
 
     def _score(self) -> subprocess.Popen[str]:
-        return self._start("evaluate", str(self.folder), "--split", "test", "--json", output=subprocess.PIPE)
+        with self._scores.open("w", encoding="utf-8") as output:  # a full pipe that nobody reads would stop it for ever
+            return self._start("evaluate", str(self.folder), "--split", "test", "--json", output=output)
 
     def _write(self, recipe: dict[str, Any]) -> None:
         self._recipe.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")

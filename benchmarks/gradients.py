@@ -4,7 +4,8 @@
 
 Prints for each row, term and step the norm of the term's gradient in the backbone, as a share of that of the
 cross-entropy, and the cosine between the two. A term that is many times the cross-entropy, or points against it,
-decides the training instead of the labels.
+decides the training instead of the labels. With ``--weights`` a row starts from a finished training of the same
+network, so that ``--at 1`` shows what its terms ask of a network that the labels have trained.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from compare import jobs_of
 from torch import Tensor
 
 from sdcompress import recipes
+from sdcompress.checkpoint import open_checkpoint
 from sdcompress.data import DatasetCache
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training.hardware import launch
@@ -61,10 +63,12 @@ def _gradient(term: Tensor, parameters: list[torch.nn.Parameter]) -> Tensor:
     return torch.cat([(torch.zeros_like(own) if one is None else one).flatten() for one, own in pairs])
 
 
-def trained(recipe: Recipe, load: DatasetCache, at: list[int], row: str) -> list[dict[str, Any]]:
+def trained(recipe: Recipe, load: DatasetCache, at: list[int], row: str, weights: Path | None) -> list[dict[str, Any]]:
     dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
     trainer = Trainer(recipe, dataset, launch(recipe.train, phases=1), Path())
     learner, batches = trainer.learner, trainer.batches
+    if weights:
+        learner.net.load_state_dict(open_checkpoint(weights).network().state_dict())
     lines = watch(learner, at, row)
     while learner.step < max(at):
         learner.begin_epoch()
@@ -82,6 +86,7 @@ def main() -> None:
     read.add_argument("--setting", help="default: the first")
     read.add_argument("--rows", nargs="+", required=True)
     read.add_argument("--at", nargs="+", type=int, default=[1, 20, 60], help="steps")
+    read.add_argument("--weights", type=Path, help="folder of a training of the same network to start from")
     read.add_argument("--out", type=Path)
     given = read.parse_args()
     torch.set_num_threads(1)
@@ -89,7 +94,7 @@ def main() -> None:
     setting, load, lines = given.setting or next(iter(plan["settings"])), DatasetCache(), list[dict[str, Any]]()
     for job in jobs_of(plan, given.data_dir):
         if job.seed == plan["seeds"][0] and job.setting == setting and job.row in given.rows:
-            lines += trained(recipes.read(job.recipe), load, given.at, job.row)
+            lines += trained(recipes.read(job.recipe), load, given.at, job.row, given.weights)
     if given.out:
         given.out.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
 

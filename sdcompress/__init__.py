@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sdcompress.artifact.signature import sign
+    from sdcompress.compression.compress import compress
     from sdcompress.explaining.explain import explain
     from sdcompress.options import Options
     from sdcompress.pipeline.run import run
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sdcompress.verbs.inspect import inspect
     from sdcompress.verbs.list_entries import list_entries
     from sdcompress.verbs.package import package
+    from sdcompress.verbs.prune import prune
     from sdcompress.verbs.quantize import quantize
     from sdcompress.verbs.report import report
     from sdcompress.verbs.train import train
@@ -46,6 +48,7 @@ __all__ = [
     "build_engines",
     "calibrate",
     "capacity",
+    "compress",
     "doctor",
     "evaluate",
     "explain",
@@ -56,6 +59,7 @@ __all__ = [
     "package",
     "plan",
     "predict",
+    "prune",
     "quantize",
     "report",
     "run",
@@ -71,6 +75,7 @@ _MODULES = {
     "Options": "options",
     "build_engines": "tensorrt.building.build",
     "capacity": "serving.capacity",
+    "compress": "compression.compress",
     "explain": "explaining.explain",
     "open": "runtime.open",
     "plan": "verbs.calibrate",

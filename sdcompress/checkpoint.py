@@ -20,6 +20,7 @@ from sdcompress.errors import ArtifactError, CheckpointError, requires_extra
 from sdcompress.modalities import Modality
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.schema.manifest import FileEntry
+from sdcompress.schema.pruning import UNDERSTOOD as PRUNED
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of
@@ -138,7 +139,7 @@ class Checkpoint:
         outputs, inputs = self.task.output_shape, self.modality.tensors
         model = recipe.model.untrained
         model = model.model_copy(update={"options": model.options | self.state.backbone_options})
-        net = build(model, recipe.exits, outputs=outputs, inputs=inputs, heads=heads)
+        net = build(model, recipe.exits, outputs=outputs, inputs=inputs, heads=heads, cuts=self.state.pruned)
         try:
             net.load_state_dict(tensors)
         except RuntimeError as error:
@@ -217,7 +218,8 @@ def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
             )
         state = _read(folder / STATE)
         for entry in (state.weights, state.training, *state.modality.files.values()):
-            _check(folder, entry)
+            if entry is not None:
+                _check(folder, entry)
     except OSError as error:
         raise CheckpointError(
             f"{error.filename or path} cannot be read: {error.strerror or error}.",
@@ -276,6 +278,7 @@ def _read(path: Path) -> TrainingState:
     except Refused as error:
         raise broken_checkpoint(path.parent, f"{STATE}: {error}") from error
     _check_schema(path, fields)
+    _check_pruned(path, fields)
     try:
         state = TrainingState.model_validate_json(text)
     except ValidationError as error:
@@ -299,6 +302,19 @@ def _check_schema(path: Path, fields: Any) -> None:
             next_step="pip install --upgrade sdcompress"
             if version > UNDERSTOOD
             else "train it again with this version, or use the version that wrote it",
+        )
+
+
+def _check_pruned(path: Path, fields: Any) -> None:
+    """Refuse a record of pruning of another version, which is not damaged either."""
+    record = fields.get("pruned") if isinstance(fields, dict) else None
+    version = record.get("version", PRUNED) if isinstance(record, dict) else PRUNED
+    if version != PRUNED:
+        raise CheckpointError(
+            f"The checkpoint {path.parent} was pruned by another version of sdcompress: its record of kept channels "
+            f"has the version {version}.",
+            allowed=f"{PRUNED}, which this version reads",
+            next_step="use the version that wrote it, or prune the checkpoint before it again",
         )
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "memory_limit",
     "most_threads",
     "parse_quota",
+    "processor",
     "quota",
     "visible_cores",
 ]
@@ -52,7 +53,7 @@ _ISA = (
 
 def machine() -> Machine:
     """Describe this machine now. Takes half a second to measure the load of other work."""
-    name, isa = describe_cpu(_read(_CPUINFO) or "")
+    name, isa = processor()
     return Machine(
         cpu=name,
         cores=cores(),
@@ -213,6 +214,11 @@ def _groups(controller: str = "") -> Iterator[Path]:
     for path in (group, *group.parents):
         # inside a container the path may be that of the host and not mounted; the root is then that of the container
         yield from (mount / path.relative_to("/") for mount in mounts)
+
+
+def processor() -> tuple[str, tuple[str, ...]]:
+    """Return the name of this machine's processor and its vector extensions."""
+    return describe_cpu(_read(_CPUINFO) or "")
 
 
 def describe_cpu(cpuinfo: str) -> tuple[str, tuple[str, ...]]:

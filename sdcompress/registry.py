@@ -21,7 +21,7 @@ from typing import Any
 from sdcompress.errors import UnknownNameError, UsageError, requires_extra
 from sdcompress.user_code import check_module, use_working_directory
 
-__all__ = ["call_user_function", "describe", "load", "load_file", "load_recorded", "members", "names"]
+__all__ = ["call_user_function", "describe", "load", "load_file", "load_recorded", "members", "names", "presets"]
 
 
 def names(room: str) -> list[str]:
@@ -53,6 +53,16 @@ def members(room: str, name: str) -> tuple[str, ...]:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "NAMES" for t in node.targets):
             return tuple(ast.literal_eval(node.value))
     return ()
+
+
+def presets(room: str, name: str) -> dict[str, dict[str, float]]:
+    """Return the literal ``presets`` of the class of a built-in entry, without importing it."""
+    builtin = _builtin_modules(room)
+    tree = ast.parse(builtin[name].read_text(encoding="utf-8")) if name in builtin else ast.parse("")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "presets" and node.value is not None:
+            return dict(ast.literal_eval(node.value))
+    return {}
 
 
 def load(room: str, name: str, *, extra: str) -> Any:

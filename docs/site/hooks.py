@@ -117,7 +117,18 @@ def _parameters(kind: ast.ClassDef) -> str:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.target.id in meanings
     ]
     head = "| parameter | default | range | meaning |\n|---|---|---|---|\n"
-    return head + "\n".join(rows) if rows else "It has no parameters."
+    return head + "\n".join(rows) + _presets(kind) if rows else "It has no parameters."
+
+
+def _presets(kind: ast.ClassDef) -> str:
+    """What each preset sets, a line for each."""
+    texts = (
+        f"\n\n`preset: {name}` sets " + ", ".join(f"`{key}: {number:g}`" for key, number in numbers.items()) + "."
+        for field in kind.body
+        if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == "presets" and field.value is not None
+        for name, numbers in ast.literal_eval(field.value).items()
+    )
+    return "".join(texts)
 
 
 def _range(annotation: ast.expr) -> str:

@@ -18,6 +18,7 @@ from sdcompress.data.samples import originals as originals_of
 from sdcompress.errors import DataError
 from sdcompress.modalities import Inputs, Modality
 from sdcompress.options import EngineOptions
+from sdcompress.runtime.choose_backend import USUAL
 from sdcompress.runtime.engine import Engine, Prediction
 from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
 from sdcompress.runtime.open import open_cascade
@@ -44,6 +45,8 @@ class Candidate:
 
     Attributes:
         name: in the report.
+        artifact_name: name of the artifact in the report, whatever runs it.
+        backend: that runs it.
         source: the folder, as the user gave it.
         digest: of the artifact; for its one graph, the SHA-256 of that file.
         layout: of the artifact; for its one graph, the kind of that.
@@ -56,6 +59,8 @@ class Candidate:
     """
 
     name: str
+    artifact_name: str
+    backend: str
     source: str
     digest: str | None
     layout: str
@@ -118,6 +123,7 @@ def open_candidate(
     originals: Any = None,
     largest_batch: int,
     one_graph: bool = False,
+    artifact_name: str | None = None,
 ) -> Candidate:
     """Open an artifact and prepare its inputs; time the opening and the first call.
 
@@ -129,6 +135,7 @@ def open_candidate(
         originals: raw examples for timing the preparation; default: the examples.
         largest_batch: inputs are repeated to at least this number.
         one_graph: run the one graph instead of the segments.
+        artifact_name: name of the artifact in the report; default: ``name``.
     """
     start = perf_counter_ns()
     engine = open_one_graph(artifact, options) if one_graph else open_cascade(artifact, options)
@@ -144,7 +151,19 @@ def open_candidate(
     if one_graph and manifest.one_graph:
         digest, layout = manifest.one_graph.sha256, manifest.one_graph.kind
     timed = (collate, examples[:_ORIGINALS]) if originals is None else (engine.preprocess, originals)
-    return Candidate(name, str(artifact.path), digest, layout, engine, inputs, *timed, load_ms, first_ms)
+    return Candidate(
+        name,
+        artifact_name or name,
+        options.backend or USUAL,
+        str(artifact.path),
+        digest,
+        layout,
+        engine,
+        inputs,
+        *timed,
+        load_ms,
+        first_ms,
+    )
 
 
 def _collated(modality: Modality, examples: Any) -> Inputs:

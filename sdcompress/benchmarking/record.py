@@ -19,10 +19,10 @@ from sdcompress.benchmarking.stats import (
     verdict,
 )
 from sdcompress.schema.recipe import Bench
-from sdcompress.schema.report import BenchRecord, Comparison, ExitTiming, Machine
+from sdcompress.schema.report import BackendComparison, BenchRecord, Comparison, ExitTiming, Machine
 from sdcompress.tasks import Array, metric_of
 
-__all__ = ["compare", "reasons", "record"]
+__all__ = ["compare", "compare_backends", "reasons", "record"]
 
 Scenario = Literal["single-stream", "offline"]
 
@@ -66,6 +66,7 @@ def record(
         source=candidate.source,
         digest=candidate.digest,
         layout=candidate.layout,
+        backend=candidate.backend,
         scenario=scenario,
         batch=batch,
         latency=latency(ms, settings.percentiles),
@@ -113,6 +114,34 @@ def compare(
                 end_to_end_high=end_to_end.high,
                 rounds=len(base.free.rounds),
                 verdict=verdict(mean),
+            )
+        )
+    return comparisons
+
+
+def compare_backends(
+    measurements: Sequence[Measurement], scenario: Scenario, batch: int, *, seed: int = 0
+) -> list[BackendComparison]:
+    """Compare the two fastest backends of each artifact that was measured on several."""
+    by_artifact: dict[str, list[Measurement]] = {}
+    for measurement in measurements:
+        by_artifact.setdefault(measurement.candidate.artifact_name, []).append(measurement)
+    comparisons = []
+    for name, several in by_artifact.items():
+        if len(several) < 2:
+            continue
+        ranked = sorted(several, key=lambda measurement: float(measurement.free.ms.mean()))
+        ratio = ratio_of_means(ranked[1].free.rounds, ranked[0].free.rounds, seed=seed)
+        comparisons.append(
+            BackendComparison(
+                name=name,
+                scenario=scenario,
+                batch=batch,
+                mean_ms={one.candidate.backend: float(one.free.ms.mean()) for one in ranked},
+                speedup=ratio.value,
+                low=ratio.low,
+                high=ratio.high,
+                verdict=verdict(ratio),
             )
         )
     return comparisons

@@ -18,13 +18,13 @@ import numpy as np
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.benchmarking.candidate import Candidate, Measurement, input_order, open_candidate
-from sdcompress.benchmarking.record import Scenario, compare, record
+from sdcompress.benchmarking.record import Scenario, compare, compare_backends, record
 from sdcompress.benchmarking.timed_calls import interleaved, no_collection
 from sdcompress.errors import InputError, UnknownNameError, UsageError
 from sdcompress.machine import check_threads, machine
 from sdcompress.options import EngineOptions
 from sdcompress.progress import Progress, subprogress
-from sdcompress.runtime.open import USUAL
+from sdcompress.runtime.choose_backend import USUAL
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchReport
 from sdcompress.tasks import Array
@@ -53,13 +53,14 @@ def bench(
     The preparation of inputs is timed separately; end-to-end times are the sum of both.
 
     Args:
-        artifacts: folders. An artifact with one graph is also measured as "NAME (one graph)".
+        artifacts: folders. An artifact with one graph is also measured as "NAME (one graph)". With several backends
+            in the settings, each is measured as "NAME (BACKEND)".
         examples: N real ones, as ``Samples.examples`` gives them; used in a fixed random order, in a cycle. An
             artifact that takes other examples than the first prepares them as raw ones.
         targets: [N, ...], of the first artifact's task; if given, the metric of all artifacts of that task is reported.
         settings: scenarios, threads, durations.
         names: names in the report, one for each artifact; default: the names of the folders.
-        reference: name of the artifact that the others are compared with; default: the first.
+        reference: name of the artifact that the others are compared with, on the first backend; default: the first.
         originals: raw examples in memory, for timing the preparation; default: ``examples``.
         source: the source of the examples, for the report.
         command: the command that the user typed, for the report.
@@ -84,18 +85,20 @@ def bench(
     order = input_order(examples, first.modality)
     candidates = _open(opened, examples[order], originals, settings, allow_uncertified=allow_uncertified)
     in_order = None if targets is None else targets[order[np.arange(len(candidates[0].inputs)) % len(order)]]
-    records, comparisons = [], []
+    compared_with = next(one.name for one in candidates if one.artifact_name == reference)
+    records, comparisons, between_backends = [], [], []
     for measurements, scenario, batch in _run(candidates, settings, progress):
         for one in measurements:
             known = in_order if one.candidate.engine.task == first.task else None
             records.append(record(one, scenario, batch, targets=known, settings=settings, machine=facts))
-        comparisons += compare(measurements, reference, scenario, batch)
+        comparisons += compare(measurements, compared_with, scenario, batch)
+        between_backends += compare_backends(measurements, scenario, batch)
     return BenchReport(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=command,
         machine=facts,
         threads=settings.threads,
-        backend=settings.backend,
+        backend=",".join(settings.backends),
         device=settings.device,
         input=f"{source}: {len(order)} different examples in a fixed random order",
         preparation=first.modality.preparation_text(originals),
@@ -103,6 +106,7 @@ def bench(
         duration_s=settings.duration_s,
         records=tuple(records),
         comparisons=tuple(comparisons),
+        backend_comparisons=tuple(between_backends),
     )
 
 
@@ -114,21 +118,27 @@ def _open(
     *,
     allow_uncertified: bool,
 ) -> list[Candidate]:
-    runs = [(name, artifact, False) for name, artifact in named.items()]
-    if settings.backend == USUAL:  # others run the segments only
-        runs += [(f"{name} (one graph)", one, True) for name, one in named.items() if one.manifest.one_graph]
-    options = EngineOptions(settings.backend, settings.threads, settings.device, allow_uncertified)
+    several = len(settings.backends) > 1
+    runs = [
+        (f"{name} ({backend})" if several else name, name, artifact, backend, False)
+        for name, artifact in named.items()
+        for backend in settings.backends
+    ]
+    if USUAL in settings.backends:  # others run the segments only
+        graphs = {f"{name} (one graph)": one for name, one in named.items() if one.manifest.one_graph}
+        runs += [(name, name, artifact, USUAL, True) for name, artifact in graphs.items()]
     return [
         open_candidate(
             name,
             artifact,
             examples,
-            options,
+            EngineOptions(backend, settings.threads, settings.device, allow_uncertified),
             originals=originals,
             largest_batch=max((1, *settings.batch_sizes)),
             one_graph=one_graph,
+            artifact_name=artifact_name,
         )
-        for name, artifact, one_graph in runs
+        for name, artifact_name, artifact, backend, one_graph in runs
     ]
 
 

@@ -15,6 +15,7 @@ from sdcompress.cli.bench import bench
 from sdcompress.cli.build_engines import build_engines
 from sdcompress.cli.calibrate import calibrate
 from sdcompress.cli.capacity import capacity
+from sdcompress.cli.compress import compress
 from sdcompress.cli.console import note
 from sdcompress.cli.doctor import doctor
 from sdcompress.cli.evaluate import evaluate
@@ -24,6 +25,7 @@ from sdcompress.cli.inspect import inspect
 from sdcompress.cli.list import list_
 from sdcompress.cli.package import package
 from sdcompress.cli.predict import predict
+from sdcompress.cli.prune import prune
 from sdcompress.cli.quantize import quantize
 from sdcompress.cli.report import report
 from sdcompress.cli.run import run
@@ -41,11 +43,13 @@ __all__ = ["app", "start"]
 VERBS = (
     train,
     tune,
+    prune,
     run,
     export,
     build_engines,
     quantize,
     calibrate,
+    compress,
     verify,
     sign,
     inspect,

@@ -11,11 +11,12 @@ import sdcompress
 from sdcompress.cli.console import bar, command_line, ms, say, table, write_json
 from sdcompress.cli.options import (
     AllowUncertified,
-    Backend,
     DataDir,
     Device,
     Json,
+    Overwrite,
     Threads,
+    complete_from,
     milliseconds,
 )
 from sdcompress.errors import BenchmarkError, UsageError
@@ -46,9 +47,21 @@ def bench(
     reference: Annotated[str | None, typer.Option("--reference", help="folder name of the reference")] = None,
     data_dir: DataDir = None,
     threads: Threads = None,
-    backend: Backend = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            "--backend",
+            help="of 'sdcompress list backends'; several with commas between them; or all; default: onnxruntime",
+            autocompletion=complete_from("sdcompress.runtime.backends"),
+        ),
+    ] = None,
     device: Device = None,
     allow_uncertified: AllowUncertified = False,
+    record: Annotated[
+        Path | None,
+        typer.Option("--record", help="folder of a copy of the artifact that keeps these times, for the backend auto"),
+    ] = None,
+    overwrite: Overwrite = False,
     require_stable: Annotated[
         bool, typer.Option("--require-stable", help="exit code 5 if a measurement is not stable, e.g. in CI")
     ] = False,
@@ -82,6 +95,8 @@ def bench(
             ),
             samples=samples,
             reference=reference,
+            record=record,
+            overwrite=overwrite,
         )
     if json:
         write_json(bench_report.model_dump(mode="json"))
@@ -143,11 +158,33 @@ def _show(bench_report: BenchReport) -> None:
             f"p50 {ratio.speedup_p50:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
             + _end_to_end(ratio.speedup_end_to_end, ratio.end_to_end_low, ratio.end_to_end_high)
         )
+    _show_backends(bench_report)
     if sentence := noise(bench_report.records):
         say(sentence)
     say(f"{bench_report.machine.cpu}, {bench_report.threads} thread(s), {bench_report.input}")
     if bench_report.preparation:
         say(f"preparation: {bench_report.preparation}")
+
+
+def _show_backends(bench_report: BenchReport) -> None:
+    """Print which backend is the fastest for each artifact, and why others were not measured."""
+    names = list(dict.fromkeys(name for one in bench_report.backend_comparisons for name in one.mean_ms))
+    rows = [
+        [
+            one.name,
+            one.scenario,
+            str(one.batch),
+            *(ms(one.mean_ms.get(name)) for name in sorted(names)),
+            next(iter(one.mean_ms)) if one.verdict == "faster" else "no difference",
+            f"{one.speedup:.2f}x [{one.low:.2f}, {one.high:.2f}]",
+        ]
+        for one in bench_report.backend_comparisons
+    ]
+    if rows:
+        columns = ["artifact", "scenario", "batch", *(f"{name}, mean ms" for name in sorted(names))]
+        table([*columns, "fastest", "than the second"], rows, "Backends")
+    for name, why in bench_report.left_out.items():
+        say(f"{name} was not measured: {why}")
 
 
 def _end_to_end(value: float | None, low: float | None, high: float | None) -> str:

@@ -33,6 +33,7 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="folder of an artifact
 def show_manifest(manifest: Manifest, folder: str) -> None:
     """Print what an artifact is, with the sums of its segments up to each exit."""
     from sdcompress.cli.build_engines import show_engines
+    from sdcompress.cli.prune import show_rounds
     from sdcompress.tasks import task_of
 
     inputs = ", ".join(f"{each.name} {each.dtype} [{', '.join(map(str, each.shape))}]" for each in manifest.inputs)
@@ -61,6 +62,8 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
         )
     columns = ["exit", f"val {metric}", *(["ECE"] if calibrated else []), "MACs", "parameters", "parity"]
     table([*columns, "temperature", "threshold", "share"], rows)
+    if manifest.provenance.pruned:
+        show_rounds(manifest.provenance.pruned)
     if policy:
         _show_policy(policy)
     if manifest.certificate:

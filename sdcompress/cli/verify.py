@@ -9,7 +9,7 @@ import typer
 
 import sdcompress
 from sdcompress.cli.console import say, table, write_json
-from sdcompress.cli.options import Json, Threads
+from sdcompress.cli.options import Backend, Device, Json, Threads
 
 if TYPE_CHECKING:
     from sdcompress.schema.report import CertificateVerdict, VerifyReport
@@ -23,6 +23,8 @@ def verify(
         Path | None, typer.Option("--key", help="PEM file: public key or certificates of the required signer")
     ] = None,
     threads: Threads = None,
+    backend: Backend = None,
+    device: Device = None,
     json: Json = False,
 ) -> None:
     """Check an artifact on this machine, without torch: its files, and its outputs on the golden samples.
@@ -31,7 +33,9 @@ def verify(
 
     Example: sdcompress verify artifacts/early-exit --key public.pem
     """
-    result = sdcompress.verify(artifact, threads=threads or 1, key=key)
+    result = sdcompress.verify(
+        artifact, threads=threads or 1, backend=backend or "onnxruntime", device=device or "cpu", key=key
+    )
     if json:
         write_json(result.model_dump(mode="json"))
     else:
@@ -45,7 +49,10 @@ def _show(result: VerifyReport) -> None:
         for v in result.exits
     ]
     table(["exit", "largest difference", "between batches", "allowed", "flips"], rows)
-    say(f"{result.source}: intact ({result.files} files), verified on {result.samples} golden samples")
+    say(
+        f"{result.source}: intact ({result.files} files), verified on {result.samples} golden samples by "
+        f"{result.backend} on {result.device}"
+    )
     if result.one_graph:
         say("model.onnx: same exits and decisions as the segments on them")
     if result.certificate:

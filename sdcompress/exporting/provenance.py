@@ -31,6 +31,7 @@ def provenance(checkpoint: Checkpoint, settings: Export) -> Provenance:
         data_fingerprint=checkpoint.data_fingerprint,
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         git_commit=git_commit(),
+        pruned=checkpoint.state.pruned.rounds if checkpoint.state.pruned else (),
         versions={**checkpoint.state.versions, **exporters, "python": platform.python_version()},
     )
 

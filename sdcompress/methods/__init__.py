@@ -30,7 +30,7 @@ def build(spec: recipe.MethodSection) -> Method:
 
     Raises:
         UnknownNameError: if there is no such method.
-        RecipeError: if a parameter is unknown or out of range, or the two do not fit together.
+        RecipeError: if a parameter or preset is unknown or out of range, or the two do not fit together.
     """
     first, plus, second = spec.name.partition("+")
     kind, labels = _kind(spec, first), _kind(spec, second) if plus else None
@@ -40,7 +40,7 @@ def build(spec: recipe.MethodSection) -> Method:
             allowed="a name of your own for what is in the file",
             next_step=f"write method.name: {Path(spec.file).stem}, or remove method.file",
         )
-    parameters = spec.parameters
+    parameters = {**spec.parameters, **({} if spec.preset is None else {"preset": spec.preset})}
     if labels is None:
         method: Method = _filled(kind, spec.name, parameters)
         return method
@@ -86,8 +86,24 @@ def _label_methods() -> str:
     return ", ".join(name for name, kind in kinds.items() if issubclass(kind, LabelMethod))
 
 
+def _preset(kind: type[Any], name: str, parameters: dict[str, Any], section: str) -> dict[str, Any]:
+    """Return the parameters of the preset that a recipe names; none without one."""
+    if "preset" not in parameters:
+        return {}
+    chosen = parameters["preset"]
+    if chosen in kind.presets:
+        return dict(kind.presets[chosen])
+    raise RecipeError(
+        f"The method '{name}' has no preset {chosen!r}.",
+        allowed=", ".join(kind.presets) or "(it has none: its defaults are ours)",
+        next_step=f"correct '{section}.preset' in the recipe, or remove the key",
+    )
+
+
 def _filled(kind: type[Any], name: str, parameters: dict[str, Any], section: str = "method") -> Any:
     known = sorted(field.name for field in fields(kind))
+    preset = _preset(kind, name, parameters, section)
+    parameters = {**preset, **{key: value for key, value in parameters.items() if key != "preset"}}
     for key in parameters:
         if key not in known:
             guess = nearest(key, known)

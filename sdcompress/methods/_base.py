@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -24,10 +26,14 @@ __all__ = [
     "Part",
     "Phase",
     "Positive",
+    "Presets",
     "Several",
     "Share",
     "Weight",
 ]
+
+
+Presets = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -93,9 +99,12 @@ class Method(ABC):
 
     Attributes:
         default_needs: what it needs, unless its parameters decide that; then it overrides ``needs``.
+        presets: name -> parameters that a recipe chooses together; ``paper`` holds those of the paper, or else of its
+            authors' code. Numbers alone: ``sdcompress list`` reads them from the file without importing it.
     """
 
     default_needs: ClassVar[Needs] = Needs()
+    presets: ClassVar[Presets] = MappingProxyType({})
     # pydantic checks the numbers of a recipe against the fields; no method has a use for inf or nan
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
 

@@ -28,10 +28,11 @@ that repository; best epoch on the test set).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Method, Positive, Share, Weight
+from sdcompress.methods._base import Context, Method, Positive, Presets, Share, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import deepest, total
@@ -50,6 +51,8 @@ class Byot(Method):
         temperature: T.
         feature_weight: beta; 0 leaves the adapters out.
     """
+
+    presets: ClassVar[Presets] = {"paper": {"kd_weight": 0.1, "temperature": 3.0, "feature_weight": 0.066}}
 
     kd_weight: Share = 0.1
     temperature: Positive = 3.0

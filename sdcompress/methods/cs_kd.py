@@ -25,7 +25,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method, Needs, Positive, Weight
+from sdcompress.methods._base import Method, Needs, Positive, Presets, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
 from sdcompress.objectives.supervised import supervised_loss
@@ -48,6 +48,8 @@ class CsKd(Method):
         mixing=False,
         view=View(samples="same_stratum", gradient=False),
     )
+
+    presets: ClassVar[Presets] = {"paper": {"kd_weight": 1.0, "temperature": 4.0}}
 
     kd_weight: Weight = 1.0
     temperature: Positive = 4.0

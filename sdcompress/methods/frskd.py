@@ -12,10 +12,17 @@ arXiv 2103.08273.
 Defaults: of the authors' code (MingiJi/FRSKD) for ResNet-18 on CIFAR-100.
 
 Differences from that code: every level of the pyramid has the same width, while there a level has twice the width of
-its map. The norms are group norms, so that the loss does not depend on how a batch is split. The maps are taken where
-exits would be (``exits.count``, ``exits.modules``), in any backbone whose maps are [C, H, W].
+its map. A level has one separable convolution, while there it has two, and norms after every sampling. The norms are
+group norms, so that the loss does not depend on how a batch is split. The maps are taken where exits would be
+(``exits.count``, ``exits.modules``), in any backbone whose maps are [C, H, W].
 
 Cost: the pyramid in training. It is in the checkpoint and is never exported.
+
+Measured: the terms and their units are those of the code. With ResNet-8 on CIFAR-100 at 16x16 and a width of 32 it ends
+11.2 points below label smoothing (benchmarks/cpu). The feature term is too large there: in the backbone its gradient is
+4.8 times that of the labels at the first step, 2.0 times at the 20th, 0.9 times at the 60th and 0.5 times at the 120th.
+The labels' loss is then 4.22, and 4.00 with a hundredth of the weight. Besides, the pyramid learns no faster than the
+network that it teaches: its loss is 4.28. Whether the end differs is a row of benchmarks/ablations.
 
 Published: PreAct-ResNet-18, CIFAR-100: 76.60 % against 76.24 % without and 78.72 % with label smoothing (README of
 winycg/Self-KD-Lib; best epoch on the test set).
@@ -28,7 +35,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Count, Method, Needs, Positive, Weight
+from sdcompress.methods._base import Context, Count, Method, Needs, Positive, Presets, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import total
@@ -51,6 +58,7 @@ class Frskd(Method):
     """
 
     default_needs: ClassVar[Needs] = Needs(exits=False, maps=True)
+    presets: ClassVar[Presets] = {"paper": {"kd_weight": 2.0, "temperature": 4.0, "feature_weight": 100.0}}
 
     kd_weight: Weight = 2.0
     temperature: Positive = 4.0

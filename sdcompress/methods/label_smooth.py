@@ -16,10 +16,11 @@ test set). That is better than eight of the ten self-distillation methods of the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import LabelMethod, Share
+from sdcompress.methods._base import LabelMethod, Presets, Share
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.supervised import encoded_targets
 
@@ -33,6 +34,8 @@ class LabelSmoothing(LabelMethod):
     Attributes:
         epsilon: share of the label that is spread over all classes.
     """
+
+    presets: ClassVar[Presets] = {"paper": {"epsilon": 0.1}}
 
     epsilon: Share = 0.1
 

@@ -26,7 +26,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from sdcompress.errors import RecipeError
-from sdcompress.methods._base import Context, Factor, Method, Needs, Share
+from sdcompress.methods._base import Context, Factor, Method, Needs, Presets, Share
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import deepest, total
@@ -47,6 +47,7 @@ class Med(Method):
     """
 
     default_needs: ClassVar[Needs] = Needs(tasks=("classification",))
+    presets: ClassVar[Presets] = {"paper": {"kd_weight": 0.5, "rise": 1.05, "confidence": 0.5}}
 
     kd_weight: Share = 0.5
     rise: Factor = 1.05

@@ -24,7 +24,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method, Needs, Weight
+from sdcompress.methods._base import Method, Needs, Presets, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
 from sdcompress.objectives.supervised import supervised_loss
@@ -41,6 +41,7 @@ class RDrop(Method):
     """
 
     default_needs: ClassVar[Needs] = Needs(exits=False, dropout=True, view=View(augmented=False))
+    presets: ClassVar[Presets] = {"paper": {"consistency_weight": 1.0}}
 
     consistency_weight: Weight = 1.0
 

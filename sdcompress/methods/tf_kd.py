@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdcompress.methods._base import LabelMethod, Needs, Positive, Share
+from sdcompress.methods._base import LabelMethod, Needs, Positive, Presets, Share
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.supervised import encoded_targets
 
@@ -52,6 +52,7 @@ class TfKd(LabelMethod):
     """
 
     default_needs: ClassVar[Needs] = Needs(tasks=("classification",), exits=False)
+    presets: ClassVar[Presets] = {"paper": {"correct": 0.99, "temperature": 20.0}}
 
     kd_weight: Share = 0.1
     correct: Share = 0.99

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from sdcompress import registry
 from sdcompress.errors import RecipeError, UnknownNameError
@@ -15,9 +16,11 @@ from sdcompress.models.cutpoints import before, choose, cut_points, deepest, nam
 from sdcompress.models.heads import ROOM as HEADS
 from sdcompress.models.heads._base import Head
 from sdcompress.models.inputs import example_inputs, map_size, mask_position
+from sdcompress.models.kept_channels import keep_channels
 from sdcompress.models.multiexit import MultiExit, Tap
 from sdcompress.models.output_layer import output_layer
 from sdcompress.schema import graphs, recipe
+from sdcompress.schema.pruning import ChannelCuts
 from sdcompress.user_code import module_exists
 
 __all__ = ["build", "pretrained_config"]
@@ -31,6 +34,7 @@ def build(
     inputs: Sequence[graphs.Tensor],
     heads: bool = True,
     maps: bool = False,
+    cuts: ChannelCuts | None = None,
 ) -> MultiExit:
     """The network of a recipe. Set ``torch.manual_seed`` before: heads do not change the backbone's first weights.
 
@@ -42,15 +46,19 @@ def build(
         inputs: the tensors of the modality; the network is called with them by position.
         heads: False for the final exit alone.
         maps: without heads, still give the maps where they would be.
+        cuts: what pruning has cut; exits stand where they stand in the whole network.
 
     Raises:
         UsageError: if a name, an option, a cut point or the size of the inputs does not fit.
         SetupError: if a package or the published weights are missing.
+        CheckpointError: if the cuts are of another network.
     """
     backbone, image = _backbone(model, outputs, inputs), map_size(inputs)
     example = example_inputs(inputs)
     last_layer = output_layer(backbone, example, outputs)
     if not (heads or maps):
+        if cuts is not None:
+            keep_channels(backbone, cuts, "backbone.")
         return MultiExit(backbone, output_layer=last_layer)
     mask = mask_position(inputs)
     length = None if mask is None else example[mask].shape[1]
@@ -64,13 +72,17 @@ def build(
             next_step="train without exits (a method such as 'baseline'), or choose another backbone in model.name",
         )
     chosen = named(points, exits.modules) if exits.modules else choose(points, exits.count)
-    taps = [_feature_layout.tap(point, backbone, image, length) for point in chosen]
-    last = _feature_layout.tap(deepest(points), backbone, image, length)
+    whole = [_feature_layout.tap(point, backbone, image, length) for point in (*chosen, deepest(points))]
+    *taps, last = whole if cuts is None else _cut_taps(whole, backbone, example, cuts)
+    *of_heads, of_last = _made_for(cuts, whole, (*taps, last))
+    made = nn.ModuleList([_head(exits, tap, of_last, outputs, backbone) for tap in of_heads] if heads else [])
+    if cuts is not None:
+        keep_channels(made, cuts, "heads.")
     return MultiExit(
         backbone,
         output_layer=last_layer,
         taps=taps,
-        heads=[_head(exits, tap, last, outputs, backbone) for tap in taps] if heads else [],
+        heads=[cast("Head", head) for head in made],
         deepest=last,
         mask=mask,
         equilibrium=exits.gradient_scaling == "equilibrium",
@@ -98,6 +110,25 @@ def pretrained_config(
     backbone = _backbone(model.untrained, outputs, inputs)
     config = getattr(backbone, "pretrained_cfg", None)
     return config if isinstance(config, Mapping) else {}
+
+
+def _cut_taps(taps: Sequence[Tap], backbone: nn.Module, example: tuple[Tensor, ...], cuts: ChannelCuts) -> list[Tap]:
+    """Cut a backbone, and return the taps with the shapes that their maps have then."""
+    keep_channels(backbone, cuts, "backbone.")
+    shapes = {point.name: point.shape for point in cut_points(backbone, example)}
+    return [
+        replace(tap, shape=(shapes[tap.name][-1], *tap.shape[1:]) if tap.channels_last else shapes[tap.name])
+        for tap in taps
+    ]
+
+
+def _made_for(cuts: ChannelCuts | None, whole: Sequence[Tap], cut: Sequence[Tap]) -> list[Tap]:
+    """Return the taps with the shapes for which heads are made, before these are cut."""
+    if cuts is None or cuts.heads_for is None:
+        return [*whole]
+    if not cuts.heads_for:
+        return [*cut]
+    return [replace(tap, shape=shape) for tap, shape in zip(cut, cuts.heads_for, strict=True)]
 
 
 def _head(exits: recipe.Exits, tap: Tap, last: Tap, outputs: tuple[int, ...], backbone: nn.Module) -> Head:

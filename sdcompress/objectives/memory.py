@@ -51,7 +51,7 @@ class SampleMemory(nn.Module):
 class ClassMemory(nn.Module):
     """Online label smoothing: per class, the mean correct prediction of the epoch before (arXiv 2011.12562).
 
-    Uniform for a class that had no correct prediction, and in the first epoch.
+    The label itself for a class that had no correct prediction, and in the first epoch: nothing better is known of it.
 
     Args:
         classes: K.
@@ -63,7 +63,7 @@ class ClassMemory(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.register_buffer("labels", torch.full((classes, classes), 1 / classes))
+        self.register_buffer("labels", torch.eye(classes))
         self.register_buffer("sums", torch.zeros(classes, classes))
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
 
@@ -90,8 +90,8 @@ class ClassMemory(nn.Module):
         """At a new epoch, take what was counted; written without a branch, which would wait for the device."""
         new = self.epoch != epoch
         mass = self.sums.sum(1, keepdim=True)
-        uniform = torch.full_like(self.labels, 1 / len(self.labels))
-        fresh = torch.where(mass > 0, self.sums / mass.clamp_min(torch.finfo(mass.dtype).tiny), uniform)
+        one_hot = torch.eye(len(mass), dtype=mass.dtype, device=mass.device)
+        fresh = torch.where(mass > 0, self.sums / mass.clamp_min(torch.finfo(mass.dtype).tiny), one_hot)
         self.labels.copy_(torch.where(new, fresh, self.labels))
         self.sums.mul_(~new)
         self.epoch.fill_(epoch)

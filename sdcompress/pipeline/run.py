@@ -12,7 +12,6 @@ runs/NAME/recipe.yaml           the resolved recipe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +25,8 @@ from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.exporting.export_spec import ExportSpec
 from sdcompress.options import Options
 from sdcompress.pipeline.preflight import check_data, check_recipe
-from sdcompress.pipeline.steps import Record, Step, StepProgress
-from sdcompress.progress import Progress, no_progress
+from sdcompress.pipeline.steps import Record, Step, StepProgress, no_step_progress
+from sdcompress.progress import Progress
 from sdcompress.reporting.read import read_result
 from sdcompress.schema import recipe as schema
 from sdcompress.schema.report import BenchRecord, BenchReport, Evaluation, Report
@@ -77,7 +76,7 @@ def run(
     """
     checked = recipes.read(recipe, settings)
     folder = Path(out) if out is not None else Path("runs") / checked.name
-    step_progress = step_progress or _no_progress_bar
+    step_progress = step_progress or no_step_progress
     check_recipe(checked)
     options = Options(data_dir=checked.data.dir, download=checked.data.download, command=command)
     if newest(folder / "train" / checked.method.name) is None:
@@ -270,8 +269,3 @@ class _Run:
 
     def _measuring(self, progress: Progress) -> Options:
         return replace(self.options, threads=self.recipe.bench.threads, progress=progress)
-
-
-@contextmanager
-def _no_progress_bar(_what: str) -> Iterator[Progress]:
-    yield no_progress

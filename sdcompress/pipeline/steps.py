@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sdcompress.errors import VerificationError
-from sdcompress.progress import Progress
+from sdcompress.progress import Progress, no_progress
 from sdcompress.storage import digest_of, write_text
 from sdcompress.untrusted import Refused, read_bytes
 
-__all__ = ["Record", "Step", "StepProgress"]
+__all__ = ["Record", "Step", "StepProgress", "no_step_progress"]
 
 _LIMIT = 2**24  # bytes
 _RECORD = TypeAdapter(dict[str, str])
@@ -25,6 +25,12 @@ _RECORD = TypeAdapter(dict[str, str])
 
 StepProgress = Callable[[str], AbstractContextManager[Progress]]
 """Called with the name of a step; a context manager that gives the function of (done, total) for its duration."""
+
+
+@contextmanager
+def no_step_progress(_name: str) -> Iterator[Progress]:
+    """Show nothing, whatever the step."""
+    yield no_progress
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from sdcompress.artifact.output_path import check_outside
 from sdcompress.errors import OutputExistsError, requires_extra
 from sdcompress.printable import printable
 from sdcompress.reporting.page import DECISIONS, Page
+from sdcompress.schema.compression import Compression
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.report import Report
 from sdcompress.schema.tuning import Tuning
@@ -17,8 +18,8 @@ from sdcompress.storage import write_bytes, write_text
 
 __all__ = ["check_ready", "files", "write"]
 
-Record = Report | Explanation | Tuning
-_STEMS: dict[type[Record], str] = {Report: "report", Explanation: "explain", Tuning: "tuning"}
+Record = Report | Explanation | Tuning | Compression
+_STEMS: dict[type[Record], str] = {Report: "report", Explanation: "explain", Tuning: "tuning", Compression: "compress"}
 
 _BASE64 = {"losses", "pictures"}
 _MAX_TEXT = 250  # characters of a name or a folder; commands may be longer
@@ -111,6 +112,10 @@ def _page(record: Record) -> Page:
         from sdcompress.reporting.tuning.page import tuning_page
 
         return tuning_page(record)
+    if isinstance(record, Compression):
+        from sdcompress.reporting.compression.page import compression_page
+
+        return compression_page(record)
     from sdcompress.reporting.explanation.page import explanation_page
 
     return explanation_page(record)

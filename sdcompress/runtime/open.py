@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sdcompress import registry
 from sdcompress.artifact.execution_target import ExecutionTarget, check_covered, threshold_warning
@@ -16,13 +18,14 @@ from sdcompress.machine import check_threads
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.runtime.backends._base import Backend, ExecutorBackend, Graph
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
+from sdcompress.runtime.choose_backend import ROOM, USUAL, choose_backend
 from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.headless import with_outputs
 from sdcompress.schema.manifest import Segment
 
-__all__ = ["EAGER", "ROOM", "USUAL", "check_runs", "open_cascade", "open_engine"]
+__all__ = ["AUTO", "EAGER", "ROOM", "USUAL", "check_runs", "open_cascade", "open_engine"]
 
-ROOM = "sdcompress.runtime.backends"
-EAGER, USUAL = "eager", "onnxruntime"  # the backend of a checkpoint, and that of an artifact
+EAGER, AUTO = "eager", "auto"  # the backend of a checkpoint; the fastest one by the artifact's recorded times
 Source = Artifact | Checkpoint | Path | str
 
 
@@ -40,7 +43,7 @@ def open_engine(
 
     Args:
         source: artifact folder, or the artifact opened from it; with "eager" a checkpoint folder.
-        backend: a name of 'sdcompress list backends', or "eager": torch, the reference.
+        backend: a name of 'sdcompress list backends'; "auto": see ``choose_backend``; or "eager": torch, the reference.
         threads: for one call; None leaves the choice to the backend (most take all cores).
         device: "cpu" or "cuda".
         allow_uncertified: also run an artifact whose certificate does not cover this backend, device, graphs or
@@ -86,10 +89,12 @@ def open_cascade(
     if threads is not None:
         check_threads(threads)
     known = registry.names(ROOM)
-    if backend not in known:
+    if backend not in {AUTO, *known}:
         raise UnknownNameError("backends", backend, known)
-    load: Backend | ExecutorBackend = registry.load(ROOM, backend, extra="all")
     artifact = open_artifact(source)
+    if backend == AUTO:
+        backend = choose_backend(artifact, threads=threads, device=device, allow_uncertified=options.allow_uncertified)
+    load: Backend | ExecutorBackend = registry.load(ROOM, backend, extra="all")
     if require_signature is not None:
         check_signature(artifact, require_signature)
     if isinstance(load, ExecutorBackend):
@@ -99,7 +104,10 @@ def open_cascade(
         return engine
     execution_target = ExecutionTarget(backend, device)
     check_runs(artifact, execution_target, allow_uncertified=options.allow_uncertified, stacklevel=4)
-    return array_cascade(artifact, partial(_load, load, artifact, threads=threads, device=device), execution_target)
+    loads = partial(load, threads=threads, device=device)
+    return array_cascade(
+        artifact, partial(_load, loads, artifact), execution_target, headless=partial(_load_headless, loads, artifact)
+    )
 
 
 def check_runs(
@@ -123,5 +131,16 @@ def check_runs(
         warnings.warn(why, stacklevel=stacklevel)
 
 
-def _load(load: Backend, artifact: Artifact, segment: Segment, *, threads: int | None, device: str) -> Graph:
-    return load(artifact.file(segment), segment, threads=threads, device=device)
+def _load(load: Callable[[Path, Segment], Graph], artifact: Artifact, segment: Segment) -> Graph:
+    return load(artifact.file(segment), segment)
+
+
+def _load_headless(
+    load: Callable[[Path, Segment], Graph], artifact: Artifact, segment: Segment, kept: Collection[str]
+) -> Graph:
+    """Load a segment with some of its outputs, from a temporary file."""
+    outputs = tuple(tensor for tensor in segment.outputs if tensor.name in kept)
+    with TemporaryDirectory(prefix="sdcompress-") as folder:
+        file = Path(folder, Path(segment.file).name)
+        file.write_bytes(with_outputs(artifact.file(segment).read_bytes(), kept))
+        return load(file, segment.model_copy(update={"outputs": outputs}))

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from sdcompress.schema.backend_times import BackendTimes
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 from sdcompress.schema.certificate import Certificate, CertifiedDrop
 from sdcompress.schema.change import ParityRecord
@@ -27,8 +28,10 @@ from sdcompress.schema.graphs import (
     Segment,
     Tensor,
 )
+from sdcompress.schema.pruning import PruningRound
 
 __all__ = [
+    "BackendTimes",
     "Certificate",
     "CertifiedDrop",
     "Engines",
@@ -157,7 +160,8 @@ class Policy(Frozen):
     overhead: PositiveFloat = Field(
         1.0,
         description="measured mean latency under the policy, divided by the sum of the stage and decision times that "
-        "its samples need: the cost of going from stage to stage, and of caches",
+        "its samples need: the cost of going from stage to stage, and of caches; less where an exit is never taken, "
+        "because its head is left out",
     )
     stage_times: StageTimes | None = Field(None, description="null: not measured in batches")
     backend: str = Field("onnxruntime", description="that it was chosen on")
@@ -191,6 +195,7 @@ class Provenance(Frozen):
     weights_sha256: Sha256
     data_fingerprint: Sha256
     parent: Sha256 | None = Field(None, description="digest of the artifact that this one was made from")
+    pruned: tuple[PruningRound, ...] = Field((), description="each time that the network was pruned, the first first")
     command: str = ""
     git_commit: str | None = None
     versions: dict[str, str] = Field({})
@@ -213,6 +218,9 @@ class Manifest(Frozen):
     certificate: Certificate | None = None
     one_graph: OneGraph | None = None
     engines: tuple[Engines, ...] = Field((), description="TensorRT engines; of one machine each")
+    backend_times: tuple[BackendTimes, ...] = Field(
+        (), description="measured by 'bench --record': one for each machine, device and number of threads"
+    )
     golden: FileEntry
     card: FileEntry
     parity: tuple[ParityRecord, ...]
@@ -246,6 +254,8 @@ class Manifest(Frozen):
             _check_one_graph(self.one_graph, self.inputs, len(self.exits))
         if any(len(built.plans) != len(self.segments) for built in self.engines):
             raise ValueError("engines need one plan for each segment")
+        if len({times.place for times in self.backend_times}) != len(self.backend_times):
+            raise ValueError("backend_times of one machine, device and number of threads stand there twice")
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     PositiveFloat,
     field_validator,
@@ -13,6 +14,7 @@ from pydantic import (
 
 from sdcompress.schema.base import Fraction, Frozen
 from sdcompress.schema.graphs import Ensemble
+from sdcompress.schema.pruning_target import checked_target
 from sdcompress.schema.recipe_values import (
     BelowOne,
     EachOnce,
@@ -33,6 +35,7 @@ __all__ = [
     "Augmentation",
     "Bench",
     "Calibrate",
+    "Compress",
     "Data",
     "Exits",
     "Export",
@@ -40,6 +43,7 @@ __all__ = [
     "ModalitySection",
     "Model",
     "Optimizer",
+    "Prune",
     "Recipe",
     "Schedule",
     "TaskSection",
@@ -171,6 +175,11 @@ class MethodSection(Entry):
         description="of 'sdcompress list methods'; A+B is A on the labels of B, whose numbers stand under 'labels'",
     )
     file: PathText | None = Field(None, description="Python file that holds the method, if it is one of your own")
+    preset: str | None = Field(
+        None,
+        max_length=100,
+        description="the method's parameters under this name, of 'sdcompress list methods'; those beside it win",
+    )
 
 
 class Optimizer(Frozen):
@@ -277,6 +286,31 @@ class Train(Frozen):
     checkpoint_steps: NonNegativeInt = Field(0, description="also checkpoint every N steps, 0 = off")
 
 
+class Prune(Frozen):
+    """Which channels to remove, and how many."""
+
+    target: Annotated[str, AfterValidator(checked_target)] = Field(
+        "macs=50%",
+        description="what the network to its last exit may cost: macs, parameters, or ms that are measured here; a "
+        "share of the present cost or a number, e.g. macs=50%, parameters=1.2M, ms=0.8",
+    )
+    importance: Literal["magnitude", "taylor", "bn_scale"] = Field(
+        "magnitude",
+        description="of channels: the norm of their weights; the first-order change of the loss; the scale of their "
+        "batch norm",
+    )
+    ranking: Literal["global", "layer"] = Field(
+        "global", description="global: the least important channels of all layers; layer: the same share of each"
+    )
+    round_to: PositiveInt = Field(8, description="a layer keeps a multiple of so many channels")
+    batches: PositiveInt = Field(10, description="of training samples, for taylor")
+    normalised: bool = Field(
+        False,
+        description="also remove channels that a layer norm or group norm computes a statistic of, such as the width "
+        "of a transformer",
+    )
+
+
 class Export(Frozen):
     """The ONNX files."""
 
@@ -359,6 +393,29 @@ class Calibrate(Frozen):
         return self
 
 
+class Compress(Frozen):
+    """The search for the fastest artifact that keeps the metric, or for the most accurate one that is fast enough."""
+
+    max_drop: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.01, description="of the metric, that the artifact may lose against the whole network; not with target_ms"
+    )
+    target_ms: PositiveFloat | None = Field(
+        None, description="largest mean of one sample: the smallest drop that keeps it is searched; null: max_drop"
+    )
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(
+        0.95, description="with which the drop of the best is certified, over all finalists together"
+    )
+    precisions: EachOnce[str] = Field(
+        ("uint8",), description="of 'sdcompress list precisions', tried beside float32; []: float32 alone"
+    )
+    policies: EachOnce[str] = Field(
+        (), description="of 'sdcompress list policies', tried for cascades; default: that of calibrate.policy"
+    )
+    finalists: Annotated[int, Field(ge=1, le=50)] = Field(
+        6, description="candidates that are built, certified and measured"
+    )
+
+
 class Bench(Frozen):
     """How latency is measured."""
 
@@ -367,7 +424,10 @@ class Bench(Frozen):
     threads: PositiveInt = Field(
         1, description="intra-op threads; one is the only repeatable count on a shared machine"
     )
-    backend: str = Field("onnxruntime", description="of 'sdcompress list backends'")
+    backend: str = Field(
+        "onnxruntime",
+        description="of 'sdcompress list backends'; several with commas between them; or all: those that run here",
+    )
     device: Literal["cpu", "cuda"] = "cpu"
     warmup_ms: PositiveFloat = 200.0
     duration_s: PositiveFloat = 10.0
@@ -376,12 +436,17 @@ class Bench(Frozen):
     )
     percentiles: Some[Annotated[float, Field(ge=50, lt=100)]] = (50.0, 90.0, 95.0, 99.0)
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Return the names in ``backend``, each once, in their order."""
+        return tuple(dict.fromkeys(name.strip() for name in self.backend.split(",")))
+
 
 class Recipe(Frozen):
     """One experiment: everything that decides its outcome."""
 
     not_identifying: ClassVar = frozenset(
-        {"schema_version", "name", "controls", "tune", "export", "quantize", "calibrate", "bench"}
+        {"schema_version", "name", "controls", "tune", "prune", "export", "quantize", "calibrate", "compress", "bench"}
     )
 
     schema_version: Literal[1] = 1
@@ -396,9 +461,11 @@ class Recipe(Frozen):
     controls: tuple[MethodSection, ...] = Field((), description="methods trained the same way, to compare with ('run')")
     train: Train = Train()
     tune: Tune = Tune()
+    prune: Prune = Prune()
     export: Export = Export()
     quantize: Quantize = Quantize()
     calibrate: Calibrate = Calibrate()
+    compress: Compress = Compress()
     bench: Bench = Bench()
 
     @field_validator("controls")

@@ -12,6 +12,7 @@ from sdcompress.schema.base import Fraction, Frozen, Sha256
 
 __all__ = [
     "ENSEMBLE",
+    "BackendComparison",
     "BenchRecord",
     "BenchReport",
     "CertificateVerdict",
@@ -194,6 +195,7 @@ class BenchRecord(Frozen):
     source: str
     digest: Sha256 | None
     layout: str
+    backend: str | None = Field(None, description="that ran it; None: that of the whole benchmark")
     scenario: Literal["single-stream", "offline"]
     batch: int
     latency: Latency = Field(description="of the run alone, from prepared inputs to answers")
@@ -249,6 +251,19 @@ class Machine(Frozen):
     versions: dict[str, str]
 
 
+class BackendComparison(Frozen):
+    """One artifact on several backends, measured in turn, in one scenario at one batch size."""
+
+    name: str = Field(description="of the artifact")
+    scenario: Literal["single-stream", "offline"]
+    batch: int
+    mean_ms: dict[str, FiniteFloat] = Field(description="backend -> mean of the run, the fastest first")
+    speedup: FiniteFloat = Field(description="mean of the second / mean of the fastest")
+    low: FiniteFloat = Field(description="95 % bootstrap interval over the interleaved rounds")
+    high: FiniteFloat
+    verdict: Literal["faster", "slower", "no difference"]
+
+
 class BenchReport(Frozen):
     """All records of one 'bench' call."""
 
@@ -257,7 +272,7 @@ class BenchReport(Frozen):
     command: str
     machine: Machine
     threads: int
-    backend: str = "onnxruntime"
+    backend: str = Field("onnxruntime", description="several with commas between them")
     device: str
     input: str = Field(description="where the examples came from, and how many different ones")
     preparation: str | None = Field(None, description="from what inputs were prepared; None: it was not measured")
@@ -265,6 +280,8 @@ class BenchReport(Frozen):
     duration_s: float
     records: tuple[BenchRecord, ...]
     comparisons: tuple[Comparison, ...] = ()
+    backend_comparisons: tuple[BackendComparison, ...] = Field((), description="empty: there was one backend")
+    left_out: dict[str, str] = Field({}, description="of backend 'all': backend -> why it was not measured")
 
     @model_validator(mode="after")
     def _the_same_percentiles(self) -> BenchReport:
@@ -355,6 +372,8 @@ class VerifyReport(Frozen):
     layout: str
     files: int = Field(description="files whose bytes were checked")
     samples: int = Field(description="golden samples that were run")
+    backend: str = Field("onnxruntime", description="that ran them")
+    device: str = "cpu"
     exits: tuple[ExitVerdict, ...]
     certificate: CertificateVerdict | None = Field(None, description="None: the artifact has no certificate")
     one_graph: Literal["graph", "if"] | None = Field(

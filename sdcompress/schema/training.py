@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt
 
 from sdcompress.schema.base import Frozen, Sha256
 from sdcompress.schema.manifest import FileEntry, RegistryEntry
+from sdcompress.schema.pruning import Pruned
 from sdcompress.schema.recipe import Recipe
 
 __all__ = ["Extension", "LoadedWeights", "TrainingState"]
@@ -58,9 +59,12 @@ class TrainingState(Frozen):
     data_layout: Sha256 | None = Field(None, description="of names and split: with it a run may lose a file and go on")
     method_sha256: Sha256 | None = Field(None, description="of the user's own method file")
     extensions: tuple[Extension, ...] = Field((), description="each time that the training was made longer")
+    pruned: Pruned | None = Field(None, description="how its network differs from that of the recipe")
     loaded: LoadedWeights | None = Field(None, description="what it began with, where model.weights says so")
     weights: FileEntry = Field(description="what is evaluated and exported: the average where EMA is on")
-    training: FileEntry = Field(description="optimiser, method state and raw weights: what exact resume needs")
+    training: FileEntry | None = Field(
+        description="optimiser, method state and raw weights: what exact resume needs; none of what 'prune' wrote"
+    )
     optimizer: dict[str, Any] = Field(description="the optimiser's numbers that are not tensors")
     scaler: dict[str, int | float] = Field({}, description="loss scale of fp16 and its counters")
     versions: dict[str, str] = Field({})

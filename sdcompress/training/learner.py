@@ -33,7 +33,7 @@ from sdcompress.training.schedule import Timeline
 from sdcompress.training.sharding import load, local_value, shard_alike
 from sdcompress.training.step import TrainingStep
 from sdcompress.training.unused_parameters import describe_unused, reached_parameters, trained_parameters
-from sdcompress.training.warm_start import load_start
+from sdcompress.training.warm_start import load_start, start_cuts
 
 __all__ = ["Learner", "add"]
 
@@ -58,6 +58,7 @@ class Learner:
         steps: all of them.
         rate: of the last step, before the factors of heads and blocks.
         loaded: the weights that it began with, where the recipe names some.
+        pruned: how the network differs from that of the recipe, where it began with a pruned checkpoint.
         val_features: what heads see of the validation samples, where a frozen backbone ran once.
 
     Raises:
@@ -77,6 +78,8 @@ class Learner:
         view, fill = self._method.needs.view, dataset.task.target_fill
         self._prepare: BatchPreparer | CachedInputs = BatchPreparer(augment, view, fabric.device, self._layout, fill)
         self.loaded = start.state.loaded if start else None
+        exits = self._method.needs.exits
+        self.pruned = start.state.pruned if start else start_cuts(recipe, exits=exits)
         self.net = self._first_network(resumed=start is not None)
         sizes = self.net.feature_sizes, self.net.map_shapes
         state = self._method.state(Context(len(dataset.train), batches.size, dataset.task, *sizes))
@@ -193,6 +196,8 @@ class Learner:
             if self._eval_ema:
                 load(self._eval_ema.net, self.net.state_dict())
         self.net.freeze_backbone(frozen=span.phase.freeze_backbone)
+        if self._teacher_ema:
+            self._teacher_ema.use_batch_statistics()
 
     def learn(self, parts: Sequence[MicroBatch]) -> dict[str, Tensor]:
         """Make one step on a batch that may come in several parts.
@@ -239,7 +244,10 @@ class Learner:
             inputs=self._dataset.modality.tensors,
             heads=self._method.needs.exits,
             maps=self._method.needs.maps,
+            cuts=self.pruned,
         )
+        if self.pruned is not None and self.pruned.heads_for == () and net.heads:
+            self.pruned = self.pruned.with_heads_for(net.map_shapes)
         net.to(memory_format=self._layout)
         return net
 

@@ -96,6 +96,7 @@ def depths(names: Iterable[str]) -> dict[str, int]:
 
 
 Net = TypeVar("Net", bound=nn.Module)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Ema(Generic[Net]):
@@ -119,6 +120,16 @@ class Ema(Generic[Net]):
         both = (self.net.state_dict().values(), self._followed.state_dict().values())
         pairs = [(local_value(average), local_value(current)) for average, current in zip(*both, strict=True)]
         return [(*pair, any(bool(torch.isinf(values).any()) for values in pair)) for pair in pairs]
+
+    def use_batch_statistics(self) -> None:
+        """Normalise by the batch where the followed network does, and by the running statistics where that does.
+
+        A teacher needs it: early on, running statistics trail the weights, and what they give grows without bound.
+        """
+        for average, followed in zip(self.net.modules(), self._followed.modules(), strict=True):
+            if isinstance(average, _BATCH_NORMS):
+                average.training = followed.training
+                average.momentum = 0.0  # running statistics are averaged, not updated
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -104,7 +104,9 @@ def restore(checkpoint: Checkpoint, resumable: Resumable, *, all_learn: bool = F
             is loaded: a fused optimiser reads and writes as far as the parameter reaches, whatever its state holds.
     """
     weights = read_tensors(checkpoint.path / checkpoint.state.weights.file)
-    training = read_tensors(checkpoint.path / checkpoint.state.training.file)
+    training_file = checkpoint.state.training
+    assert training_file is not None, "a run is resumed from its own checkpoints, and made longer from such"
+    training = read_tensors(checkpoint.path / training_file.file)
     parts = {
         "weights": (resumable.average or resumable.net, weights),
         "method": (resumable.state, _under("method.", training)),

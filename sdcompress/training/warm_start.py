@@ -14,6 +14,7 @@ from sdcompress.models.multiexit import MultiExit
 from sdcompress.models.weights.files import weights_file
 from sdcompress.models.weights.load import describe, load_weights
 from sdcompress.printable import printable
+from sdcompress.schema.pruning import Pruned
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import LoadedWeights
 
@@ -23,6 +24,7 @@ __all__ = [
     "check_trained_start",
     "load_start",
     "start_checkpoint",
+    "start_cuts",
     "warn_of_other_versions",
 ]
 
@@ -39,6 +41,24 @@ def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
     if source is None or not _is_training(Path(source)):
         return None
     return open_checkpoint(source)
+
+
+def start_cuts(recipe: Recipe, *, exits: bool) -> Pruned | None:
+    """Return how the network that a training starts from was pruned; None: it is whole.
+
+    Heads are cut like those of the checkpoint where it has the same exits; else they are made for its backbone.
+
+    Args:
+        recipe: names the checkpoint in ``model.weights``.
+        exits: whether the network has heads.
+
+    Raises:
+        CheckpointError: if it is not intact.
+    """
+    checkpoint = start_checkpoint(recipe)
+    if checkpoint is None or (pruned := checkpoint.state.pruned) is None:
+        return None
+    return pruned if exits and _same_exits(checkpoint, recipe) else pruned.only("backbone.").with_heads_for(())
 
 
 def check_start(recipe: Recipe) -> None:
@@ -139,14 +159,13 @@ def _is_training(path: Path) -> bool:
 
 
 def _from_checkpoint(net: MultiExit, checkpoint: Checkpoint, recipe: Recipe) -> LoadedWeights:
-    exits = [one.exits.model_dump(exclude={"gradient_scaling"}) for one in (checkpoint.recipe, recipe)]
     current, tensors = net.state_dict(), checkpoint.tensors()
     taken = {
         name: value
         for name, value in tensors.items()
         if name in current
         and current[name].shape == value.shape
-        and (exits[0] == exits[1] or not name.startswith("heads."))
+        and (_same_exits(checkpoint, recipe) or not name.startswith("heads."))
     }
     net.load_state_dict({**current, **taken})
     return LoadedWeights(
@@ -158,6 +177,12 @@ def _from_checkpoint(net: MultiExit, checkpoint: Checkpoint, recipe: Recipe) -> 
         anew=tuple(name for name in current if name not in taken),
         left=tuple(name for name in tensors if name not in taken),
     )
+
+
+def _same_exits(checkpoint: Checkpoint, recipe: Recipe) -> bool:
+    exits = [one.exits.model_dump(exclude={"gradient_scaling"}) for one in (checkpoint.recipe, recipe)]
+    trained_with_heads = checkpoint.state.pruned is None or checkpoint.state.pruned.heads_for != ()
+    return exits[0] == exits[1] and trained_with_heads
 
 
 def _freezing(recipe: Recipe) -> str | None:

@@ -41,8 +41,15 @@ def _entries(kind: str) -> dict[str, str]:
     if kind == "recipes":
         return {name: recipes.describe(name) for name in recipes.names()}
     found = {name: registry.describe(ROOMS[kind], name) for name in registry.names(ROOMS[kind])}
-    further = {"modalities": _parameters, "targets": _settings}.get(kind)
-    return {name: f"{text} {further(name)}" for name, text in found.items()} if further else found
+    further = {"methods": _presets, "modalities": _parameters, "targets": _settings}.get(kind)
+    return {name: f"{text} {further(name)}".rstrip() for name, text in found.items()} if further else found
+
+
+def _presets(method: str) -> str:
+    """Say which parameters a recipe may choose together."""
+    found = registry.presets(ROOMS["methods"], method)
+    shown = (f"{name}: {', '.join(f'{k}={v:g}' for k, v in numbers.items())}" for name, numbers in found.items())
+    return "".join(f"[preset {text}]" for text in shown)
 
 
 def _settings(target: str) -> str:

@@ -9,13 +9,22 @@ __all__ = ["claimed", "proved"]
 
 
 def proved(
-    manifest: Manifest, *, samples: int, card: bool, scores: bool, signature: SignatureVerdict | None
+    manifest: Manifest,
+    *,
+    samples: int,
+    ran_on: str,
+    one_graph: bool,
+    card: bool,
+    scores: bool,
+    signature: SignatureVerdict | None,
 ) -> tuple[str, ...]:
     """What was computed again on this machine.
 
     Args:
         manifest: of an artifact that has passed.
-        samples: golden images that were run.
+        samples: golden samples that were run.
+        ran_on: backend and device that ran them.
+        one_graph: whether the single graph was run too.
         card: whether the card was compared with the manifest.
         scores: whether thresholds were compared with the scores that they were chosen from.
         signature: that was checked.
@@ -23,12 +32,12 @@ def proved(
     golden = manifest.golden.file
     statements = [
         f"files: all {len(manifest.files) + 1} are as the manifest lists them, whose digest is {manifest.digest[:12]}",
-        f"outputs: the graphs give those in {golden} for its {samples} examples, within the limits of the manifest",
+        f"outputs: {ran_on} gives those in {golden} for its {samples} examples, within the limits of the manifest",
         f"precision: weights are stored as {' and '.join(manifest.precisions)} stores them",
     ]
     if any(exit_.signals for exit_ in manifest.exits):
         statements.append("signals: what the graphs compute for the exit policy follows from their outputs")
-    if manifest.one_graph:
+    if manifest.one_graph and one_graph:
         statements.append(f"{manifest.one_graph.file}: gives the exits and decisions of the segments on these examples")
     if manifest.certificate:
         statements.append(
@@ -73,6 +82,8 @@ def claimed(manifest: Manifest, *, card: bool, scores: bool) -> tuple[str, ...]:
         statements.append(f"{manifest.one_graph.file}: its times")
     if manifest.engines:
         statements.append("engines: all that is said of them; they are not run here")
+    if manifest.backend_times:
+        statements.append("backend_times: what the backends took")
     if not card:
         statements.append(f"{manifest.card.file}: another version of sdcompress wrote it, so that it was not compared")
     return tuple(statements)

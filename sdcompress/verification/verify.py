@@ -18,7 +18,7 @@ from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.open import open_engine
+from sdcompress.runtime.open import USUAL, open_engine
 from sdcompress.schema.manifest import Certificate, OneGraph
 from sdcompress.schema.report import CertificateVerdict, ExitVerdict, VerifyReport
 from sdcompress.tasks import Task, task_of
@@ -26,10 +26,21 @@ from sdcompress.verification import parity
 from sdcompress.verification.one_graph_parity import compare_one_graph, graph_batches
 from sdcompress.verification.proof import claimed, proved
 
-__all__ = ["verify"]
+__all__ = ["check_outputs", "verify"]
+
+_OTHER_BACKEND = (
+    "run 'sdcompress doctor'; try the backend onnxruntime, in the version that its manifest names if that fails too"
+)
 
 
-def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str | None = None) -> VerifyReport:
+def verify(
+    artifact: Artifact | Path | str,
+    *,
+    threads: int = 1,
+    backend: str = USUAL,
+    device: str = "cpu",
+    key: Path | str | None = None,
+) -> VerifyReport:
     """Check an artifact's integrity, and that its graphs compute the checkpoint's logits on this machine.
 
     The golden images run in one batch and singly: an image's logits must not depend on the other images of its batch.
@@ -39,7 +50,10 @@ def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str
 
     Args:
         artifact: the folder.
-        threads: of ONNX Runtime.
+        threads: of one call.
+        backend: that computes the outputs, of 'sdcompress list backends'. The certificate may be for another; opening
+            the artifact with this one then says so. A single graph is checked with onnxruntime only.
+        device: of the backend.
         key: PEM file of the public key, or of certificates, by whose holder it must be signed; None: not checked.
 
     Returns:
@@ -50,6 +64,7 @@ def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str
         SignatureError: if it is not signed by the holder of ``key``.
         CertificateError: if its certificate was edited, or does not cover its thresholds.
         ParityError: if an exit's outputs are not the checkpoint's, or its signals not those of its outputs.
+        UnknownNameError, SetupError: if there is no such backend or device here.
     """
     opened = open_artifact(artifact)
     signature = None if key is None else check_signature(opened, key)
@@ -58,7 +73,50 @@ def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str
     card, scores = _check_card(opened), certificate is not None and opened.evidence().tuning_scores is not None
     golden = opened.golden()
     # the certificate was checked above; it may cover engines, while these are the graphs
-    engine = open_engine(opened, threads=threads, allow_uncertified=True)
+    engine = open_engine(opened, backend=backend, threads=threads, device=device, allow_uncertified=True)
+    inputs, verdicts = opened.modality.collate(golden.examples), check_outputs(opened, engine)
+    manifest, one_graph = opened.manifest, opened.manifest.one_graph if backend == USUAL else None
+    if one_graph:
+        _check_one_graph(opened, one_graph, engine, inputs)
+    return VerifyReport(
+        source=str(opened.path),
+        digest=manifest.digest,
+        layout=manifest.layout,
+        files=len(manifest.files) + 1,
+        samples=len(golden.targets),
+        backend=backend,
+        device=device,
+        exits=verdicts,
+        certificate=None if certificate is None else _verdict(certificate, task_of(opened.manifest)),
+        one_graph=one_graph and one_graph.kind,
+        signature=signature,
+        proved=proved(
+            manifest,
+            samples=len(golden.targets),
+            ran_on=f"{backend} on {device}",
+            one_graph=one_graph is not None,
+            card=card,
+            scores=scores,
+            signature=signature,
+        ),
+        claimed=claimed(manifest, card=card, scores=scores),
+    )
+
+
+def check_outputs(opened: Artifact, engine: Engine) -> tuple[ExitVerdict, ...]:
+    """Compare an engine with the outputs of the golden samples, in one batch and singly, and its signals with these.
+
+    Args:
+        opened: the artifact.
+        engine: opened from it, on any backend.
+
+    Returns:
+        The figures of each exit. An engine that gives other outputs raises.
+
+    Raises:
+        ParityError: if it gives other outputs, or signals that are not those of its outputs.
+    """
+    golden = opened.golden()
     inputs = opened.modality.collate(golden.examples)
     batched = engine.exits(inputs)
     single = np.concatenate([engine.exits(inputs[row : row + 1]) for row in range(len(inputs))], axis=1)
@@ -75,22 +133,7 @@ def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str
         verdicts.append(verdict)
         _check(opened.path, verdict)
     _check_signals(opened, engine, inputs, batched)
-    manifest = opened.manifest
-    if manifest.one_graph:
-        _check_one_graph(opened, manifest.one_graph, engine, inputs)
-    return VerifyReport(
-        source=str(opened.path),
-        digest=manifest.digest,
-        layout=manifest.layout,
-        files=len(manifest.files) + 1,
-        samples=len(golden.targets),
-        exits=tuple(verdicts),
-        certificate=None if certificate is None else _verdict(certificate, task_of(opened.manifest)),
-        one_graph=manifest.one_graph and manifest.one_graph.kind,
-        signature=signature,
-        proved=proved(manifest, samples=len(golden.targets), card=card, scores=scores, signature=signature),
-        claimed=claimed(manifest, card=card, scores=scores),
-    )
+    return tuple(verdicts)
 
 
 def _check_precisions(opened: Artifact) -> None:
@@ -160,7 +203,7 @@ def _check_signals(opened: Artifact, engine: Engine, inputs: Inputs, outputs: Fl
                 f"The signals of the exit '{exit_.name}' of '{opened.path}' are not those of its outputs on this "
                 f"machine: off by {largest:.2g}, {differing} decisions differ.",
                 allowed=f"a difference of {allowed:g}, and no other decision",
-                next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
+                next_step=_OTHER_BACKEND,
             )
 
 
@@ -193,5 +236,5 @@ def _check(path: Path, verdict: ExitVerdict) -> None:
     raise ParityError(
         f"The exit '{verdict.name}' of '{path}' fails on this machine: {problem}.",
         allowed=f"a difference of {verdict.tolerance:.2g}",
-        next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
+        next_step=_OTHER_BACKEND,
     )

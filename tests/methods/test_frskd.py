@@ -32,12 +32,13 @@ def test_by_hand() -> None:
     # two channels, two cells: squares (9, 16) + (0, 0) over 2 = (4.5, 8); of length 1: (0.4903, 0.8716)
     found = torch.tensor([[[[3.0, 4.0]], [[0.0, 0.0]]]])
     refined = torch.tensor([[[[1.0, 0.0]]]])
-    terms = Frskd(kd_weight=0.5, temperature=1.0, feature_weight=10.0)(
+    terms = Frskd(kd_weight=0.5, temperature=2.0, feature_weight=10.0)(
         Outputs((EVEN,), (EVEN,), (found,)), STEP, Fixed((refined,), SURE)
     )
     assert terms["ce"].item() == pytest.approx(math.log(2), rel=1e-5)
     assert terms["teacher"].item() == pytest.approx(-math.log(0.9), rel=1e-5)
-    assert terms["kd"].item() == pytest.approx(0.5 * (0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)), rel=1e-5)
+    # halving the logits turns 0.9 : 0.1 into 3 : 1; T^2 = 4
+    assert terms["kd"].item() == pytest.approx(0.5 * 4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5)), rel=1e-5)
     length = math.hypot(4.5, 8)
     assert terms["feature"].item() == pytest.approx(10 * ((4.5 / length - 1) ** 2 + (8 / length) ** 2) / 2, rel=1e-5)
 

@@ -35,6 +35,9 @@ def test_a_page_has_the_source_and_the_parameters_with_their_defaults(hooks: Any
     written = {key: float(default) for key, default in re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", page, re.MULTILINE)}
     method = registry.load(methods.ROOM, path.stem, extra="train")
     assert written == {field.name: field.default for field in fields(method)}
+    lines = re.findall(r"^`preset: (\w+)` sets (.*)\.$", page, re.MULTILINE)
+    shown = {name: {key: float(value) for key, value in re.findall(r"`(\w+): ([\d.]+)`", line)} for name, line in lines}
+    assert shown == dict(method.presets)
     assert re.search(r"^    (first.*: +)?L = ", page, re.MULTILINE)
     assert "\n**Cost:** " in page
     assert "\n**Published:** " in page

@@ -26,23 +26,34 @@ def _outputs(*maps: Tensor) -> Outputs:
     return Outputs((EVEN, SURE), (EVEN, SURE), maps)
 
 
-def test_moved_features_cost_nothing_and_changed_ones_their_change() -> None:
-    # Two cells of one channel, 0 and 3; the deep map's two channels average to 3 and 0 (moved), or to 5 and 2.
-    shallow = torch.tensor([[[[0.0, 3.0]]]])
-    moved = torch.tensor([[[[2.0, 1.0]], [[4.0, -1.0]]]])
+def test_moved_and_scaled_features_cost_nothing_and_turned_ones_their_angle() -> None:
+    # Two cells of two channels, at right angles; the deep map's four channels average to the same, moved and scaled.
+    shallow = torch.tensor([[[[2.0, 0.0]], [[0.0, 3.0]]]])
+    moved = torch.tensor([[[[0.0, 4.0]], [[0.0, 6.0]], [[1.0, 0.0]], [[3.0, 0.0]]]])
+    context = Context(1, 1, classes(2), (1, 1), ((2, 1, 2), (4, 1, 2)))
     method = Sfr(transport_weight=2.0)
-    terms = method(_outputs(shallow, moved), _step(), method.state(CONTEXT))
+    terms = method(_outputs(shallow, moved), _step(), method.state(context))
     assert terms["transport"].item() == pytest.approx(0, abs=1e-6)
-    terms = method(_outputs(shallow, moved + 2), _step(), method.state(CONTEXT))
-    assert terms["transport"].item() == pytest.approx(2 * 4, rel=0.02)  # 3 to 5 and 0 to 2, but for the entropy
+    even = torch.ones(1, 4, 1, 2)  # at 45 degrees to both cells
+    terms = method(_outputs(shallow, even), _step(), method.state(context))
+    assert terms["transport"].item() == pytest.approx(2 * (2 - 2 * math.cos(math.pi / 4)), rel=1e-5)
+
+
+def test_a_cell_without_activity_has_a_bounded_gradient() -> None:
+    silent = torch.zeros(1, 2, 1, 2, requires_grad=True)
+    context = Context(1, 1, classes(2), (1, 1), ((2, 1, 2), (4, 1, 2)))
+    method = Sfr(transport_weight=1.0)
+    method(_outputs(silent, torch.ones(1, 4, 1, 2)), _step(), method.state(context))["transport"].backward()
+    assert silent.grad is not None
+    assert silent.grad.abs().max() < 2e3
 
 
 def test_the_last_exits_label_is_the_mean_correct_prediction_of_the_epoch_before() -> None:
-    method = Sfr(transport_weight=0.0)
+    method = Sfr(transport_weight=0.0, label_weight=0.5)
     state = method.state(CONTEXT)
     maps = (torch.zeros(1, 1, 1, 2), torch.zeros(1, 2, 1, 2))
-    first = method(_outputs(*maps), _step(0), state)["ce"]  # half the label, half uniform: 0.75 and 0.25
-    assert first.item() == pytest.approx(math.log(2) - 0.75 * math.log(0.9) - 0.25 * math.log(0.1), rel=1e-5)
+    first = method(_outputs(*maps), _step(0), state)["ce"]  # nothing is known yet: the label
+    assert first.item() == pytest.approx(math.log(2) - math.log(0.9), rel=1e-5)
     second = method(_outputs(*maps), _step(1), state)["ce"]  # half the label, half 0.9 : 0.1
     assert second.item() == pytest.approx(math.log(2) - 0.95 * math.log(0.9) - 0.05 * math.log(0.1), rel=1e-5)
 

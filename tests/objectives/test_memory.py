@@ -34,14 +34,14 @@ def test_a_class_recalls_the_mean_correct_prediction_of_the_epoch_before() -> No
     memory = ClassMemory(classes=2)
     labels = torch.tensor([0, 0, 1])
     predictions = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.7, 0.3]])  # right, right, wrong
-    uniform = torch.full((3, 2), 0.5)
-    assert torch.equal(memory(labels, predictions, epoch=0), uniform)
-    assert torch.equal(memory(labels, predictions, epoch=0), uniform)
+    one_hot = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # of a class that is not yet learnt, too
+    assert torch.equal(memory(labels, predictions, epoch=0), one_hot)
+    assert torch.equal(memory(labels, predictions, epoch=0), one_hot)
     for _ in range(2):  # the labels stay for the whole epoch, in which only class 1 is right
         recalled = memory(labels, torch.tensor([[0.1, 0.9]] * 3), epoch=1)
-        torch.testing.assert_close(recalled, torch.tensor([[0.7, 0.3], [0.7, 0.3], [0.5, 0.5]]))
+        torch.testing.assert_close(recalled, torch.tensor([[0.7, 0.3], [0.7, 0.3], [0.0, 1.0]]))
     recalled = memory(labels, predictions, epoch=2)
-    torch.testing.assert_close(recalled, torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.1, 0.9]]))
+    torch.testing.assert_close(recalled, torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.1, 0.9]]))
 
 
 def test_memories_take_no_gradient() -> None:

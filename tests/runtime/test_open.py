@@ -29,7 +29,7 @@ def test_the_facts_of_an_engine(tiny_artifact: Write) -> None:
 
 
 def test_an_unknown_backend_lists_the_known_ones(tiny_artifact: Write) -> None:
-    with pytest.raises(UnknownNameError, match=r"(?s)Did you mean 'onnxruntime'.*onnxruntime, tensorrt"):
+    with pytest.raises(UnknownNameError, match=r"(?s)Did you mean 'onnxruntime'.*onnxruntime, openvino, tensorrt"):
         open_engine(tiny_artifact(), backend="onnxruntme")
 
 

@@ -83,6 +83,17 @@ def test_average_follows_running_statistics_and_counters() -> None:
     assert ema.net.running_mean.item() == pytest.approx(0.9 * net.running_mean.item(), rel=1e-6)
 
 
+def test_a_teaching_average_normalises_as_the_network_that_it_follows() -> None:
+    net, batch = nn.BatchNorm1d(1), torch.tensor([[10.0], [30.0]])
+    ema = Ema(net, 0.9)
+    ema.use_batch_statistics()
+    torch.testing.assert_close(ema.net(batch), torch.tensor([[-1.0], [1.0]]))  # mean 20, deviation 10
+    assert (ema.net.running_mean.item(), ema.net.running_var.item()) == (0.0, 1.0)  # only ``update`` moves them
+    net.eval()  # as a frozen backbone is
+    ema.use_batch_statistics()
+    torch.testing.assert_close(ema.net(batch), batch, rtol=1e-4, atol=0)  # mean 0, variance 1
+
+
 def test_infinite_entries_are_copied_and_the_others_of_their_buffer_averaged() -> None:
     """A mask holds minus infinity for ever, an observer's smallest value begins at plus infinity."""
     net = nn.Module()

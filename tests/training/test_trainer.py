@@ -66,6 +66,19 @@ def test_baseline_step_is_the_step_of_a_bare_loop(small: Small, tmp_path: Path) 
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+def test_the_averaged_teacher_begins_as_the_network_itself(small: Small, tmp_path: Path) -> None:
+    """With running statistics, which are 0 and 1 here, it would say something else of the same weights."""
+    recipe = small("method=ema_teacher", "train.augment.crop=0")
+    trainer = Trainer(recipe, data.load(recipe.data, seed=0, modality=recipe.modality), fabric(), tmp_path)
+    trainer.learner.begin_epoch()
+    (part,) = next(trainer.batches.epoch(0))
+    (examples,) = part.primary.inputs
+    images = examples.permute(0, 3, 1, 2).float() / 255
+    teacher = trainer.learner.resumable_state().teacher
+    assert teacher is not None
+    assert torch.equal(teacher(images).logits[-1], trainer.net(images).logits[-1])
+
+
 def test_training_learns_at_every_exit(small: Small, tmp_path: Path) -> None:
     train(small("train.epochs=8", "data.train_limit=600"), tmp_path)
     last = read_metrics(tmp_path)[-1]

@@ -88,6 +88,18 @@ def test_a_right_artifact_gives_its_figures(model: onnx.ModelProto, tmp_path: Pa
     )
 
 
+def test_another_backend_is_held_to_the_same_outputs(model: onnx.ModelProto, tmp_path: Path) -> None:
+    golden = golden_of(model)
+    make(tmp_path / "right", cut_segments(model, list(TENSORS.values())), golden)
+    report = verify(tmp_path / "right", backend="openvino")
+    assert (report.backend, report.device) == ("openvino", "cpu")
+    assert any(sentence.startswith("outputs: openvino on cpu gives") for sentence in report.proved)
+    golden.outputs[1, 4, 2] += 0.5
+    make(tmp_path / "wrong", cut_segments(model, list(TENSORS.values())), golden)
+    with pytest.raises(ParityError, match=r"(?s)'exit2' .* off by 0\.5.*try the backend onnxruntime"):
+        verify(tmp_path / "wrong", backend="openvino")
+
+
 def test_other_logits_than_the_checkpoints_are_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
     golden = golden_of(model)
     golden.outputs[1, 4, 2] += 0.5

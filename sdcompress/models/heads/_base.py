@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.errors import RecipeError
+from sdcompress.models.output_layer import feature_size
 
 __all__ = [
     "Head",
@@ -55,10 +56,14 @@ class Head(nn.Module):
                 next_step=f"choose another head in exits.head, such as {'bottleneck' if self.dense else 'dense'}: "
                 "sdcompress list heads",
             )
-        self.feature_size = feature_size
         self.body = body
         self._size = outputs[1:]
         self.classifier = nn.Conv2d(feature_size, outputs[0], 1) if self.dense else nn.Linear(feature_size, outputs[0])
+
+    @property
+    def feature_size(self) -> int:
+        """Return D."""
+        return feature_size(self.classifier)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Outputs [B, K] or [B, K, H, W] of a map, and the feature [B, D] that they are made of.

@@ -35,7 +35,7 @@ _ADVICE = (
 
 
 def headline(report: Report) -> str:
-    """Return one or two sentences on the best trade-off, or that there is none."""
+    """Return one to three sentences: the best trade-off, or that there is none, and whether early exit is worth it."""
     reference = _reference(report)
     if reference is None or len(report.rows) < 2:
         return " ".join(_single_row(report, row) for row in report.rows[:1])
@@ -44,9 +44,9 @@ def headline(report: Report) -> str:
     losses = {row.name: _loss(row, reference) for row in fast}
     good = [row for row in fast if (loss := losses[row.name]) is not None and loss <= _SMALL_LOSS]
     if good:
-        best = max(good, key=lambda row: row.speedup_end_to_end or row.speedup or 0.0)
+        best = max(good, key=_speedup)
         shaky = "" if best.stable and reference.stable else " The machine was not steady; measure again."
-        return _trade(report, best, reference) + shaky
+        return _trade(report, best, reference) + _early_exit(best, good, rivals) + shaky
     if not any(comparison_of(report, row) for row in rivals):
         return "No latency was compared. " + _single_row(report, reference)
     if unknown := [row.name for row in fast if losses[row.name] is None]:
@@ -54,6 +54,26 @@ def headline(report: Report) -> str:
         advice = "'sdcompress evaluate' on each of them gives it."
         return f"No trade-off can be named: the {report.metric_name} of {names}. {advice}"
     return f"No artifact is faster than {reference.name} and loses at most one point of {report.metric_name}."
+
+
+def _speedup(row: ReportRow) -> float:
+    return row.speedup_end_to_end or row.speedup or 0.0
+
+
+def _early_exit(best: ReportRow, good: Sequence[ReportRow], rivals: Sequence[ReportRow]) -> str:
+    """Say what the best row with early exit gains over the best without it; empty where only one kind was measured."""
+    kinds = {row.guarantee is not None for row in rivals}
+    if kinds != {True, False}:
+        return ""
+    others = [row for row in good if (row.guarantee is None) != (best.guarantee is None)]
+    if best.guarantee is None and not others:
+        return " Early exit does not pay here: with it nothing is faster and loses at most one point."
+    if not others:
+        return " Without early exit nothing is faster and loses at most one point."
+    second = max(others, key=_speedup)
+    if best.guarantee is None:
+        return f" Early exit does not pay here: with it the best is {second.name}, {speedup(_speedup(second))}."
+    return f" Without early exit the best is {second.name}, {speedup(_speedup(second))}."
 
 
 def _trade(report: Report, best: ReportRow, reference: ReportRow) -> str:
@@ -162,7 +182,7 @@ def _mixtures(bench: BenchReport) -> list[str]:
     }
     if not residuals:
         return []
-    cause = "decisions take time, or the machine changed in between"
+    cause = "decisions take time, exits that no sample takes have no head, or the machine changed in between"
     named = _first_names(sorted(residuals, key=lambda name: -residuals[name]))
     return [f"The mean differs from the weighted sum of the forced exits ({named}): {cause}."]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from sdcompress.errors import ArtifactError, DeviceError, SetupError
 from sdcompress.runtime.backends._base import Array, Graph
+from sdcompress.runtime.backends._interface import Ports, check_interface, check_shapes, row_shapes
 from sdcompress.schema.manifest import Segment
 
 __all__ = ["load"]
@@ -50,9 +52,8 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
         ) from error
     if providers[0] not in session.get_providers():  # ONNX Runtime falls back without an error
         raise _no_device(device, f"{providers[0]} could not be started; its CUDA or cuDNN libraries do not load.")
-    _check_interface(file, session, segment)
-    outputs = [tensor.name for tensor in segment.outputs]
-    shapes = [tensor.shape[1:] for tensor in segment.outputs]
+    check_interface(file, segment, _ports(session.get_inputs()), _ports(session.get_outputs()))
+    outputs, shapes = [tensor.name for tensor in segment.outputs], row_shapes(segment)
 
     def graph(tensors: dict[str, Array]) -> list[Array]:
         try:
@@ -61,15 +62,7 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
             raise _failed_run(file, error) from error
         except MemoryError as error:
             raise _device_failed(file, "it has too little memory") from error
-        rows = len(next(iter(tensors.values())))
-        for array, shape in zip(arrays, shapes, strict=True):
-            actual = array.shape
-            if not actual or actual[0] != rows or (actual[1:] != shape and not _fits(actual[1:], shape)):
-                raise ArtifactError(
-                    f"A graph gives an output of shape {list(actual)} for {rows} rows: {file}.",
-                    allowed=f"{['batch', *shape]}, as the manifest says",
-                    next_step="export the artifact again",
-                )
+        check_shapes(file, shapes, arrays, len(next(iter(tensors.values()))))
         return arrays
 
     return graph
@@ -132,23 +125,5 @@ def _options(threads: int | None) -> ort.SessionOptions:
     return options
 
 
-def _check_interface(file: Path, session: ort.InferenceSession, segment: Segment) -> None:
-    for ports, tensors in ((session.get_inputs(), segment.inputs), (session.get_outputs(), segment.outputs)):
-        in_graph = {port.name: (_DTYPES.get(port.type, port.type), port.shape) for port in ports}
-        listed = {tensor.name: (tensor.dtype, list(tensor.shape)) for tensor in tensors}
-        if in_graph.keys() != listed.keys() or not all(
-            in_graph[name][0] == dtype and _fits(in_graph[name][1], shape) for name, (dtype, shape) in listed.items()
-        ):
-            raise ArtifactError(
-                f"A graph has other inputs or outputs than the manifest says, {in_graph}: {file}.",
-                allowed=f"{listed}, as the manifest says",
-                next_step="export the artifact again",
-            )
-
-
-def _fits(shape: Sequence[int | str | None], listed: Sequence[int | str]) -> bool:
-    """Return whether a shape fits one of the manifest; an axis that is no number may have any size."""
-    return len(shape) == len(listed) and all(
-        one == other or not isinstance(one, int) or not isinstance(other, int)
-        for one, other in zip(shape, listed, strict=True)
-    )
+def _ports(ports: Iterable[Any]) -> Ports:
+    return {port.name: (_DTYPES.get(port.type, port.type), port.shape) for port in ports}

@@ -34,6 +34,35 @@ def test_the_headline_names_the_trade_in_one_breath(report: Report) -> None:
     assert len(text.split()) < 25
 
 
+def test_the_headline_says_what_early_exit_adds_to_the_best_without_it(report: Report) -> None:
+    """A third row, without a policy, is slower or faster than the cascade, or loses more than a point."""
+    bench, comparison = report.benches[0], report.benches[0].comparisons[0]
+    (whole, chain) = report.rows
+
+    def beside(speedup: float, accuracy: float, of_chain: float = 0.91) -> str:
+        other = chain.model_copy(
+            update={
+                "name": "uint8",
+                "guarantee": None,
+                "test_metric": accuracy,
+                "speedup": speedup,
+                "speedup_end_to_end": speedup,
+            }
+        )
+        both = (comparison, comparison.model_copy(update={"name": "uint8"}))
+        changed = {
+            "rows": (whole, chain.model_copy(update={"guarantee": "1 point", "test_metric": of_chain}), other),
+            "benches": (bench.model_copy(update={"comparisons": both}),),
+        }
+        return headline(report.model_copy(update=changed))
+
+    trade = "chain is 2.29× as fast as whole (2.00× end to end) and loses 1.00 points of accuracy."
+    assert beside(1.5, 0.92) == f"{trade} Without early exit the best is uint8, 1.50×."
+    assert beside(1.5, 0.90) == f"{trade} Without early exit nothing is faster and loses at most one point."
+    assert beside(3.0, 0.92).endswith("Early exit does not pay here: with it the best is chain, 2.00×.")
+    assert beside(3.0, 0.92, of_chain=0.8).endswith("with it nothing is faster and loses at most one point.")
+
+
 def test_a_headline_from_an_unsteady_machine_says_what_to_do(report: Report) -> None:
     shaky = (report.rows[0].model_copy(update={"stable": False}), report.rows[1])
     expected = headline(report) + " The machine was not steady; measure again."

@@ -1,0 +1,210 @@
+"""List the ways to deploy a network, and estimate the time and the drop of each from one run of all its exits.
+
+The estimates use a part of the validation samples that nothing is certified on, so that choosing among thousands of
+candidates costs no confidence.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.artifact.evidence import Evidence
+from sdcompress.calibration.threshold_path import threshold_path
+from sdcompress.certification.certify import Path, excess_losses
+from sdcompress.certification.power_analysis import samples_for_betting
+from sdcompress.policies import exit_index_of, policy_class, scores
+from sdcompress.policies._base import Signals
+from sdcompress.schema.compression import Candidate
+
+__all__ = ["DROPS", "FLOAT", "Budget", "Outcomes", "candidates", "finalists"]
+
+FLOAT = "fp32"  # the precision of an export
+DROPS = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # that are tried where a time is the target
+_ALL_SUBSETS = 6  # early exits, up to which every subset is tried; of more, all subsets of at most three, and all exits
+_FEW = 3
+_MARGIN = 0.95  # of the target, that an estimate must keep: estimates err by some percent
+
+Float = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a finalist must keep.
+
+    Attributes:
+        drops: allowed drops of the metric, the smallest first.
+        target_ms: largest mean of one sample; None: as fast as possible.
+        delta: level at which each finalist is tested.
+        certify_samples: number of samples of the tests.
+    """
+
+    drops: tuple[float, ...]
+    target_ms: float | None
+    delta: float
+    certify_samples: int
+
+    def certifiable(self, differences: Float64, drop: float) -> bool:
+        """Return whether a test of so many samples passes with a power of 80 % if losses differ as here."""
+        values, counts = np.unique(differences, return_counts=True)
+        needed = samples_for_betting(values, counts / len(differences), drop, self.delta)
+        return needed is not None and needed <= self.certify_samples
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What all exits of a network in one precision say of the search samples, and what they cost.
+
+    Attributes:
+        source: index of the checkpoint.
+        label: of the checkpoint, in names.
+        exits: names, E of them.
+        precision: of the graphs.
+        signals: of the E exits.
+        loss: float32 [E, N].
+        reach_ms: [E], up to each exit with the heads of all exits before it.
+        whole_ms: of the last exit without other heads.
+        decision_ms: of one decision at an exit.
+    """
+
+    source: int
+    label: str
+    exits: tuple[str, ...]
+    precision: str
+    signals: tuple[Signals, ...]
+    loss: Float
+    reach_ms: Float64
+    whole_ms: float
+    decision_ms: float
+
+    @property
+    def head_ms(self) -> float:
+        """Return what an early exit costs whoever passes it: its head, and one more graph."""
+        return max(0.0, float(self.reach_ms[-1]) - self.whole_ms) / max(1, len(self.exits) - 1)
+
+    def candidate(
+        self, kept: Sequence[int], policy: str | None, *, max_drop: float, ms: float, drop: float
+    ) -> Candidate:
+        """Return a candidate of this network; without a policy the network is truncated at the one exit."""
+        exits = tuple(self.exits[k] for k in kept)
+        precision = "" if self.precision == FLOAT else self.precision
+        return Candidate(
+            name="-".join(filter(None, [self.label, "+".join(exits), precision, policy])),
+            source=self.source,
+            layout="cascade" if policy else "single",
+            exits=exits,
+            precision=self.precision,
+            policy=policy,
+            max_drop=max_drop,
+            ms=ms,
+            drop=drop,
+        )
+
+    def cost(self, kept: Sequence[int], *, decides: bool) -> Float64:
+        """Return the ms up to each kept exit, where the others have no head; decisions are added for a cascade."""
+        passed = np.array([exit_ - rank for rank, exit_ in enumerate(kept)])  # exits before it that are not kept
+        decisions = np.minimum(np.arange(len(kept)) + 1, len(kept) - 1) * self.decision_ms * decides
+        return np.asarray(np.maximum(self.reach_ms[list(kept)] - passed * self.head_ms, 1e-3) + decisions)
+
+
+def candidates(
+    networks: Sequence[Outcomes], reference_loss: Float, policies: Sequence[str], budget: Budget
+) -> list[Candidate]:
+    """Return all candidates that a test would probably certify, the best first.
+
+    Args:
+        networks: of every source in every precision.
+        reference_loss: float32 [N], of the reference on the same samples.
+        policies: that are tried for cascades.
+        budget: what they must keep. With a target, those that keep it come first, ordered by drop, then by time.
+    """
+    found: list[Candidate] = []
+    for network in networks:
+        for index in range(len(network.exits)):
+            found += _single(network, index, reference_loss, budget)
+        for kept in _subsets(len(network.exits)):
+            for policy in policies:
+                if len(kept) >= policy_class(policy).least_exits:
+                    found += _cascade(network, kept, policy, reference_loss, budget)
+    return sorted(found, key=lambda one: _rank(one, budget))
+
+
+def finalists(ranked: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Return the first candidates, with one policy for each choice of network, exits and precision.
+
+    If all of them exit early, the best that does not takes the place of the last: without early exit there is less to
+    go wrong, and the estimate of a truncated network is the better one.
+    """
+    best = dict[tuple[object, ...], Candidate]()
+    for one in ranked:
+        best.setdefault((one.source, one.layout, one.exits, one.precision), one)
+    chosen = list(best.values())
+    first, rest = chosen[:count], chosen[count:]
+    if first and all(one.layout == "cascade" for one in first):
+        plain = next((one for one in rest if one.layout == "single"), None)
+        first = [*first[: count - 1], plain] if plain and count > 1 else first
+    return first
+
+
+def _rank(one: Candidate, budget: Budget) -> tuple[object, ...]:
+    if budget.target_ms is None:
+        return (one.ms, one.max_drop, one.name)
+    late = one.ms > _MARGIN * budget.target_ms
+    return (late, one.ms if late else one.max_drop, one.drop, one.ms, one.name)
+
+
+def _subsets(exits: int) -> Iterator[tuple[int, ...]]:
+    """Yield the exits of every cascade that is tried: some early exits and the last."""
+    early = range(exits - 1)
+    most = exits - 1 if exits - 1 <= _ALL_SUBSETS else _FEW
+    for count in range(1, most + 1):
+        yield from ((*kept, exits - 1) for kept in combinations(early, count))
+    if most < exits - 1:
+        yield tuple(range(exits))
+
+
+def _single(network: Outcomes, index: int, reference_loss: Float, budget: Budget) -> Iterator[Candidate]:
+    differences = np.subtract(network.loss[index], reference_loss, dtype=np.float64)
+    drop = next((drop for drop in budget.drops if budget.certifiable(differences, drop)), None)
+    if drop is not None:
+        ms = float(network.cost([index], decides=False)[0])
+        yield network.candidate([index], None, max_drop=drop, ms=ms, drop=float(differences.mean()))
+
+
+def _cascade(
+    network: Outcomes, kept: Sequence[int], policy: str, reference_loss: Float, budget: Budget
+) -> Iterator[Candidate]:
+    """Yield the candidate with the fastest thresholds of the first drop that keeps the target."""
+    signals, loss = [network.signals[k] for k in kept], network.loss[list(kept)]
+    costs = network.cost(kept, decides=True)
+    fitted = policy_class(policy).fit(signals, loss)
+    evidence = Evidence(scores(fitted, signals), loss, reference_loss=reference_loss)
+    path = threshold_path(evidence.scores, loss, np.diff(costs, prepend=0.0), shared=fitted.shared)[1:]
+    fastest = None
+    for drop in budget.drops:
+        count = _certifiable_steps(evidence, path, drop, budget)
+        if count == 0:
+            continue
+        thresholds = path[count - 1]
+        ms = float(costs[exit_index_of(evidence.scores, thresholds)].mean())
+        lost = float(excess_losses(evidence, thresholds).mean())
+        fastest = network.candidate(kept, policy, max_drop=drop, ms=ms, drop=lost)
+        if budget.target_ms is None or ms <= _MARGIN * budget.target_ms:
+            break
+    if fastest:
+        yield fastest
+
+
+def _certifiable_steps(evidence: Evidence, path: Path, drop: float, budget: Budget) -> int:
+    """Return the number of steps before the first that would probably be rejected; losses rise along the path."""
+
+    def rejected(step: tuple[float, ...]) -> bool:
+        return not budget.certifiable(excess_losses(evidence, step), drop)
+
+    return bisect_left(path, True, key=rejected)

@@ -1,0 +1,384 @@
+"""compress: search the fastest way to deploy a network that keeps its metric, or the best that is fast enough."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress import recipes
+from sdcompress.artifact.output_path import check_outside
+from sdcompress.artifact.read import Artifact
+from sdcompress.artifact.write import staged
+from sdcompress.benchmarking.candidate import bench_samples
+from sdcompress.benchmarking.run import bench
+from sdcompress.calibration.calibrate import check
+from sdcompress.calibration.guarantee import split_of
+from sdcompress.calibration.stage_timing import decision_ms, stage_ms
+from sdcompress.certification.calibration_split import CalibrationSplit, draw_split, seed_of, tuning_count
+from sdcompress.certification.certify import bonferroni_delta, excess_losses, kind_of_test, p_value_of
+from sdcompress.compression.candidates import DROPS, FLOAT, Budget, Outcomes, candidates, finalists
+from sdcompress.compression.parts import FINALISTS, PARTS, Parts, labels_of
+from sdcompress.data.samples import Dataset, Samples, Subset
+from sdcompress.errors import OutputExistsError, SetupError, UsageError, VerificationError
+from sdcompress.evaluation.exit_outcomes import exit_outcomes
+from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
+from sdcompress.machine import machine
+from sdcompress.options import Options
+from sdcompress.pipeline.steps import Record, StepProgress, no_step_progress
+from sdcompress.policies import policy_class
+from sdcompress.quantizing.quantize import precision_of
+from sdcompress.reporting.write import check_ready, write
+from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.open import USUAL, open_engine
+from sdcompress.schema.compression import Candidate, Compression, Finalist, SearchedSource
+from sdcompress.schema.recipe import Calibrate, Compress
+from sdcompress.schema.report import BenchReport
+from sdcompress.storage import LOCK, locked_folder
+from sdcompress.verbs._types import Folder, Overrides, Source
+
+__all__ = ["BEST", "compress"]
+
+BEST = "best"
+
+State = Literal["certified", "not certified", "failed"]
+Losses = npt.NDArray[np.float32]
+Differences = npt.NDArray[np.float64]
+_STEPS = "steps.json"
+_ATTEMPTS = 3  # drops at which a finalist is tested where a time is the target; each costs confidence
+_FILES = {BEST, PARTS, FINALISTS, _STEPS, "compress.json", "compress.md", "compress.html"}
+
+
+def compress(
+    sources: Sequence[Source] | Source,
+    out: Folder,
+    settings: Compress | Overrides | None = None,
+    options: Options | None = None,
+    *,
+    overwrite: bool = False,
+    step_progress: StepProgress | None = None,
+) -> Compression:
+    """Search the best artifact of one or more checkpoints: truncated where, which exits, which precision and policy.
+
+    All candidates are estimated from measured stage times and from the outputs of all exits on a sixth of the
+    validation samples. The best are built, certified on the others with a shared confidence, and measured in
+    interleaved rounds. Writes ``best``, the artifact; compress.json, .md and .html; and the artifacts of all finalists.
+    A search that was stopped continues with what is built.
+
+    Args:
+        sources: checkpoints of one data set, for example a network before and after pruning. The drop is counted from
+            the first, whole and in float32.
+        out: folder of the search.
+        settings: largest drop or largest milliseconds, confidence, precisions, policies, number of finalists.
+        options: folder of the data, and the threads (default: one) of all times.
+        overwrite: throw away another search in ``out``.
+        step_progress: shows the progress of each step.
+
+    Returns:
+        What was tried; its ``best`` is None if nothing beats the reference or meets the target.
+
+    Raises:
+        UsageError: if a source is an artifact, or sources differ in data or task.
+        UnknownNameError: if there is no such precision or policy.
+        DataError: if there are too few validation samples to certify anything.
+        OutputExistsError: if ``out`` holds other things than a search.
+        MissingExtraError: if the extra 'export', 'quantize' or 'report' is not installed.
+    """
+    options = options or Options()
+    options = replace(options, threads=options.threads or 1)
+    given = sources if isinstance(sources, Sequence) and not isinstance(sources, str) else [sources]
+    models = [open_trained_model(source, options) for source in given]
+    _check_sources(models)
+    section = recipes.override(models[0].recipe.compress, settings)
+    for precision in section.precisions:
+        precision_of(precision)
+    folder = Path(out)
+    check_outside(folder, adds=True)
+    check_ready(Compression, folder, overwrite=True)
+    with locked_folder(folder):
+        _make_room(folder, overwrite=overwrite)
+        search = _Search(models, section, folder, options, step_progress or no_step_progress)
+        record = search.run()
+        if record.winner:
+            _write_best(folder, record.winner)
+        write(record, folder, overwrite=True)
+    return record
+
+
+def _check_sources(models: Sequence[TrainedModel]) -> None:
+    if not models:
+        raise UsageError("No checkpoint was given.", next_step="name the folder of a training")
+    first = models[0]
+    for model in models:
+        if model.kind == "artifact":
+            raise UsageError(
+                f"'{model.path}' is an artifact.",
+                allowed="checkpoints, because other exits and precisions are exported from them",
+                next_step="name the folder of its training",
+            )
+        if model.data_fingerprint != first.data_fingerprint or model.opened.task != first.opened.task:
+            raise UsageError(
+                f"'{model.path}' was trained on other data, or for another task, than '{first.path}'.",
+                allowed="checkpoints with the same data, seed of its splits and task",
+                next_step="search them one by one",
+            )
+
+
+def _make_room(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder with other things than a search; remove an old search where the user says so."""
+    paths = [path for path in folder.iterdir() if path.name != LOCK]
+    foreign = sorted(path.name for path in paths if path.name not in _FILES)
+    if foreign:
+        raise OutputExistsError(
+            f"{folder} holds other things than a search: {', '.join(foreign[:5])}.",
+            allowed="a new or empty folder, or the folder of a search",
+            next_step="choose another folder with --out",
+        )
+    for path in paths if overwrite else ():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _write_best(folder: Path, winner: Finalist) -> None:
+    with staged(folder / BEST, overwrite=True) as copy:
+        shutil.copytree(folder / str(winner.folder), copy, dirs_exist_ok=True)
+
+
+@dataclass
+class _Search:
+    """A search under way; see ``compress`` for the arguments."""
+
+    models: Sequence[TrainedModel]
+    settings: Compress
+    folder: Path
+    options: Options
+    step_progress: StepProgress
+
+    def run(self) -> Compression:
+        """Estimate, build, certify and measure."""
+        networks = list(self._networks())
+        ranked = candidates(networks, networks[0].loss[-1], self._policies(), self._budget)
+        chosen = finalists(ranked, self.settings.finalists)
+        for source in range(len(self.models)):
+            self._parts.exported(source, [one.exits for one in chosen if one.source == source])
+        built = [self._best_drop(one) for one in chosen]
+        measured = self._bench([one for one in built if one.state == "certified"])
+        record = Compression(
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            command=self.options.command,
+            data=self._data.name,
+            metric_name=self._data.task.metric,
+            settings=self.settings,
+            sources=tuple(
+                SearchedSource(path=str(model.path), weights=model.digest, exits=exits)
+                for model, exits in zip(self.models, self._exits, strict=True)
+            ),
+            search_samples=len(self._search_samples),
+            certify_samples=len(self._certify_samples),
+            delta=self._delta,
+            reference=self._reference.path.name,
+            reference_metric=1 - float(self._reference_losses.mean()),
+            candidates=tuple(ranked),
+            finalists=tuple(built),
+            bench=measured,
+            machine=machine(),
+        )
+        return record.model_copy(update={"best": _best(record)})
+
+    @cached_property
+    def _parts(self) -> Parts:
+        labels = list(labels_of(self.models))
+        return Parts(self.folder, self.models, labels, self.options, Record(self.folder / _STEPS), self.step_progress)
+
+    @cached_property
+    def _data(self) -> Dataset:
+        return self.models[0].dataset()
+
+    @cached_property
+    def _rows(self) -> CalibrationSplit:
+        """Return rows of the validation split: those of the search, and those that certify."""
+        # the same data gives the same split, so that nobody can draw splits until a test passes
+        return draw_split(len(self._data.split("validation")), seed_of(self.models[0].data_fingerprint, "compress"))
+
+    @cached_property
+    def _search_samples(self) -> Samples:
+        return Subset(self._data.val, self._rows.tuning)
+
+    @cached_property
+    def _certify_samples(self) -> Samples:
+        return Subset(self._data.val, self._rows.certify)
+
+    @cached_property
+    def _delta(self) -> float:
+        """Return the level of each test, with which the confidence holds for whichever finalist is best."""
+        attempts = 1 if self.settings.target_ms is None else _ATTEMPTS
+        return bonferroni_delta(self.settings.confidence, attempts * self.settings.finalists)
+
+    @cached_property
+    def _budget(self) -> Budget:
+        target = self.settings.target_ms
+        return Budget(
+            drops=(self.settings.max_drop,) if target is None else DROPS,
+            target_ms=target,
+            delta=self._delta,
+            certify_samples=len(self._certify_samples) - tuning_count(len(self._certify_samples)),
+        )
+
+    @cached_property
+    def _exits(self) -> list[tuple[str, ...]]:
+        trust = self.options.trust_modules
+        return [tuple(model.checkpoint().network(trust_modules=trust).exit_names) for model in self.models]
+
+    @cached_property
+    def _reference(self) -> Artifact:
+        """Return the first source, whole, in float32."""
+        return self._parts.part(0, self._exits[0][-1:], FLOAT)
+
+    def _policies(self) -> tuple[str, ...]:
+        chosen = self.settings.policies or (self.models[0].recipe.calibrate.policy,)
+        for policy in chosen:
+            self._data.task.check_names(policy_class(policy).needs, policy)
+        return chosen
+
+    def _networks(self) -> Iterator[Outcomes]:
+        """Run and time every source in every precision; one that breaks the network is left out with a warning."""
+        for source, exits in enumerate(self._exits):
+            whole, cascade = exits[-1:], exits
+            self._parts.exported(source, [whole, cascade])
+            if source == 0 and len(exits) > 1:
+                check(self._parts.part(0, cascade, FLOAT), self._certify_samples, self._calibration())
+            for precision in (FLOAT, *self.settings.precisions):
+                try:
+                    parts = [self._parts.part(source, kept, precision) for kept in (whole, cascade)]
+                except (VerificationError, SetupError) as error:
+                    warnings.warn(f"{precision} is left out: {error.problem}", stacklevel=2)
+                    continue
+                yield self._outcomes(source, precision, *parts)
+
+    def _calibration(self) -> Calibrate:
+        drop = self._budget.drops[-1]
+        return Calibrate(policy=self._policies()[0], max_drop=drop, confidence=1 - self._delta)
+
+    def _outcomes(self, source: int, precision: str, whole: Artifact, cascade: Artifact) -> Outcomes:
+        label, samples, policy = self._parts.labels[source], self._search_samples, policy_class(self._policies()[0])
+        with self.step_progress(f"estimate {cascade.path.name}") as progress:
+            engine = self._open(cascade)
+            signals, loss, _ = exit_outcomes(engine, samples, progress=progress)
+            reach_ms = np.cumsum(stage_ms(engine, samples))
+            early = len(engine.exit_names) > 1
+            return Outcomes(
+                source=source,
+                label=label,
+                exits=engine.exit_names,
+                precision=precision,
+                signals=signals,
+                loss=loss,
+                reach_ms=reach_ms,
+                whole_ms=sum(stage_ms(self._open(whole), samples)) if early else float(reach_ms[-1]),
+                decision_ms=max(decision_ms(policy.fit(signals, loss), signals)) if early else 0.0,
+            )
+
+    def _open(self, artifact: Artifact) -> Engine:
+        return open_engine(artifact, threads=self.options.threads, allow_uncertified=True)
+
+    def _losses(self, artifact: Artifact, samples: Samples) -> Losses:
+        """Return the losses of the last exit, float32 [N]."""
+        return np.asarray(exit_outcomes(self._open(artifact), samples).loss[-1])
+
+    @cached_property
+    def _reference_losses(self) -> Losses:
+        return self._losses(self._reference, self._certify_samples)
+
+    def _best_drop(self, one: Candidate) -> Finalist:
+        """Build a candidate, and where its drop is not certified, with the next larger drops; see ``_ATTEMPTS``."""
+        larger = [drop for drop in self._budget.drops if drop >= one.max_drop][:_ATTEMPTS]
+        for drop in larger:
+            built = self._build(one.model_copy(update={"max_drop": drop}))
+            if built.state == "certified":
+                break
+        return built
+
+    def _build(self, one: Candidate) -> Finalist:
+        """Build a candidate and test its drop."""
+        try:
+            if one.layout == "cascade":
+                return self._build_cascade(one)
+            artifact = self._parts.part(one.source, one.exits, one.precision)
+        except (VerificationError, SetupError, UsageError) as error:
+            return Finalist(candidate=one, state="failed", reason=str(error.problem))
+        order = np.concatenate(split_of(artifact.manifest, self._certify_samples)[0])
+        with self.step_progress(f"test {one.name}"):
+            differences = np.subtract(
+                self._losses(artifact, self._certify_samples), self._reference_losses, dtype=np.float64
+            )[order]
+        test = kind_of_test(unlabelled=False, binary_loss=self._data.task.binary_loss)
+        p_value = p_value_of(test, differences, one.max_drop, self._delta)
+        # the reference against itself loses nothing, which needs no test
+        certified = p_value <= self._delta or artifact.manifest.digest == self._reference.manifest.digest
+        return self._finalist(one, artifact, "certified" if certified else "not certified", differences, p_value)
+
+    def _build_cascade(self, one: Candidate) -> Finalist:
+        own = one.source == 0 and one.precision == FLOAT  # its last exit is the reference
+        artifact = self._parts.calibrated(one, 1 - self._delta, self._certify_samples, None if own else self._reference)
+        policy, evidence = artifact.manifest.policy, artifact.evidence()
+        assert policy is not None
+        state: State = "certified" if policy.guarantee == "certified" else "not certified"
+        return self._finalist(one, artifact, state, excess_losses(evidence, policy.thresholds), None)
+
+    def _finalist(
+        self, one: Candidate, artifact: Artifact, state: State, differences: Differences, p_value: float | None
+    ) -> Finalist:
+        return Finalist(
+            candidate=one,
+            state=state,
+            folder=artifact.path.relative_to(self.folder).as_posix(),
+            digest=artifact.manifest.digest,
+            drop=float(differences.mean()),
+            p_value=p_value,
+            bytes=sum(artifact.file(segment).stat().st_size for segment in artifact.manifest.segments),
+        )
+
+    def _bench(self, certified: Sequence[Finalist]) -> BenchReport:
+        """Measure the reference and all certified finalists in interleaved rounds, on the search samples."""
+        section = self.models[0].recipe.bench.model_copy(
+            update={
+                "scenarios": ("single-stream",),
+                "threads": self.options.threads or 1,
+                "backend": USUAL,
+                "device": "cpu",
+            }
+        )
+        others = [one for one in certified if one.digest != self._reference.manifest.digest]
+        examples, _ = bench_samples(self._search_samples)
+        with self.step_progress("bench") as progress:
+            return bench(
+                [self._reference, *(self.folder / str(one.folder) for one in others)],
+                examples=examples,
+                settings=section,
+                names=[self._reference.path.name, *(one.candidate.name for one in others)],
+                source=f"validation split of {self._data.name}",
+                command=self.options.command,
+                progress=progress,
+            )
+
+
+def _best(record: Compression) -> str | None:
+    """Return the name of the best certified finalist: the fastest, or that which loses least within the target."""
+    measured = {one.name: one.latency.mean_ms for one in record.bench.records}
+    target, reference_ms = record.settings.target_ms, measured[record.reference]
+    certified = [one for one in record.finalists if one.state == "certified" and one.candidate.name in measured]
+    if target is None:
+        faster = {one.name for one in record.bench.comparisons if one.verdict == "faster"}
+        good = [one for one in certified if one.candidate.name in faster]
+        return min(good, key=lambda one: measured[one.candidate.name]).candidate.name if good else None
+    good = [one for one in certified if measured[one.candidate.name] <= target]
+    if not good or reference_ms <= target:
+        return None
+    return min(good, key=lambda one: (one.candidate.max_drop, one.drop or 0.0)).candidate.name

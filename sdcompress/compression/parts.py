@@ -1,0 +1,131 @@
+"""Make the artifacts of a search, each once: exports, lower precisions, calibrated cascades."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sdcompress.artifact.read import Artifact, open_artifact
+from sdcompress.calibration.calibrate import calibrate
+from sdcompress.compression.candidates import FLOAT
+from sdcompress.data.samples import Samples
+from sdcompress.evaluation.trained_model import TrainedModel
+from sdcompress.exporting.export_spec import ExportSpec
+from sdcompress.options import Options
+from sdcompress.pipeline.steps import Record, Step, StepProgress
+from sdcompress.progress import Progress
+from sdcompress.schema.compression import Candidate
+from sdcompress.schema.recipe import Calibrate
+from sdcompress.verbs.export import export_all
+from sdcompress.verbs.quantize import quantize
+
+__all__ = ["FINALISTS", "PARTS", "Parts", "labels_of"]
+
+PARTS, FINALISTS = "parts", "finalists"
+_BROKEN = 0.5  # a precision may cost an exit this much: the tests of the finalists decide, not each exit by itself
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The artifacts below the folder of a search.
+
+    Attributes:
+        folder: of the search.
+        sources: checkpoints.
+        labels: of the sources, each once.
+        options: of all verbs.
+        record: of finished steps.
+        step_progress: shows the progress of a step.
+    """
+
+    folder: Path
+    sources: Sequence[TrainedModel]
+    labels: Sequence[str]
+    options: Options
+    record: Record
+    step_progress: StepProgress
+
+    def exported(self, source: int, kept: Sequence[tuple[str, ...]]) -> None:
+        """Export a checkpoint with each choice of exits, in one go; one exit alone is a network truncated there.
+
+        Args:
+            source: index of the checkpoint.
+            kept: names of exits.
+        """
+        targets = [self._spec(source, exits) for exits in dict.fromkeys(kept)]
+        missing = [target for target in targets if not target.out.exists()]
+        if not missing:
+            return
+        model = self.sources[source]
+
+        def work(progress: Progress) -> None:
+            export_all(model, missing, {"ensemble": None}, replace(self.options, progress=progress), overwrite=True)
+
+        names = [target.out.name for target in missing]
+        step = Step(f"export {', '.join(names)}", work, [model.digest, names], tuple(one.out for one in missing))
+        self.record.run(step, self.step_progress)
+
+    def part(self, source: int, exits: tuple[str, ...], precision: str) -> Artifact:
+        """Return an exported network in a precision; it is quantised if it was not.
+
+        Raises:
+            VerificationError, ParityError: if the precision breaks the network.
+            SetupError: if this machine does not run it.
+        """
+        exported = self._spec(source, exits).out
+        if precision == FLOAT:
+            return open_artifact(exported)
+        out = exported.with_name(f"{exported.name}-{precision}")
+
+        def work(progress: Progress) -> None:
+            options = replace(self.options, progress=progress)
+            quantize(exported, out, precision, {"max_drop": _BROKEN}, options, overwrite=True)
+
+        digest = open_artifact(exported).manifest.digest
+        self.record.run(Step(f"quantize {out.name}", work, [digest], (out,)), self.step_progress)
+        return open_artifact(out)
+
+    def calibrated(
+        self, candidate: Candidate, confidence: float, samples: Samples, reference: Artifact | None
+    ) -> Artifact:
+        """Return a cascade with certified thresholds.
+
+        Args:
+            candidate: a cascade.
+            confidence: of its certificate.
+            samples: that the search has not used.
+            reference: from which its drop is counted; None: its own last exit.
+        """
+        cascade = self.part(candidate.source, candidate.exits, candidate.precision)
+        out = self.folder / FINALISTS / candidate.name
+        settings = Calibrate(policy=str(candidate.policy), max_drop=candidate.max_drop, confidence=confidence)
+
+        def work(progress: Progress) -> None:
+            calibrate(
+                cascade,
+                out,
+                settings,
+                self.options,
+                samples=samples,
+                reference=reference,
+                overwrite=True,
+                progress=progress,
+            )
+
+        inputs = [cascade.manifest.digest, reference and reference.manifest.digest, settings.model_dump(mode="json")]
+        self.record.run(Step(f"calibrate {candidate.name}", work, [*inputs, len(samples)], (out,)), self.step_progress)
+        return open_artifact(out)
+
+    def _spec(self, source: int, exits: tuple[str, ...]) -> ExportSpec:
+        out = self.folder / PARTS / f"{self.labels[source]}-{'+'.join(exits)}"
+        if len(exits) == 1:
+            return ExportSpec(out, "single", exits[0])
+        return ExportSpec(out, "cascade", exits=exits)
+
+
+def labels_of(sources: Sequence[TrainedModel]) -> Iterator[str]:
+    """Yield a name for each source: that of its folder, with a number where several have the same."""
+    names = [source.path.resolve().name for source in sources]
+    for index, name in enumerate(names):
+        yield name if names.count(name) == 1 else f"{name}{index + 1}"

@@ -1,0 +1,1 @@
+"""Structured pruning: remove channels, attention heads and hidden units of a trained network with exits."""

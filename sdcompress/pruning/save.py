@@ -1,0 +1,87 @@
+"""Write a pruned checkpoint, and check that it opens as the network that was pruned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from sdcompress.artifact.write import entry, staged
+from sdcompress.checkpoint import STATE, Checkpoint, open_checkpoint
+from sdcompress.errors import CheckpointError
+from sdcompress.models.multiexit import MultiExit
+from sdcompress.schema.pruning import Pruned
+from sdcompress.schema.training import TrainingState
+from sdcompress.storage import digest_of, write_text
+from sdcompress.training.save import package_versions
+
+__all__ = ["save_pruned"]
+
+_WEIGHTS = "weights.safetensors"
+
+
+def save_pruned(
+    parent: Checkpoint,
+    net: MultiExit,
+    pruned: Pruned,
+    out: Path,
+    example: tuple[Tensor, ...],
+    *,
+    overwrite: bool,
+    trust_modules: bool,
+) -> Checkpoint:
+    """Write the checkpoint of a pruned network as a whole, or nothing.
+
+    Args:
+        parent: the checkpoint that was pruned.
+        net: after it.
+        pruned: the record.
+        out: its folder.
+        example: inputs of the network.
+        overwrite: replace a pruned checkpoint there.
+        trust_modules: import the module that the recipe names.
+
+    Raises:
+        OutputExistsError: if ``out`` holds something else.
+        CheckpointError: if what was written gives other outputs than the network.
+        StorageError: if the disk is full.
+    """
+    with staged(out, overwrite=overwrite, kind="checkpoint", listed=_listed) as folder:
+        weights = {name: tensor.detach().clone().contiguous() for name, tensor in net.state_dict().items()}
+        (folder / _WEIGHTS).write_bytes(serialise(weights))
+        parent.modality.copy_files(folder)
+        fields = {
+            "weights": entry(folder, _WEIGHTS),
+            "training": None,
+            "finished": True,
+            "epoch_losses": {},
+            "epoch_seconds": 0.0,
+            "optimizer": {},
+            "scaler": {},
+            "versions": package_versions(),
+            "pruned": pruned,
+        }
+        written = parent.state.model_copy(update=fields).model_dump(mode="json", exclude={"digest"})
+        state = TrainingState.model_validate({**written, "digest": digest_of(written)})
+        write_text(folder / STATE, state.model_dump_json(indent=1))
+        _check(open_checkpoint(folder), net, example, trust_modules=trust_modules)
+    return open_checkpoint(out)
+
+
+@torch.no_grad()
+def _check(written: Checkpoint, net: MultiExit, example: tuple[Tensor, ...], *, trust_modules: bool) -> None:
+    reopened = written.network(trust_modules=trust_modules)
+    if not all(map(torch.equal, reopened(*example).logits, net(*example).logits)):
+        raise CheckpointError(
+            "The pruned network gives other outputs once it is built from its checkpoint; nothing was written.",
+            allowed="a network whose shape follows from the recipe and the channels that it keeps",
+            next_step="this network cannot be pruned; please report it",
+        )
+
+
+def _listed(folder: Path) -> set[str]:
+    """Return the files of a pruned checkpoint."""
+    state = open_checkpoint(folder).state
+    return {STATE, state.weights.file, *(file.file for file in state.modality.files.values())}

@@ -1,0 +1,130 @@
+"""Estimates worked out by hand, on losses and scores whose thresholds are known."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from signals import signals
+
+from sdcompress.compression.candidates import Budget, Outcomes, candidates, finalists
+from sdcompress.compression.parts import Parts, labels_of
+from sdcompress.options import Options
+from sdcompress.pipeline.steps import Record, no_step_progress
+from sdcompress.schema.compression import Candidate
+
+N = 6000
+
+
+def outcomes(wrong_at_first: int, *, precision: str = "fp32", source: int = 0) -> Outcomes:
+    """Three exits; the first errs on its least confident samples, the second never, the last never."""
+    confidence = np.linspace(0.5, 1, N, dtype=np.float32)  # the higher the confidence, the later the row
+    columns = signals(confidence, 1 - confidence, np.zeros(N, np.float32), np.zeros(N, np.int64))
+    loss = np.zeros((3, N), np.float32)
+    loss[0, :wrong_at_first] = 1
+    return Outcomes(
+        source=source,
+        label="net",
+        exits=("exit1", "exit2", "final"),
+        precision=precision,
+        signals=(columns,) * 3,
+        loss=loss,
+        reach_ms=np.array([1.0, 3.0, 6.0]),
+        whole_ms=5.0,
+        decision_ms=0.1,
+    )
+
+
+def budget(*drops: float, target_ms: float | None = None) -> Budget:
+    return Budget(drops, target_ms, delta=0.05, certify_samples=N)
+
+
+def test_an_exit_that_is_not_kept_costs_neither_its_head_nor_its_decision() -> None:
+    """Two heads cost 6 - 5 = 1 ms, one of them half of that."""
+    network = outcomes(0)
+    assert network.head_ms == 0.5
+    assert network.cost([2], decides=False) == pytest.approx([5.0])
+    assert network.cost([1], decides=False) == pytest.approx([2.5])
+    assert network.cost([0, 2], decides=True) == pytest.approx([1.1, 5.6])
+    assert network.cost([0, 1, 2], decides=True) == pytest.approx([1.1, 3.2, 6.2])
+
+
+def test_every_choice_of_exits_is_a_candidate_and_the_fastest_comes_first() -> None:
+    network = outcomes(wrong_at_first=N // 2)  # no drop of a point: half of the samples are lost at the first exit
+    ranked = candidates([network], network.loss[-1], ["max_prob"], budget(0.01))
+    by_name = {one.name: one for one in ranked}
+    assert set(by_name) == {
+        "net-exit2",
+        "net-final",
+        "net-exit1+final-max_prob",
+        "net-exit2+final-max_prob",
+        "net-exit1+exit2+final-max_prob",
+    }
+    assert ranked[0].name == "net-exit1+exit2+final-max_prob"
+    # the half that the first exit knows leaves there, some wrong ones too; all others leave at the second
+    assert ranked[0].ms == pytest.approx((1.1 + 3.2) / 2, abs=0.05)
+    assert 0 <= ranked[0].drop < 0.01
+    assert by_name["net-exit2"].ms == pytest.approx(2.5)
+    assert by_name["net-final"].drop == 0
+
+
+def test_a_precision_that_loses_too_much_has_no_candidates() -> None:
+    good, broken = outcomes(0), outcomes(0, precision="uint8")
+    broken.loss[:, : N // 10] = 1
+    ranked = candidates([good, broken], good.loss[-1], ["max_prob"], budget(0.01))
+    assert ranked
+    assert {one.precision for one in ranked} == {"fp32"}
+
+
+def test_too_few_samples_certify_nothing() -> None:
+    network = outcomes(N // 2)
+    few = Budget((0.01,), None, delta=0.05, certify_samples=200)
+    assert candidates([network], network.loss[-1], ["max_prob"], few) == []
+
+
+def test_with_a_target_the_smallest_drop_comes_first_and_what_is_too_slow_last() -> None:
+    network = outcomes(wrong_at_first=N // 2)
+    ranked = candidates([network], network.loss[-1], ["max_prob"], budget(0.01, 0.05, 0.2, target_ms=2.4))
+    quick = [one for one in ranked if one.ms <= 0.95 * 2.4]
+    assert ranked[: len(quick)] == quick
+    assert [one.max_drop for one in quick] == sorted(one.max_drop for one in quick)
+    assert quick[0].name == "net-exit1+exit2+final-max_prob"
+    assert quick[0].max_drop == 0.01
+    assert "net-final" not in {one.name for one in quick}
+
+
+def named(name: str, layout: str, ms: float) -> Candidate:
+    exits = ("exit1", "final") if layout == "cascade" else ("final",)
+    policy = name if layout == "cascade" else None
+    return Candidate(
+        name=name, source=0, layout=layout, exits=exits, precision="fp32", policy=policy, max_drop=0.01, ms=ms, drop=0
+    )
+
+
+def test_of_two_policies_for_the_same_exits_one_is_built_and_one_place_is_kept_for_a_plain_network() -> None:
+    margin, entropy = named("margin", "cascade", 1.0), named("entropy", "cascade", 1.1)
+    other = margin.model_copy(update={"name": "uint8", "precision": "uint8", "ms": 1.2})
+    plain = named("plain", "single", 3.0)
+    ranked = [margin, entropy, other, plain]
+    assert [one.name for one in finalists(ranked, 3)] == ["margin", "uint8", "plain"]
+    assert [one.name for one in finalists(ranked, 2)] == ["margin", "plain"]
+    assert [one.name for one in finalists(ranked, 1)] == ["margin"]
+    assert finalists([], 3) == []
+
+
+def test_two_sources_of_one_name_get_a_number(tmp_path) -> None:
+    folders = [tmp_path / one for one in ("a/run", "b/run", "pruned")]
+    assert list(labels_of([SimpleNamespace(path=path) for path in folders])) == ["run1", "run2", "pruned"]
+
+
+def test_a_choice_of_exits_is_exported_once_whatever_its_precisions(monkeypatch, tmp_path) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(
+        "sdcompress.compression.parts.export_all",
+        lambda _model, targets, *_, **__: seen.extend(one.out.name for one in targets),
+    )
+    network = SimpleNamespace(digest="d")
+    parts = Parts(tmp_path, [network], ["net"], Options(), Record(tmp_path / "steps.json"), no_step_progress)
+    parts.exported(0, [("exit1", "final"), ("final",), ("exit1", "final")])
+    assert seen == ["net-exit1+final", "net-final"]

@@ -1,0 +1,143 @@
+"""A whole search on a small network, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sdcompress
+from sdcompress.artifact.read import open_artifact
+from sdcompress.benchmarking.run import bench
+from sdcompress.certification.calibration_split import draw_split
+from sdcompress.compression import compress as room
+from sdcompress.errors import OutputExistsError, RecipeError, UnknownNameError, UsageError
+from sdcompress.pipeline.steps import no_step_progress
+from sdcompress.reporting.compression.findings import findings, headline
+from sdcompress.schema.compression import Compression
+from sdcompress.schema.report import BenchReport
+
+# the network has learnt next to nothing, so that every exit is about as good as every other
+SETTINGS = {"max_drop": 0.2, "precisions": ["uint8"], "finalists": 2}
+
+
+def measured(*arguments: Any, **named: Any) -> BenchReport:
+    """Benchmark, and replace the times by 4 ms for the reference, then 3 and 2 ms: the machine may be busy."""
+    report = bench(*arguments, **named)
+    records = [
+        record.model_copy(update={"latency": record.latency.model_copy(update={"mean_ms": 4.0 - place})})
+        for place, record in enumerate(report.records)
+    ]
+    comparisons = [one.model_copy(update={"verdict": "faster"}) for one in report.comparisons]
+    return report.model_copy(update={"records": tuple(records), "comparisons": tuple(comparisons)})
+
+
+@pytest.fixture(scope="module")
+def searched(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Compression, Path]]:
+    out = tmp_path_factory.mktemp("search")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "bench", measured)
+        yield sdcompress.compress(checkpoint, out, SETTINGS), out
+
+
+def test_the_best_is_an_artifact_that_opens(searched: tuple[Compression, Path]) -> None:
+    record, out = searched
+    assert record.best is not None
+    best, winner = open_artifact(out / "best"), record.winner
+    assert winner is not None
+    assert best.manifest.digest == winner.digest
+    assert sdcompress.verify(out / "best")
+
+
+def test_the_best_is_the_fastest_of_those_that_are_certified(searched: tuple[Compression, Path]) -> None:
+    record, _ = searched
+    certified = [one for one in record.finalists if one.state == "certified"]
+    times = {one.candidate.name: record.mean_ms(one.candidate.name) for one in certified}
+    assert len(times) == 2
+    assert record.best == list(times)[-1]  # of 2 ms
+    for one in certified:
+        assert one.p_value is None or one.p_value <= record.delta == pytest.approx(0.05 / 2)
+
+
+def test_estimates_and_certificates_use_different_samples(searched: tuple[Compression, Path]) -> None:
+    record, _ = searched
+    total = record.search_samples + record.certify_samples
+    split = draw_split(total, "ab")
+    assert (record.search_samples, record.certify_samples) == (len(split.tuning), len(split.certify))
+    assert np.intersect1d(split.tuning, split.certify).size == 0
+
+
+def test_the_files_hold_the_record(searched: tuple[Compression, Path]) -> None:
+    record, out = searched
+    assert Compression.model_validate_json((out / "compress.json").read_text(encoding="utf-8")) == record
+    assert headline(record) in (out / "compress.md").read_text(encoding="utf-8").replace("\\", "")
+
+
+def test_a_second_search_builds_nothing_again(
+    searched: tuple[Compression, Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    _, out = searched
+    again = tmp_path / "again"
+    shutil.copytree(out, again, ignore=shutil.ignore_patterns(".lock"))
+    steps: list[str] = []
+
+    def shown(step: str):
+        steps.append(step)
+        return no_step_progress(step)
+
+    record = sdcompress.compress(checkpoint, again, SETTINGS, step_progress=shown)
+    assert record.finalists
+    # other finalists may be chosen, as times differ; what all searches need is not made again
+    done = json.loads((out / "steps.json").read_text(encoding="utf-8"))
+    assert not {step for step in steps if step.startswith(("export", "quantize"))} & set(done)
+
+
+def test_with_a_target_that_nothing_meets_the_fastest_is_named(checkpoint: Path, searched, tmp_path: Path) -> None:
+    _, out = searched
+    again = tmp_path / "again"
+    shutil.copytree(out, again, ignore=shutil.ignore_patterns(".lock", "best", "compress.*"))
+    record = sdcompress.compress(checkpoint, again, {**SETTINGS, "target_ms": 1e-3, "finalists": 1})
+    assert record.best is None
+    assert not (again / "best").exists()
+    assert headline(record).startswith("No certified artifact takes 0.00100 ms or less; the fastest is ")
+
+
+def test_what_cannot_be_searched_is_refused_before_anything_is_written(
+    searched: tuple[Compression, Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    _, out = searched
+    with pytest.raises(UsageError, match="is an artifact"):
+        sdcompress.compress(out / "best", tmp_path / "x")
+    with pytest.raises(UsageError, match="No checkpoint was given"):
+        sdcompress.compress([], tmp_path / "x")
+    with pytest.raises(UnknownNameError, match="int9"):
+        sdcompress.compress(checkpoint, tmp_path / "x", {"precisions": ["int9"]})
+    with pytest.raises(RecipeError):
+        sdcompress.compress(checkpoint, tmp_path / "x", {"max_drop": 0})
+    assert not (tmp_path / "x").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(OutputExistsError, match=r"thesis\.tex"):
+        sdcompress.compress(checkpoint, tmp_path / "mine", SETTINGS)
+
+
+def test_the_first_sentence_says_what_was_found(searched: tuple[Compression, Path]) -> None:
+    record, _ = searched
+    assert record.winner is not None
+    name = record.winner.candidate.name
+    assert headline(record).startswith(f"{name} takes 2.00 ms in the mean, ")
+    assert headline(record).endswith("it loses at most 20 points of accuracy, with 95.0 % confidence.")
+    none = record.model_copy(update={"best": None})
+    assert headline(none) == (
+        "Nothing that was built is faster than net-final and certified to lose at most 20 points."
+    )
+    slow = none.model_copy(update={"settings": record.settings.model_copy(update={"target_ms": 5.0})})
+    assert headline(slow) == "net-final takes 4.00 ms: it meets the target as it is."
+    empty = none.model_copy(update={"candidates": (), "finalists": ()})
+    (sentence,) = findings(empty)
+    assert sentence.startswith("No candidate could probably be certified with 240 samples: hold out more")
