@@ -59,6 +59,7 @@ class Plan:
         rows: name, kind, label and artifact of each; the first is the reference.
         title: network and data, for the page.
         example: of one sample, for the page.
+        score: how the page calls the metric; default: as the task does.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Plan:
     make: dict[str, str]
     rows: list[dict[str, str]]
     further: dict[str, str]
+    score: str = ""
 
     @classmethod
     def read(cls, kind: str, root: Path) -> Plan:
@@ -161,6 +163,7 @@ def measure(plan: Plan, rounds: int) -> Figures:
         "title": plan.title,
         "example": plan.example,
         "metric": report.metric_name,
+        "score": plan.score or report.metric_name,
         "test_samples": reference.samples,
         "further": plan.further,
         "rows": [{**row, **found.get(row["name"], {"missing": True})} for row in plan.rows],

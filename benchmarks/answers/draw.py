@@ -44,7 +44,7 @@ def draw_all(png: Path | None = None) -> None:
     records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(HERE.glob("*.json"))}
     (HERE / "table.md").write_text("\n".join(section(kind, record) for kind, record in records.items()), "utf-8")
     for kind, record in records.items():
-        found = svg(kind, record["figures"])
+        found = svg(kind, record)
         (HERE / f"{kind}.svg").write_text(found, encoding="utf-8")
         if png:
             photograph(HERE / f"{kind}.svg", png / f"{kind}.png")
@@ -56,7 +56,7 @@ def section(kind: str, record: Figures) -> str:
     further = figures["further"]
     titles = (
         "",
-        f"test {figures['metric']} [95 %]",
+        f"test {figures['score']} [95 %]",
         "difference, points [95 %]",
         *further.values(),
         "mean ms",
@@ -130,11 +130,12 @@ def _number(value: float | None) -> str:
     return "too few calls" if value is None else f"{value:.3g}"
 
 
-def svg(kind: str, figures: Figures) -> str:
+def svg(kind: str, record: Figures) -> str:
     """Return the metric against mean milliseconds as a file of its own, for light and dark pages."""
+    figures = record["figures"]
     rows = [row for row in figures["rows"] if not row.get("missing")]
-    alt = f"test {figures['metric']} against milliseconds: {figures['title']}"
-    element = drawing.draw(kind, alt, 400, lambda figure: _paint(figure, figures, rows), width=720)
+    alt = f"test {figures['score']} against milliseconds: {figures['title']}"
+    element = drawing.draw(kind, alt, 400, lambda figure: _paint(figure, record, rows), width=720)
     light, dark = (";".join(f"--{name}:{colours[at]}" for name, colours in COLOURS.items()) for at in (0, 1))
     style = (
         f"<style>:root{{{light}}} @media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
@@ -145,8 +146,8 @@ def svg(kind: str, figures: Figures) -> str:
     return "".join(f"{line.rstrip()}\n" for line in page.splitlines())
 
 
-def _paint(figure: Figure, figures: Figures, rows: list[Figures]) -> None:
-    axes = figure.subplots()
+def _paint(figure: Figure, record: Figures, rows: list[Figures]) -> None:
+    figures, axes = record["figures"], figure.subplots()
     free = []
     for kind, (colour, marker, name) in KINDS.items():
         of_kind = [row for row in rows if row["kind"] == kind]
@@ -165,8 +166,9 @@ def _paint(figure: Figure, figures: Figures, rows: list[Figures]) -> None:
         ]
     axes.margins(x=0.1, y=0.06)
     axes.set_xlim(left=0)
-    axes.set_xlabel(f"milliseconds for {figures['example']}, mean, one thread (less is faster)")
-    axes.set_ylabel(f"test {figures['metric']}, %")
+    clock = ", processor time" if record["settings"]["processor_time"] else ""
+    axes.set_xlabel(f"milliseconds for {figures['example']}, mean, one thread{clock} (less is faster)")
+    axes.set_ylabel(f"test {figures['score']}, %")
     axes.set_title(figures["title"], loc="left", fontsize=11)
     labels = [drawing.Label(_label(row), row["mean_ms"], 100 * row["metric"][0], KINDS[row["kind"]][0]) for row in rows]
     drawing.beside_points(axes, labels, free)

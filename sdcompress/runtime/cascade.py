@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import accumulate
 from time import perf_counter_ns
@@ -15,13 +15,13 @@ from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import UsageError
 from sdcompress.modalities import Inputs, Modality
-from sdcompress.policies import gates, restore
+from sdcompress.policies import gates, policy_class, restore
 from sdcompress.policies._base import Float, Gate, Signals
 from sdcompress.runtime.active_rows import ActiveRows, RoutedOutputs
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.cost_model import CostModel, sample_size
 from sdcompress.runtime.engine import ExitCost, Prediction, checked_exit_index, checked_temperatures
-from sdcompress.runtime.segments import ArrayExecutor, Executor, ForwardPass
+from sdcompress.runtime.segments import ArrayExecutor, Executor, ForwardPass, LoadedLater
 from sdcompress.runtime.stepwise import Stepwise
 from sdcompress.schema.manifest import Manifest, Policy, Segment
 from sdcompress.tasks import Task, task_of
@@ -30,7 +30,10 @@ __all__ = ["CascadeEngine", "array_cascade"]
 
 
 def array_cascade(
-    artifact: Artifact, load: Callable[[Segment], Graph], execution_target: ExecutionTarget | None = None
+    artifact: Artifact,
+    load: Callable[[Segment], Graph],
+    execution_target: ExecutionTarget | None = None,
+    headless: Callable[[Segment, Collection[str]], Graph] | None = None,
 ) -> CascadeEngine:
     """Return the engine of an artifact whose graphs are callables on numpy arrays.
 
@@ -38,9 +41,17 @@ def array_cascade(
         artifact: opened, so checked.
         load: returns the callable of a segment.
         execution_target: of the graphs; default: ONNX Runtime on the CPU.
+        headless: returns the graph of a segment that gives only the outputs of these names.
     """
-    graphs = [load(segment) for segment in artifact.manifest.segments]
-    executor = ArrayExecutor(artifact.manifest, graphs, execution_target or ExecutionTarget())
+    policy, later = artifact.manifest.policy, set[int]()
+    if policy is not None and headless is not None:  # the graph without the head is loaded in their place
+        ends = [exit_.segment for exit_ in artifact.manifest.exits]
+        later = {ends[k] for k in _never_taken(policy, history=policy_class(policy.name).history)}
+    graphs = [
+        LoadedLater(partial(load, segment)) if index in later else load(segment)
+        for index, segment in enumerate(artifact.manifest.segments)
+    ]
+    executor = ArrayExecutor(artifact.manifest, graphs, execution_target or ExecutionTarget(), headless)
     return CascadeEngine(artifact.manifest, executor, artifact.modality)
 
 
@@ -72,6 +83,9 @@ class CascadeEngine:
         self._gates: tuple[Gate, ...] = gates(self._policy, policy.thresholds) if policy and self._policy else ()
         self._looks_back = self._policy is not None and self._policy.history
         self._cost_model = CostModel(policy, executor.rows)
+        unused = _never_taken(policy, history=self._looks_back) if policy else range(len(self._ends) - 1)
+        self._unused = frozenset(unused)
+        self._skipping = executor.skipping(self._unused) if policy else executor
 
     @property
     def execution_target(self) -> ExecutionTarget:
@@ -148,8 +162,9 @@ class CascadeEngine:
         """Predict; samples exit by the policy. See ``Engine.__call__``."""
         due = None if deadline_ms is None else perf_counter_ns() + deadline_ms * 1e6
         inputs = self._executor.checked(inputs)
-        if len(inputs) == 0 or (not self._gates and due is None):
-            return self._prediction(self._forced(inputs, len(self._ends) - 1))
+        last = len(self._ends) - 1
+        if len(inputs) == 0 or (len(self._unused) == last and due is None):
+            return self._prediction(self._forced(inputs, last, self._skipping))
         parts = self.rows_by_length(inputs) if due is None else []
         if len(parts) < 2:
             return self._prediction(self._routed(inputs, due))
@@ -188,11 +203,15 @@ class CascadeEngine:
         batch, last = ActiveRows(len(inputs)), len(self._ends) - 1
         alone = len(inputs) == 1 and due is None  # then no time is predicted
         size = sample_size(self.manifest.inputs, inputs) if self._varies and not alone else 1
-        with self._executor.start(inputs) as forward:
+        # with a deadline samples may have to exit where no score reaches the threshold
+        executor = self._skipping if due is None else self._executor
+        with executor.start(inputs) as forward:
             for exit_index in range(last):
                 forward.stage(exit_index)
                 outputs = partial(forward.outputs, exit_index)
-                if self._gates and batch.exit_early(self._exiting(exit_index, forward, batch), outputs, exit_index):
+                if exit_index not in self._unused and batch.exit_early(
+                    self._exiting(exit_index, forward, batch), outputs, exit_index
+                ):
                     return _gathered(forward, batch, exit_index)
                 compacts = batch.active < batch.allocated and self._cost_model.compaction_pays(
                     exit_index, batch.allocated, batch.active, size
@@ -245,20 +264,28 @@ class CascadeEngine:
                 exits.append(forward.signals(exit_index, temperature).map(np.array))
         return exits
 
-    def _forced(self, inputs: Inputs, exit_index: int) -> RoutedOutputs:
+    def _forced(self, inputs: Inputs, exit_index: int, executor: Executor | None = None) -> RoutedOutputs:
         if len(inputs) == 0:  # many graphs cannot run on nothing
             return RoutedOutputs.all_at(np.empty((0, *self._task.output_shape), np.float32), exit_index)
+        executor = executor or self._executor
         return _joined(
-            [RoutedOutputs.all_at(self._outputs_at(part, exit_index), exit_index) for part in self._parts(inputs)]
+            [RoutedOutputs.all_at(_outputs_at(executor, part, exit_index), exit_index) for part in self._parts(inputs)]
         )
 
-    def _outputs_at(self, inputs: Inputs, exit_index: int) -> Float:
-        with self._executor.start(inputs) as forward:
-            for earlier in range(exit_index + 1):
-                forward.stage(earlier)
-            outputs = forward.outputs(exit_index)
-            forward.finish()
-            return forward.copied(outputs)
+
+def _never_taken(policy: Policy, *, history: bool) -> list[int]:
+    """Return the exits before the last whose threshold no score reaches, unless a later one needs their signals."""
+    unused = [k for k, threshold in enumerate(policy.thresholds) if threshold > 1]
+    return unused if len(unused) == len(policy.thresholds) or not history else []
+
+
+def _outputs_at(executor: Executor, inputs: Inputs, exit_index: int) -> Float:
+    with executor.start(inputs) as forward:
+        for earlier in range(exit_index + 1):
+            forward.stage(earlier)
+        outputs = forward.outputs(exit_index)
+        forward.finish()
+        return forward.copied(outputs)
 
 
 def _gathered(forward: ForwardPass, batch: ActiveRows, exit_index: int) -> RoutedOutputs:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sdcompress import registry
 from sdcompress.artifact.execution_target import ExecutionTarget, check_covered, threshold_warning
@@ -18,6 +20,7 @@ from sdcompress.runtime.backends._base import Backend, ExecutorBackend, Graph
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.choose_backend import ROOM, USUAL, choose_backend
 from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.headless import with_outputs
 from sdcompress.schema.manifest import Segment
 
 __all__ = ["AUTO", "EAGER", "ROOM", "USUAL", "check_runs", "open_cascade", "open_engine"]
@@ -101,7 +104,10 @@ def open_cascade(
         return engine
     execution_target = ExecutionTarget(backend, device)
     check_runs(artifact, execution_target, allow_uncertified=options.allow_uncertified, stacklevel=4)
-    return array_cascade(artifact, partial(_load, load, artifact, threads=threads, device=device), execution_target)
+    loads = partial(load, threads=threads, device=device)
+    return array_cascade(
+        artifact, partial(_load, loads, artifact), execution_target, headless=partial(_load_headless, loads, artifact)
+    )
 
 
 def check_runs(
@@ -125,5 +131,16 @@ def check_runs(
         warnings.warn(why, stacklevel=stacklevel)
 
 
-def _load(load: Backend, artifact: Artifact, segment: Segment, *, threads: int | None, device: str) -> Graph:
-    return load(artifact.file(segment), segment, threads=threads, device=device)
+def _load(load: Callable[[Path, Segment], Graph], artifact: Artifact, segment: Segment) -> Graph:
+    return load(artifact.file(segment), segment)
+
+
+def _load_headless(
+    load: Callable[[Path, Segment], Graph], artifact: Artifact, segment: Segment, kept: Collection[str]
+) -> Graph:
+    """Load a segment with some of its outputs, from a temporary file."""
+    outputs = tuple(tensor for tensor in segment.outputs if tensor.name in kept)
+    with TemporaryDirectory(prefix="sdcompress-") as folder:
+        file = Path(folder, Path(segment.file).name)
+        file.write_bytes(with_outputs(artifact.file(segment).read_bytes(), kept))
+        return load(file, segment.model_copy(update={"outputs": outputs}))

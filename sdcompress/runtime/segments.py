@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,13 +16,13 @@ from sdcompress.modalities import Inputs, modality_of
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import Moves
 from sdcompress.runtime.backends._base import Array, Graph
-from sdcompress.schema.manifest import Exit, Manifest
+from sdcompress.schema.manifest import Exit, Manifest, Segment
 from sdcompress.tasks import Task, task_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ArrayExecutor", "Executor", "ForwardPass", "Stage"]
+__all__ = ["ArrayExecutor", "Executor", "ForwardPass", "LoadedLater", "Stage"]
 
 
 Tensors = dict[str, Array]
@@ -80,6 +82,13 @@ class Executor(Protocol):
     def start(self, inputs: Inputs) -> ForwardPass:
         """Return a pass over at least one checked row."""
 
+    def skipping(self, exits: Collection[int]) -> Executor:
+        """Return an executor whose passes never give signals and outputs of some exits, and may save their heads.
+
+        Args:
+            exits: indices; not the last exit.
+        """
+
     def move_ms(self, exit_index: int) -> float | None:
         """Return the ms that ``compact`` takes for one row after an exit; None: as long as numpy takes."""
 
@@ -112,6 +121,25 @@ class Stage:
         return self.task.signals_of(tensors[self.exit.signals.values], tensors[self.exit.signals.decision])
 
 
+class LoadedLater:
+    """A graph that is loaded when it is first called, such as one with a head that no sample needs.
+
+    Args:
+        load: returns the graph.
+    """
+
+    def __init__(self, load: Callable[[], Graph]) -> None:
+        self._load, self._lock = load, Lock()
+        self._graph: Graph | None = None
+
+    def __call__(self, tensors: Tensors) -> Sequence[Array]:
+        """Run the graph."""
+        if self._graph is None:
+            with self._lock:
+                self._graph = self._graph or self._load()
+        return self._graph(tensors)
+
+
 def stages(manifest: Manifest, graphs: Sequence[Graph]) -> tuple[Stage, ...]:
     """Return one stage for each exit.
 
@@ -138,13 +166,22 @@ class ArrayExecutor:
         manifest: of the artifact.
         graphs: one for each of its segments, ready to run.
         execution_target: of the graphs.
+        headless: returns the graph of a segment that gives only the outputs of these names; None: there are none.
     """
 
     largest: int | None = None
 
-    def __init__(self, manifest: Manifest, graphs: Sequence[Graph], execution_target: ExecutionTarget) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        graphs: Sequence[Graph],
+        execution_target: ExecutionTarget,
+        headless: Callable[[Segment, Collection[str]], Graph] | None = None,
+    ) -> None:
         self.stages, self._modality = stages(manifest, graphs), modality_of(manifest)
         self.execution_target = execution_target
+        self._manifest, self._headless = manifest, headless
+        self._lock, self._stages_without_head = Lock(), dict[int, Stage]()
 
     def rows(self, rows: int) -> int:
         """Return the allocated rows: all of them are computed."""
@@ -157,6 +194,33 @@ class ArrayExecutor:
     def start(self, inputs: Inputs) -> ArrayForwardPass:
         """Return a pass over these arrays."""
         return ArrayForwardPass(self.stages, inputs)
+
+    def skipping(self, exits: Collection[int]) -> ArrayExecutor:
+        """Return an executor over the same graphs, but for those of some exits, which compute no head."""
+        if not exits or self._headless is None:
+            return self
+        skipping = copy(self)
+        skipping.stages = tuple(
+            self._without_head(exit_index) if exit_index in exits else stage
+            for exit_index, stage in enumerate(self.stages)
+        )
+        return skipping
+
+    def _without_head(self, exit_index: int) -> Stage:
+        """Return the stage without the head at its end; as it is where its last graph ends several stages."""
+        with self._lock:
+            if exit_index not in self._stages_without_head:
+                self._stages_without_head[exit_index] = self._load_without_head(exit_index)
+            return self._stages_without_head[exit_index]
+
+    def _load_without_head(self, exit_index: int) -> Stage:
+        stage, segment = self.stages[exit_index], self._manifest.segments[self._manifest.exits[exit_index].segment]
+        ends = [exit_.segment for exit_ in self._manifest.exits]
+        kept = tuple(tensor.name for tensor in segment.outputs if tensor.name in stage.kept)
+        if self._headless is None or ends.count(stage.exit.segment) > 1 or not kept:
+            return stage
+        *before, (_, inputs, _) = stage.graphs
+        return replace(stage, graphs=(*before, (self._headless(segment, kept), inputs, kept)))
 
     def move_ms(self, exit_index: int) -> None:
         """Return None: numpy moves the rows."""

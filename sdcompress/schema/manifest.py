@@ -160,7 +160,8 @@ class Policy(Frozen):
     overhead: PositiveFloat = Field(
         1.0,
         description="measured mean latency under the policy, divided by the sum of the stage and decision times that "
-        "its samples need: the cost of going from stage to stage, and of caches",
+        "its samples need: the cost of going from stage to stage, and of caches; less where an exit is never taken, "
+        "because its head is left out",
     )
     stage_times: StageTimes | None = Field(None, description="null: not measured in batches")
     backend: str = Field("onnxruntime", description="that it was chosen on")

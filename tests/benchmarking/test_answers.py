@@ -60,6 +60,7 @@ def test_the_table_holds_the_figures_and_names_what_is_missing(draw: Any) -> Non
         "title": "net on data",
         "example": "one number",
         "metric": "closeness",
+        "score": "closeness",
         "test_samples": 1000,
         "further": {"mae": "error"},
         "rows": [row("whole"), fast, absent],
@@ -79,7 +80,7 @@ def test_the_table_holds_the_figures_and_names_what_is_missing(draw: Any) -> Non
     assert "2.00x [1.90, 2.10] | 0.95 |" in lines[5]
     assert lines[6].startswith("| small | not measured |")
     assert "answer.py ROOT numbers --train" in lines[8]
-    picture = draw.svg("numbers", figures)
+    picture = draw.svg("numbers", record)
     assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert "fast, 2.0x" in picture
     assert "small" not in picture

@@ -182,7 +182,7 @@ def _mixtures(bench: BenchReport) -> list[str]:
     }
     if not residuals:
         return []
-    cause = "decisions take time, or the machine changed in between"
+    cause = "decisions take time, exits that no sample takes have no head, or the machine changed in between"
     named = _first_names(sorted(residuals, key=lambda name: -residuals[name]))
     return [f"The mean differs from the weighted sum of the forced exits ({named}): {cause}."]
 

@@ -1,0 +1,153 @@
+"""Exits that no sample takes cost no head: the nodes that only they need are not even loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from sdcompress.artifact.read import open_artifact
+from sdcompress.options import EngineOptions
+from sdcompress.runtime.cascade import CascadeEngine, array_cascade
+from sdcompress.runtime.headless import with_outputs
+from sdcompress.runtime.open import open_cascade
+from sdcompress.schema.manifest import Segment
+from sdcompress.untrusted import Refused
+
+Write = Callable[..., Path]
+NEVER = 2.0
+ANY = EngineOptions(threads=1, allow_uncertified=True)
+
+
+def images(rows: int) -> np.ndarray:
+    return np.random.default_rng(rows).normal(size=(rows, 1, 4, 4)).astype(np.float32)
+
+
+def branching() -> onnx.ModelProto:
+    """y = x + a, z = x * b; w = x + c or x - c, by an If whose branches read x and c of the graph around it."""
+    info, node = helper.make_tensor_value_info, helper.make_node
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [node(operator, ["x", "c"], [name])], name, [], [info(name, TensorProto.FLOAT, None)]
+        )
+        for name, operator in (("then", "Add"), ("else", "Sub"))
+    }
+    nodes = [
+        node("Add", ["x", "a"], ["y"]),
+        node("Mul", ["x", "b"], ["z"]),
+        node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        node("Greater", ["sum", "zero"], ["positive"]),
+        node("If", ["positive"], ["w"], **branches),
+    ]
+    stored = {"a": 1.0, "b": 2.0, "c": 3.0, "zero": 0.0}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [info("x", TensorProto.FLOAT, ["batch", 2])],
+        [info(name, TensorProto.FLOAT, ["batch", 2]) for name in "yzw"],
+        [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in stored.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+@pytest.mark.parametrize(
+    ("kept", "nodes", "stored"),
+    [
+        (["y"], ["Add"], {"a"}),
+        (["z", "y"], ["Add", "Mul"], {"a", "b"}),
+        (["w"], ["ReduceSum", "Greater", "If"], {"c", "zero"}),
+    ],
+)
+def test_only_what_the_kept_outputs_need_stays(kept: list[str], nodes: list[str], stored: set[str]) -> None:
+    model = branching()
+    pruned = onnx.load_from_string(with_outputs(model.SerializeToString(), kept))
+    onnx.checker.check_model(pruned, full_check=True)
+    assert [node.op_type for node in pruned.graph.node] == nodes
+    assert {tensor.name for tensor in pruned.graph.initializer} == stored
+    assert {value.name for value in pruned.graph.output} == set(kept)
+    assert pruned.opset_import == model.opset_import
+    x = np.array([[1.0, 2.0]], np.float32)
+    whole = dict(zip("yzw", ReferenceEvaluator(model).run(None, {"x": x}), strict=True))
+    for name, value in zip(kept, ReferenceEvaluator(pruned).run(kept, {"x": x}), strict=True):
+        assert (value == whole[name]).all()
+
+
+def test_all_outputs_keep_the_bytes() -> None:
+    model = branching().SerializeToString(deterministic=True)
+    assert with_outputs(model, ["y", "z", "w"]) == model
+
+
+def test_bytes_that_are_no_graph() -> None:
+    with pytest.raises(Refused):
+        with_outputs(b"no graph at all", ["y"])
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("thresholds", [(NEVER, NEVER), (NEVER, 0.6), (0.6, NEVER)])
+def test_predictions_stay_the_same(
+    tiny_artifact: Write, tiny_network: Any, thresholds: tuple[float, float], backend: str
+) -> None:
+    artifact = open_artifact(tiny_artifact(policy=thresholds))
+    engine = open_cascade(artifact, EngineOptions(backend, 1, allow_uncertified=True))
+    expected = tiny_network.exits(images(32))
+    answer = engine(images(32))
+    assert np.allclose(answer.outputs, expected[answer.exit_index, np.arange(32)], atol=1e-5)
+    taken = {k for k, threshold in enumerate(thresholds) if threshold == NEVER}
+    assert set(answer.exit_index).isdisjoint(taken)
+    assert np.allclose(engine.exits(images(7)), tiny_network.exits(images(7)), atol=1e-5)
+    assert len(engine.signals(images(7))) == 3
+    assert (engine.forced(images(3), 0).exit_index == 0).all()
+    assert (engine(images(4), deadline_ms=0.0).exit_index == 0).all()
+
+
+def counted(artifact: Any) -> tuple[CascadeEngine, list[str], list[tuple[str, tuple[str, ...]]]]:
+    """An engine whose graphs do nothing, and what it loads: whole segments, and segments with some outputs."""
+    whole, headless = list[str](), list[tuple[str, tuple[str, ...]]]()
+
+    def graph(names: Collection[str], segment: Segment) -> Any:
+        shapes = {tensor.name: tensor for tensor in segment.outputs}
+        return lambda tensors: [
+            np.zeros((len(next(iter(tensors.values()))), *shapes[name].shape[1:]), shapes[name].dtype) for name in names
+        ]
+
+    def load(segment: Segment) -> Any:
+        whole.append(segment.file)
+        return graph([tensor.name for tensor in segment.outputs], segment)
+
+    def load_headless(segment: Segment, kept: Collection[str]) -> Any:
+        headless.append((segment.file, tuple(kept)))
+        return graph(kept, segment)
+
+    return array_cascade(artifact, load, headless=load_headless), whole, headless
+
+
+def test_each_segment_is_loaded_once_until_its_head_is_asked_for(tiny_artifact: Write) -> None:
+    engine, whole, headless = counted(open_artifact(tiny_artifact(policy=(NEVER, 0.5))))
+    assert (whole, headless) == (["segment-1.onnx", "segment-2.onnx"], [("segment-0.onnx", ("hidden",))])
+    engine(images(2))
+    engine(images(2))
+    assert len(whole) + len(headless) == 3
+    engine.exits(images(2))
+    engine.forced(images(2), 0)
+    assert whole[2:] == ["segment-0.onnx"]
+
+
+def test_a_policy_that_looks_back_needs_the_signals_of_every_exit(tiny_artifact: Write) -> None:
+    engine, whole, headless = counted(open_artifact(tiny_artifact(policy=(NEVER, 0.5), kind="patience")))
+    assert (len(whole), headless) == (3, [])
+    engine(images(2))
+    assert headless == []
+
+
+def test_another_policy_over_the_same_graphs(tiny_artifact: Write) -> None:
+    engine = open_cascade(tiny_artifact(policy=(0.6, 0.6)), ANY)
+    assert engine.policy is not None
+    taken = engine.with_policy(engine.policy.model_copy(update={"thresholds": (0.6, NEVER)}))(images(64)).exit_index
+    assert set(taken) == {0, 2}
+    assert set(engine(images(64)).exit_index) == {0, 1, 2}
