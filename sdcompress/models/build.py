@@ -16,7 +16,7 @@ from sdcompress.models.cutpoints import before, choose, cut_points, deepest, nam
 from sdcompress.models.heads import ROOM as HEADS
 from sdcompress.models.heads._base import Head
 from sdcompress.models.inputs import example_inputs, map_size, mask_position
-from sdcompress.models.kept_channels import keep_channels
+from sdcompress.models.kept_channels import keep_channels, unfit
 from sdcompress.models.multiexit import MultiExit, Tap
 from sdcompress.models.output_layer import output_layer
 from sdcompress.schema import graphs, recipe
@@ -115,7 +115,12 @@ def pretrained_config(
 def _cut_taps(taps: Sequence[Tap], backbone: nn.Module, example: tuple[Tensor, ...], cuts: ChannelCuts) -> list[Tap]:
     """Cut a backbone, and return the taps with the shapes that their maps have then."""
     keep_channels(backbone, cuts, "backbone.")
-    shapes = {point.name: point.shape for point in cut_points(backbone, example)}
+    try:
+        shapes = {point.name: point.shape for point in cut_points(backbone, example)}
+    except RecipeError as error:  # layers that keep other channels than those before them give
+        raise unfit(error.problem.rstrip(".")) from error
+    if missing := [tap.name for tap in taps if tap.name not in shapes]:
+        raise unfit(f"without the removed channels there is no exit at {missing[0]}")
     return [
         replace(tap, shape=(shapes[tap.name][-1], *tap.shape[1:]) if tap.channels_last else shapes[tap.name])
         for tap in taps
@@ -128,7 +133,15 @@ def _made_for(cuts: ChannelCuts | None, whole: Sequence[Tap], cut: Sequence[Tap]
         return [*whole]
     if not cuts.heads_for:
         return [*cut]
+    if len(cuts.heads_for) != len(whole) or not all(map(_between, whole, cuts.heads_for, cut)):
+        raise unfit("its heads are made for other maps")
     return [replace(tap, shape=shape) for tap, shape in zip(cut, cuts.heads_for, strict=True)]
+
+
+def _between(whole: Tap, made_for: tuple[int, ...], cut: Tap) -> bool:
+    """Return whether a map has at most the channels of the whole network, and at least those that are left."""
+    axis = 0 if len(cut.shape) == 3 else -1
+    return len(made_for) == len(cut.shape) and cut.shape[axis] <= made_for[axis] <= whole.shape[axis]
 
 
 def _head(exits: recipe.Exits, tap: Tap, last: Tap, outputs: tuple[int, ...], backbone: nn.Module) -> Head:

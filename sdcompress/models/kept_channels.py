@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sdcompress.errors import CheckpointError
 from sdcompress.schema.pruning import ChannelCuts
 
-__all__ = ["cut", "keep_channels"]
+__all__ = ["cut", "keep_channels", "unfit"]
 
 
 def keep_channels(module: nn.Module, cuts: ChannelCuts, prefix: str = "") -> None:
@@ -33,8 +33,8 @@ def keep_channels(module: nn.Module, cuts: ChannelCuts, prefix: str = "") -> Non
             for axis in channels.axes:
                 name, _, number = axis.removeprefix(prefix).rpartition(":")
                 tensor = tensors.get(name)
-                if tensor is None or not number.isdecimal() or not _has(tensor, int(number), channels.of):
-                    raise _unfit(axis, channels.of, tensor)
+                if tensor is None or not _has(tensor, int(number), channels.of):
+                    raise _not_here(axis, channels.of, tensor)
                 tensors[name] = cut(module, name, tensor.index_select(int(number), kept))
     for name, size in part.sizes.items():
         _set_size(module, name, name.removeprefix(prefix), size)
@@ -59,14 +59,23 @@ def _set_size(module: nn.Module, shown: str, name: str, size: int | tuple[int, .
     if owner in dict(module.named_modules()):
         attributes = vars(module.get_submodule(owner))
     if type(attributes.get(attribute)) is not type(size):
-        raise _unfit(shown, size, None)
+        raise _not_here(shown, size, None)
     setattr(module.get_submodule(owner), attribute, size)
 
 
-def _unfit(name: str, size: object, tensor: Tensor | None) -> CheckpointError:
+def _not_here(name: str, size: object, tensor: Tensor | None) -> CheckpointError:
     here = f"has {[*tensor.shape]} here" if tensor is not None else "is not in the network here"
+    return unfit(f"{name} of {size} {here}")
+
+
+def unfit(why: str) -> CheckpointError:
+    """Return the error for a record that is not of the network that the recipe builds.
+
+    Args:
+        why: the problem, as the end of a sentence.
+    """
     return CheckpointError(
-        f"The record of pruned channels does not fit the network of the recipe: {name} of {size} {here}.",
+        f"The record of pruned channels does not fit the network of the recipe: {why}.",
         allowed="the network that was pruned, built by the same versions of its packages",
         next_step="install the versions that the checkpoint was written with (versions in state.json), or prune again",
     )

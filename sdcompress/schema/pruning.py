@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["UNDERSTOOD", "ChannelCuts", "KeptChannels", "NetworkCost", "Pruned", "PruningRound"]
 
+_Axis = Annotated[str, Field(pattern=r"^.+:[0-9]$")]
+
 UNDERSTOOD = 1
 """Version of the record that this version of sdcompress writes and reads."""
 
@@ -41,7 +43,7 @@ class KeptChannels(Frozen):
 
     of: PositiveInt = Field(description="channels of the network of the recipe")
     kept: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = Field(description="ascending")
-    axes: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+    axes: Annotated[tuple[_Axis, ...], Field(min_length=1)] = Field(
         description="tensors with the axis that is cut, e.g. backbone.conv1.weight:0"
     )
 
@@ -64,6 +66,13 @@ class ChannelCuts(Frozen):
         description="shapes of the maps that the heads were made for before they were cut, the last of the deepest "
         "map; null: those of the whole network; empty: those of the pruned one",
     )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        axes = [axis for one in self.channels for axis in one.axes]
+        if len({*axes}) < len(axes):
+            raise ValueError("an axis of a tensor may be cut once")
+        return self
 
     def only(self, prefix: str) -> Self:
         """Return the same without what concerns tensors and modules of other prefixes."""

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,6 +176,39 @@ def test_a_record_of_another_version_or_network_is_refused(half: Path, tmp_path:
 
     with pytest.raises(CheckpointError, match="does not fit the network of the recipe"):
         open_checkpoint(edited(half, tmp_path / "elsewhere", elsewhere)).network()
+
+
+def _repeated(record: dict[str, Any]) -> None:
+    record["channels"].append(record["channels"][0])
+
+
+def _endless(record: dict[str, Any]) -> None:
+    record["channels"][0]["axes"] = [f"backbone.conv1.weight:{'9' * 5000}"]
+
+
+def _negative(record: dict[str, Any]) -> None:
+    record["channels"][0]["kept"] = [-1]
+
+
+def _uncoupled(record: dict[str, Any]) -> None:
+    for channels in record["channels"]:
+        channels["axes"] = [axis for axis in channels["axes"] if axis.endswith(":0")] or ["nowhere:0"]
+
+
+def _more_maps(record: dict[str, Any]) -> None:
+    record["heads_for"] = [[8, 4, 4]]
+
+
+def _huge_maps(record: dict[str, Any]) -> None:
+    record["heads_for"] = [[10**9, 8, 8], [32, 4, 4], [64, 2, 2]]
+
+
+@pytest.mark.parametrize("change", [_repeated, _endless, _negative, _uncoupled, _more_maps, _huge_maps])
+def test_a_record_that_no_pruning_writes_is_refused(
+    half: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    with pytest.raises(CheckpointError, match=r"does not fit the network of the recipe|is not intact"):
+        open_checkpoint(edited(half, tmp_path / "forged", lambda state: change(state["pruned"]))).network()
 
 
 def test_the_table_names_each_round(half: Path, capsys: pytest.CaptureFixture[str]) -> None:
