@@ -16,7 +16,8 @@ class EngineOptions:
     """How an engine runs.
 
     Attributes:
-        backend: one of 'sdcompress list backends'; None: onnxruntime for an artifact, torch for a checkpoint.
+        backend: one of 'sdcompress list backends', or "auto", the fastest by the times that the artifact holds; None:
+            onnxruntime for an artifact, torch for a checkpoint.
         threads: of one call; None: the default of the verb, or else of the backend.
         device: "cpu" or "cuda"; None: the CPU.
         allow_uncertified: also run an execution target that the artifact's certificate does not cover.

@@ -39,7 +39,19 @@ def test_dir_lists_the_verbs_before_any_was_used() -> None:
     listed, verbs = (set(line.split()) for line in done.stdout.splitlines())
     using = {"bench", "calibrate", "evaluate", "explain", "open", "plan", "predict", "quantize", "report"}
     looking = {"Options", "capacity", "doctor", "inspect", "list_entries"}
-    making = {"build_engines", "compress", "export", "package", "run", "serve", "sign", "train", "tune", "verify"}
+    making = {
+        "build_engines",
+        "compress",
+        "export",
+        "package",
+        "prune",
+        "run",
+        "serve",
+        "sign",
+        "train",
+        "tune",
+        "verify",
+    }
     assert verbs == using | looking | making
     assert verbs <= listed
     assert "__version__" in listed

@@ -83,8 +83,9 @@ def main() -> None:
     parser.add_argument("artifacts", nargs="+", help="NAME=FOLDER")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--milliseconds", type=float, default=150.0, help="of one turn")
+    parser.add_argument("--name", default="runtimes", help="of the JSON")
     given = parser.parse_args()
-    record = Record(Path(__file__).parent)
+    record = Record(Path(__file__).parent, given.name)
     named = dict(one.split("=", 1) for one in given.artifacts)
     figures = dict[str, Any]()
     for name, folder in named.items():

@@ -118,7 +118,7 @@ Backend = Annotated[
     str | None,
     typer.Option(
         "--backend",
-        help="one of 'sdcompress list backends'; default: onnxruntime",
+        help="one of 'sdcompress list backends', or auto: the fastest by 'bench --record'; default: onnxruntime",
         autocompletion=complete_from("sdcompress.runtime.backends"),
     ),
 ]
@@ -126,7 +126,7 @@ AnyBackend = Annotated[
     str | None,
     typer.Option(
         "--backend",
-        help="default: onnxruntime for an artifact, torch for a checkpoint",
+        help="as of 'bench', or auto; default: onnxruntime for an artifact, torch for a checkpoint",
         autocompletion=complete_from("sdcompress.runtime.backends"),
     ),
 ]

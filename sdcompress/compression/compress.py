@@ -40,7 +40,8 @@ from sdcompress.reporting.write import check_ready, write
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import USUAL, open_engine
 from sdcompress.schema.compression import Candidate, Compression, Finalist, SearchedSource
-from sdcompress.schema.recipe import Calibrate, Compress
+from sdcompress.schema.recipe import Calibrate
+from sdcompress.schema.recipe_compression import Compress
 from sdcompress.schema.report import BenchReport
 from sdcompress.storage import LOCK, locked_folder
 from sdcompress.verbs._types import Folder, Overrides, Source

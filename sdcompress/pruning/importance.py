@@ -11,7 +11,7 @@ import torch_pruning
 
 from sdcompress.data.samples import Dataset
 from sdcompress.pruning.channel_graph import ChannelGraph
-from sdcompress.schema.recipe import Prune
+from sdcompress.schema.recipe_compression import Prune
 
 __all__ = ["add_gradients", "unit_scores"]
 

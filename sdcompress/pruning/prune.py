@@ -30,7 +30,7 @@ from sdcompress.pruning.search import smallest_ratio
 from sdcompress.pruning.selection import Candidate, removed_units
 from sdcompress.schema.pruning import NetworkCost, Pruned, PruningRound
 from sdcompress.schema.pruning_target import PruningTarget
-from sdcompress.schema.recipe import Prune
+from sdcompress.schema.recipe_compression import Prune
 
 __all__ = ["prune_checkpoint"]
 

@@ -34,7 +34,8 @@ def removed_units(
 ) -> dict[int, tuple[int, ...]]:
     """Return the units to remove of each group from which some are removed, by its position.
 
-    A group keeps a multiple of ``round_to`` channels, the nearest one, or all; at least a tenth, and ``round_to``.
+    A group keeps a multiple of ``round_to`` channels, the nearest one, or all; at least a tenth, and ``round_to``. In a
+    group of fewer than twice as many channels it is a multiple of a half, a quarter ... of ``round_to``.
 
     Args:
         candidates: the groups.
@@ -59,5 +60,7 @@ def removed_units(
 
 
 def _rounded(kept: int, units: int, step: int) -> int:
+    while step > 1 and units < 2 * step:
+        step //= 2
     least = -(-max(1, round(_LEAST * units)) // step) * step
     return min(units, max(least, step * int(kept / step + 0.5)))

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
-from sdcompress.schema.recipe import Compress
+from sdcompress.schema.recipe_compression import Compress
 from sdcompress.schema.report import BenchReport, Machine
 
 __all__ = ["Candidate", "Compression", "Finalist", "SearchedSource"]

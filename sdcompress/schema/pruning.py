@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from sdcompress.schema.base import Frozen, Sha256
-from sdcompress.schema.recipe import Prune
+from sdcompress.schema.recipe_compression import Prune
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
     Field,
     PositiveFloat,
     field_validator,
@@ -14,7 +13,7 @@ from pydantic import (
 
 from sdcompress.schema.base import Fraction, Frozen
 from sdcompress.schema.graphs import Ensemble
-from sdcompress.schema.pruning_target import checked_target
+from sdcompress.schema.recipe_compression import Compress, Prune
 from sdcompress.schema.recipe_values import (
     BelowOne,
     EachOnce,
@@ -35,7 +34,6 @@ __all__ = [
     "Augmentation",
     "Bench",
     "Calibrate",
-    "Compress",
     "Data",
     "Exits",
     "Export",
@@ -43,7 +41,6 @@ __all__ = [
     "ModalitySection",
     "Model",
     "Optimizer",
-    "Prune",
     "Recipe",
     "Schedule",
     "TaskSection",
@@ -286,31 +283,6 @@ class Train(Frozen):
     checkpoint_steps: NonNegativeInt = Field(0, description="also checkpoint every N steps, 0 = off")
 
 
-class Prune(Frozen):
-    """Which channels to remove, and how many."""
-
-    target: Annotated[str, AfterValidator(checked_target)] = Field(
-        "macs=50%",
-        description="what the network to its last exit may cost: macs, parameters, or ms that are measured here; a "
-        "share of the present cost or a number, e.g. macs=50%, parameters=1.2M, ms=0.8",
-    )
-    importance: Literal["magnitude", "taylor", "bn_scale"] = Field(
-        "magnitude",
-        description="of channels: the norm of their weights; the first-order change of the loss; the scale of their "
-        "batch norm",
-    )
-    ranking: Literal["global", "layer"] = Field(
-        "global", description="global: the least important channels of all layers; layer: the same share of each"
-    )
-    round_to: PositiveInt = Field(8, description="a layer keeps a multiple of so many channels")
-    batches: PositiveInt = Field(10, description="of training samples, for taylor")
-    normalised: bool = Field(
-        False,
-        description="also remove channels that a layer norm or group norm computes a statistic of, such as the width "
-        "of a transformer",
-    )
-
-
 class Export(Frozen):
     """The ONNX files."""
 
@@ -391,29 +363,6 @@ class Calibrate(Frozen):
         if (self.confidence is not None or self.in_expectation) and not 0 < self.max_drop < 1:
             raise ValueError("a drop of 0 or 1 cannot be certified: set max_drop between them, e.g. 0.01")
         return self
-
-
-class Compress(Frozen):
-    """The search for the fastest artifact that keeps the metric, or for the most accurate one that is fast enough."""
-
-    max_drop: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.01, description="of the metric, that the artifact may lose against the whole network; not with target_ms"
-    )
-    target_ms: PositiveFloat | None = Field(
-        None, description="largest mean of one sample: the smallest drop that keeps it is searched; null: max_drop"
-    )
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(
-        0.95, description="with which the drop of the best is certified, over all finalists together"
-    )
-    precisions: EachOnce[str] = Field(
-        ("uint8",), description="of 'sdcompress list precisions', tried beside float32; []: float32 alone"
-    )
-    policies: EachOnce[str] = Field(
-        (), description="of 'sdcompress list policies', tried for cascades; default: that of calibrate.policy"
-    )
-    finalists: Annotated[int, Field(ge=1, le=50)] = Field(
-        6, description="candidates that are built, certified and measured"
-    )
 
 
 class Bench(Frozen):

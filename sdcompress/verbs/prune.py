@@ -10,7 +10,7 @@ from sdcompress.checkpoint import Checkpoint
 from sdcompress.errors import requires_extra
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.options import Options
-from sdcompress.schema.recipe import Prune
+from sdcompress.schema.recipe_compression import Prune
 from sdcompress.verbs._types import Folder, Overrides, Source
 
 __all__ = ["prune"]

@@ -15,10 +15,12 @@ from sdcompress.certification.groups import group_name, loss_name
 from sdcompress.certification.recompute import verify_certificate
 from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.modalities import Inputs
+from sdcompress.options import EngineOptions
 from sdcompress.policies._base import Float
 from sdcompress.runtime.backends.onnxruntime import load
+from sdcompress.runtime.choose_backend import USUAL
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.open import USUAL, open_engine
+from sdcompress.runtime.open import open_cascade
 from sdcompress.schema.manifest import Certificate, OneGraph
 from sdcompress.schema.report import CertificateVerdict, ExitVerdict, VerifyReport
 from sdcompress.tasks import Task, task_of
@@ -73,9 +75,10 @@ def verify(
     card, scores = _check_card(opened), certificate is not None and opened.evidence().tuning_scores is not None
     golden = opened.golden()
     # the certificate was checked above; it may cover engines, while these are the graphs
-    engine = open_engine(opened, backend=backend, threads=threads, device=device, allow_uncertified=True)
+    engine = open_cascade(opened, EngineOptions(backend, threads, device, allow_uncertified=True))
+    target = engine.execution_target
     inputs, verdicts = opened.modality.collate(golden.examples), check_outputs(opened, engine)
-    manifest, one_graph = opened.manifest, opened.manifest.one_graph if backend == USUAL else None
+    manifest, one_graph = opened.manifest, opened.manifest.one_graph if target.backend == USUAL else None
     if one_graph:
         _check_one_graph(opened, one_graph, engine, inputs)
     return VerifyReport(
@@ -84,8 +87,8 @@ def verify(
         layout=manifest.layout,
         files=len(manifest.files) + 1,
         samples=len(golden.targets),
-        backend=backend,
-        device=device,
+        backend=target.backend,
+        device=target.device,
         exits=verdicts,
         certificate=None if certificate is None else _verdict(certificate, task_of(opened.manifest)),
         one_graph=one_graph and one_graph.kind,
@@ -93,7 +96,7 @@ def verify(
         proved=proved(
             manifest,
             samples=len(golden.targets),
-            ran_on=f"{backend} on {device}",
+            ran_on=str(target),
             one_graph=one_graph is not None,
             card=card,
             scores=scores,

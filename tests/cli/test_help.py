@@ -41,7 +41,7 @@ def fresh() -> dict:
 
 
 def test_all_verbs_are_there(fresh: dict) -> None:
-    training = {"train", "tune", "run", "export", "build-engines", "calibrate", "quantize"}
+    training = {"train", "tune", "prune", "run", "export", "build-engines", "calibrate", "quantize"}
     using = {"verify", "sign", "inspect", "evaluate", "predict", "explain", "bench", "report", "serve", "package"}
     using |= {"capacity", "compress"}
     assert set(VERBS) == training | using | {"list", "doctor"}
