@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from sdcompress.checkpoint import Checkpoint
+from sdcompress.artifact.write import staged
+from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import UsageError
 from sdcompress.evaluation.trained_model import TrainedModel
 from sdcompress.models.cost import costs
@@ -25,7 +26,7 @@ from sdcompress.pruning.checking import cut_network, deviation, random_inputs
 from sdcompress.pruning.cuts import Cuts, merged
 from sdcompress.pruning.importance import add_gradients, unit_scores
 from sdcompress.pruning.latency import milliseconds, session
-from sdcompress.pruning.save import save_pruned
+from sdcompress.pruning.save import pruned_files, write_pruned
 from sdcompress.pruning.search import smallest_ratio
 from sdcompress.pruning.selection import Candidate, removed_units
 from sdcompress.schema.pruning import NetworkCost, Pruned, PruningRound
@@ -44,7 +45,9 @@ def prune_checkpoint(
     model: TrainedModel, out: Path, settings: Prune, options: Options, *, overwrite: bool = False
 ) -> Checkpoint:
     """Prune an opened checkpoint; see ``verbs.prune`` for arguments and errors."""
-    with torch_threads(options.threads or 1):
+    # before the search, because the folder may be taken
+    writing = staged(out, overwrite=overwrite, kind="checkpoint", listed=pruned_files)
+    with torch_threads(options.threads or 1), writing as folder:
         pruner = _Pruner(model, settings, options)
         choice, ratio = pruner.choose()
         net, cuts, before, after = pruner.result(choice)
@@ -56,15 +59,8 @@ def prune_checkpoint(
             **dict(merged(cuts, earlier).record) | {"heads_for": pruner.heads_for},
             rounds=(*(earlier.rounds if earlier else ()), round_),
         )
-        return save_pruned(
-            checkpoint,
-            net,
-            record,
-            out,
-            pruner.inputs,
-            overwrite=overwrite,
-            trust_modules=options.trust_modules,
-        )
+        write_pruned(checkpoint, net, record, folder, pruner.inputs, trust_modules=options.trust_modules)
+    return open_checkpoint(out)
 
 
 class _Pruner:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from sdcompress.artifact.write import entry, staged
+from sdcompress.artifact.write import entry
 from sdcompress.checkpoint import STATE, Checkpoint, open_checkpoint
 from sdcompress.errors import CheckpointError
 from sdcompress.models.multiexit import MultiExit
@@ -17,57 +17,51 @@ from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, write_text
 from sdcompress.training.save import package_versions
 
-__all__ = ["save_pruned"]
+__all__ = ["pruned_files", "write_pruned"]
 
 _WEIGHTS = "weights.safetensors"
 
 
-def save_pruned(
+def write_pruned(
     parent: Checkpoint,
     net: MultiExit,
     pruned: Pruned,
-    out: Path,
+    folder: Path,
     example: tuple[Tensor, ...],
     *,
-    overwrite: bool,
     trust_modules: bool,
-) -> Checkpoint:
-    """Write the checkpoint of a pruned network as a whole, or nothing.
+) -> None:
+    """Write the checkpoint of a pruned network into an empty folder, and open it again.
 
     Args:
         parent: the checkpoint that was pruned.
         net: after it.
         pruned: the record.
-        out: its folder.
+        folder: of the checkpoint.
         example: inputs of the network.
-        overwrite: replace a pruned checkpoint there.
         trust_modules: import the module that the recipe names.
 
     Raises:
-        OutputExistsError: if ``out`` holds something else.
         CheckpointError: if what was written gives other outputs than the network.
-        StorageError: if the disk is full.
     """
-    with staged(out, overwrite=overwrite, kind="checkpoint", listed=_listed) as folder:
-        weights = {name: tensor.detach().clone().contiguous() for name, tensor in net.state_dict().items()}
-        (folder / _WEIGHTS).write_bytes(serialise(weights))
-        parent.modality.copy_files(folder)
-        fields = {
-            "weights": entry(folder, _WEIGHTS),
-            "training": None,
-            "finished": True,
-            "epoch_losses": {},
-            "epoch_seconds": 0.0,
-            "optimizer": {},
-            "scaler": {},
-            "versions": package_versions(),
-            "pruned": pruned,
-        }
-        written = parent.state.model_copy(update=fields).model_dump(mode="json", exclude={"digest"})
-        state = TrainingState.model_validate({**written, "digest": digest_of(written)})
-        write_text(folder / STATE, state.model_dump_json(indent=1))
-        _check(open_checkpoint(folder), net, example, trust_modules=trust_modules)
-    return open_checkpoint(out)
+    weights = {name: tensor.detach().clone().contiguous() for name, tensor in net.state_dict().items()}
+    (folder / _WEIGHTS).write_bytes(serialise(weights))
+    parent.modality.copy_files(folder)
+    fields = {
+        "weights": entry(folder, _WEIGHTS),
+        "training": None,
+        "finished": True,
+        "epoch_losses": {},
+        "epoch_seconds": 0.0,
+        "optimizer": {},
+        "scaler": {},
+        "versions": package_versions(),
+        "pruned": pruned,
+    }
+    written = parent.state.model_copy(update=fields).model_dump(mode="json", exclude={"digest"})
+    state = TrainingState.model_validate({**written, "digest": digest_of(written)})
+    write_text(folder / STATE, state.model_dump_json(indent=1))
+    _check(open_checkpoint(folder), net, example, trust_modules=trust_modules)
 
 
 @torch.no_grad()
@@ -81,7 +75,10 @@ def _check(written: Checkpoint, net: MultiExit, example: tuple[Tensor, ...], *, 
         )
 
 
-def _listed(folder: Path) -> set[str]:
-    """Return the files of a pruned checkpoint."""
-    state = open_checkpoint(folder).state
+def pruned_files(folder: Path) -> set[str]:
+    """Return the files of a pruned checkpoint; none if a folder holds something else."""
+    try:
+        state = open_checkpoint(folder).state
+    except CheckpointError:
+        return set()
     return {STATE, state.weights.file, *(file.file for file in state.modality.files.values())}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from sdcompress.schema.base import Frozen, Sha256
+from sdcompress.schema.base import Fraction, Frozen, Sha256
 from sdcompress.schema.recipe_compression import Prune
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class PruningRound(Frozen):
 
     parent: Sha256 = Field(description="of the weights that were pruned")
     settings: Prune
-    ratio: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of the prunable channels that was asked for")
+    ratio: Fraction = Field(description="share of the prunable channels that was asked for")
     before: NetworkCost
     after: NetworkCost
 
