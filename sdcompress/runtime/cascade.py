@@ -48,11 +48,17 @@ def array_cascade(
         ends = [exit_.segment for exit_ in artifact.manifest.exits]
         later = {ends[k] for k in _never_taken(policy, history=policy_class(policy.name).history)}
     graphs = [
-        LoadedLater(partial(load, segment)) if index in later else load(segment)
+        LoadedLater(partial(_load_unchanged, artifact, load, segment)) if index in later else load(segment)
         for index, segment in enumerate(artifact.manifest.segments)
     ]
     executor = ArrayExecutor(artifact.manifest, graphs, execution_target or ExecutionTarget(), headless)
     return CascadeEngine(artifact.manifest, executor, artifact.modality)
+
+
+def _load_unchanged(artifact: Artifact, load: Callable[[Segment], Graph], segment: Segment) -> Graph:
+    """Load a segment after the artifact was opened, whose folder may have been replaced meanwhile."""
+    artifact.check_unchanged(segment)
+    return load(segment)
 
 
 class CascadeEngine:
