@@ -15,10 +15,11 @@ from sdcompress.certification.groups import group_name, loss_name
 from sdcompress.certification.recompute import verify_certificate
 from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.modalities import Inputs
+from sdcompress.options import EngineOptions
 from sdcompress.policies._base import Float
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.open import USUAL, open_engine
+from sdcompress.runtime.open import USUAL, open_cascade
 from sdcompress.schema.manifest import Certificate, OneGraph
 from sdcompress.schema.report import CertificateVerdict, ExitVerdict, VerifyReport
 from sdcompress.tasks import Task, task_of
@@ -73,7 +74,8 @@ def verify(
     card, scores = _check_card(opened), certificate is not None and opened.evidence().tuning_scores is not None
     golden = opened.golden()
     # the certificate was checked above; it may cover engines, while these are the graphs
-    engine = open_engine(opened, backend=backend, threads=threads, device=device, allow_uncertified=True)
+    engine = open_cascade(opened, EngineOptions(backend, threads, device, allow_uncertified=True))
+    backend = engine.execution_target.backend  # "auto" has chosen one
     inputs, verdicts = opened.modality.collate(golden.examples), check_outputs(opened, engine)
     manifest, one_graph = opened.manifest, opened.manifest.one_graph if backend == USUAL else None
     if one_graph:
