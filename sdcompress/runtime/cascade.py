@@ -33,7 +33,7 @@ def array_cascade(
     artifact: Artifact,
     load: Callable[[Segment], Graph],
     execution_target: ExecutionTarget | None = None,
-    headless: Callable[[Segment, Collection[str]], Graph] | None = None,
+    headless: Callable[[Segment, Collection[str]], Graph | None] | None = None,
 ) -> CascadeEngine:
     """Return the engine of an artifact whose graphs are callables on numpy arrays.
 
@@ -41,7 +41,7 @@ def array_cascade(
         artifact: opened, so checked.
         load: returns the callable of a segment.
         execution_target: of the graphs; default: ONNX Runtime on the CPU.
-        headless: returns the graph of a segment that gives only the outputs of these names.
+        headless: returns the graph of a segment that gives only the outputs of these names; None if there is none.
     """
     policy, later = artifact.manifest.policy, set[int]()
     if policy is not None and headless is not None:  # the graph without the head is loaded in their place

@@ -138,8 +138,8 @@ def _load(load: Callable[[Path, Segment], Graph], artifact: Artifact, segment: S
 
 def _load_headless(
     load: Callable[[Path, Segment], Graph], artifact: Artifact, segment: Segment, kept: Collection[str]
-) -> Graph:
-    """Load a segment with some of its outputs, from a temporary file."""
+) -> Graph | None:
+    """Load a segment with some of its outputs, from a temporary file; None where no such file can be written."""
     artifact.check_unchanged(segment)  # an engine with another policy may load it long after the artifact was opened
     outputs = tuple(tensor for tensor in segment.outputs if tensor.name in kept)
     try:
@@ -150,7 +150,11 @@ def _load_headless(
             allowed="an ONNX graph",
             next_step="export the artifact again",
         ) from error
-    with TemporaryDirectory(prefix="sdcompress-") as folder:
+    try:
+        temporary = TemporaryDirectory(prefix="sdcompress-")
+    except OSError:  # such as a read-only container; the whole graph gives the same answers
+        return None
+    with temporary as folder:
         file = Path(folder, Path(segment.file).name)
         file.write_bytes(model)
         return load(file, segment.model_copy(update={"outputs": outputs}))

@@ -153,6 +153,19 @@ def test_each_segment_is_loaded_once_until_its_head_is_asked_for(tiny_artifact: 
     assert whole[2:] == ["segment-0.onnx"]
 
 
+def test_without_a_temporary_folder_all_heads_are_computed(
+    tiny_artifact: Write, tiny_network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_artifact(policy=(NEVER, NEVER))
+
+    def refuse(prefix: str) -> None:
+        raise FileNotFoundError(prefix)
+
+    monkeypatch.setattr("sdcompress.runtime.open.TemporaryDirectory", refuse)
+    answer = open_cascade(path, ANY)(images(8))
+    assert np.allclose(answer.outputs, tiny_network.exits(images(8))[-1], atol=1e-5)
+
+
 def test_a_graph_that_was_replaced_after_opening_is_refused(tiny_artifact: Write) -> None:
     path = tiny_artifact(policy=(NEVER, 0.5))
     engine, other = open_cascade(path, ANY), path / "segment-0.onnx"
