@@ -134,6 +134,8 @@ def predicted_ms(artifact: Path, samples: Samples) -> float | None:
 def measure(plan: Plan, rounds: int) -> Figures:
     """Evaluate and time all rows that there are; the first of them is the reference."""
     rows = [row for row in plan.rows if plan.path(row).exists()]
+    if not rows:
+        raise SystemExit(f"{plan.folder} holds no artifact of plans/{plan.kind}.yaml: add --make or --train")
     print(f"{plan.kind}: {len(rows)} of {len(plan.rows)} rows", flush=True)
     evaluations = {row["name"]: evaluated(plan, row) for row in rows}
     validation = open_trained_model(plan.path(rows[0]), plan.options).dataset().split("validation")

@@ -17,6 +17,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 
+from sdcompress import registry
 from sdcompress.schema import report
 from sdcompress.schema.recipe import Recipe
 
@@ -104,7 +105,7 @@ def method_page(path: Path) -> str:
     text = re.sub(r"\bdoi\s(10\.[^\s,;)]*[^\s,;).])", r"[doi \1](https://doi.org/\1)", text)
     text = re.sub(r"^([A-Z][a-z]+( from [^:\n]*)?:)(?=\s)", r"**\1**", text, flags=re.MULTILINE)
     code = ast.get_source_segment(source, kind) or ""
-    head = f"# {path.stem}\n\n{text}\n\n{_parameters(kind)}\n"
+    head = f"# {path.stem}\n\n{text}\n\n{_parameters(kind)}{_presets(path.stem)}\n"
     return head + '\n??? quote "Source"\n\n' + _indented(f"```python\n{code}\n```") + "\n"
 
 
@@ -117,16 +118,14 @@ def _parameters(kind: ast.ClassDef) -> str:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.target.id in meanings
     ]
     head = "| parameter | default | range | meaning |\n|---|---|---|---|\n"
-    return head + "\n".join(rows) + _presets(kind) if rows else "It has no parameters."
+    return head + "\n".join(rows) if rows else "It has no parameters."
 
 
-def _presets(kind: ast.ClassDef) -> str:
+def _presets(method: str) -> str:
     """What each preset sets, a line for each."""
     texts = (
         f"\n\n`preset: {name}` sets " + ", ".join(f"`{key}: {number:g}`" for key, number in numbers.items()) + "."
-        for field in kind.body
-        if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == "presets" and field.value is not None
-        for name, numbers in ast.literal_eval(field.value).items()
+        for name, numbers in registry.presets("sdcompress.methods", method).items()
     )
     return "".join(texts)
 

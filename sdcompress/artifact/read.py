@@ -66,6 +66,23 @@ class Artifact:
         """Return the path of a listed file."""
         return self.path / entry.file
 
+    def check_unchanged(self, entry: FileEntry) -> None:
+        """Refuse a listed file that was changed or removed after the artifact was opened.
+
+        Raises:
+            ArtifactError: if it is not the one that the manifest lists.
+        """
+        try:
+            same = sha256_of(self.file(entry)) == entry.sha256
+        except OSError:
+            same = False
+        if not same:
+            raise ArtifactError(
+                f"'{entry.file}' in '{self.path}' was changed or removed after the artifact was opened.",
+                allowed=f"the file of the SHA-256 {entry.sha256[:12]}…, as long as the artifact is in use",
+                next_step="export it again, or open it again",
+            )
+
     def golden(self) -> Golden:
         """Read the golden samples.
 

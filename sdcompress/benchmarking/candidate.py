@@ -18,6 +18,7 @@ from sdcompress.data.samples import originals as originals_of
 from sdcompress.errors import DataError
 from sdcompress.modalities import Inputs, Modality
 from sdcompress.options import EngineOptions
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.choose_backend import USUAL
 from sdcompress.runtime.engine import Engine, Prediction
 from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
@@ -154,7 +155,7 @@ def open_candidate(
     return Candidate(
         name,
         artifact_name or name,
-        options.backend or USUAL,
+        engine.execution_target.backend if isinstance(engine, CascadeEngine) else USUAL,  # "auto" has chosen one
         str(artifact.path),
         digest,
         layout,

@@ -312,5 +312,6 @@ def _write(
         exit_.model_copy(update={"temperature": temperature})
         for exit_, temperature in zip(opened.manifest.exits, temperatures, strict=True)
     )
-    # the merged graph is dropped, because it holds the old thresholds
-    return rewrite(opened, folder, exits=exits, policy=policy, certificate=certificate, one_graph=None)
+    # the merged graph holds the old thresholds, and the times of backends are of the old policy
+    dropped = {"one_graph": None, "backend_times": ()}
+    return rewrite(opened, folder, exits=exits, policy=policy, certificate=certificate, **dropped)

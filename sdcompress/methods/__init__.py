@@ -91,11 +91,11 @@ def _preset(kind: type[Any], name: str, parameters: dict[str, Any], section: str
     if "preset" not in parameters:
         return {}
     chosen = parameters["preset"]
-    if chosen in kind.presets:
+    if isinstance(chosen, str) and chosen in kind.presets:
         return dict(kind.presets[chosen])
     raise RecipeError(
         f"The method '{name}' has no preset {chosen!r}.",
-        allowed=", ".join(kind.presets) or "(it has none: its defaults are ours)",
+        allowed=", ".join(kind.presets) or "(it has none)",
         next_step=f"correct '{section}.preset' in the recipe, or remove the key",
     )
 

@@ -99,8 +99,8 @@ class Method(ABC):
 
     Attributes:
         default_needs: what it needs, unless its parameters decide that; then it overrides ``needs``.
-        presets: name -> parameters that a recipe chooses together; ``paper`` holds those of the paper, or else of its
-            authors' code. Numbers alone: ``sdcompress list`` reads them from the file without importing it.
+        presets: name -> parameters that a recipe chooses together; ``paper`` holds those of the paper, or else of
+            public code for it. Numbers alone: ``sdcompress list`` reads them from the file without importing it.
     """
 
     default_needs: ClassVar[Needs] = Needs()

@@ -19,7 +19,7 @@ bytes for B samples of a batch and K classes.
 
 Measured: the terms and their units are those of the code. The row of benchmarks/cpu that is 5.4 points below label
 smoothing has half of the epochs with whole batches, and so half of the steps. benchmarks/ablations has a row with half
-batches.
+batches, not yet measured.
 
 Published: no figure could be read.
 """

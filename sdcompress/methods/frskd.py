@@ -22,7 +22,7 @@ Measured: the terms and their units are those of the code. With ResNet-8 on CIFA
 11.2 points below label smoothing (benchmarks/cpu). The feature term is too large there: in the backbone its gradient is
 4.8 times that of the labels at the first step, 2.0 times at the 20th, 0.9 times at the 60th and 0.5 times at the 120th.
 The labels' loss is then 4.22, and 4.00 with a hundredth of the weight. Besides, the pyramid learns no faster than the
-network that it teaches: its loss is 4.28. Whether the end differs is a row of benchmarks/ablations.
+network that it teaches: its loss is 4.28. Whether the end differs is a row of benchmarks/ablations, not yet measured.
 
 Published: PreAct-ResNet-18, CIFAR-100: 76.60 % against 76.24 % without and 78.72 % with label smoothing (README of
 winycg/Self-KD-Lib; best epoch on the test set).

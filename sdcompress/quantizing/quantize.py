@@ -307,7 +307,7 @@ def _write(
     records: tuple[ParityRecord, ...],
     precision: str,
 ) -> Manifest:
-    """Write the artifact, without the policy, certificate, one graph and engines of the old graphs."""
+    """Write the artifact, without policy, certificate, one graph, engines and times of the old graphs."""
     segments = []
     for before, (name, model) in zip(opened.manifest.segments, models.items(), strict=True):
         (folder / name).write_bytes(serialize(model))
@@ -330,7 +330,7 @@ def _write(
     versions = {package: version(package) for package in ("sdcompress", "onnx", "onnxruntime")}
     provenance = derived_provenance(opened.manifest)
     provenance = provenance.model_copy(update={"versions": provenance.versions | versions})
-    dropped = {"policy": None, "certificate": None, "one_graph": None, "engines": ()}
+    dropped = {"policy": None, "certificate": None, "one_graph": None, "engines": (), "backend_times": ()}
     return rewrite(
         opened, folder, segments=tuple(segments), exits=exits, parity=records, provenance=provenance, **dropped
     )

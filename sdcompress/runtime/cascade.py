@@ -33,7 +33,7 @@ def array_cascade(
     artifact: Artifact,
     load: Callable[[Segment], Graph],
     execution_target: ExecutionTarget | None = None,
-    headless: Callable[[Segment, Collection[str]], Graph] | None = None,
+    headless: Callable[[Segment, Collection[str]], Graph | None] | None = None,
 ) -> CascadeEngine:
     """Return the engine of an artifact whose graphs are callables on numpy arrays.
 
@@ -41,18 +41,24 @@ def array_cascade(
         artifact: opened, so checked.
         load: returns the callable of a segment.
         execution_target: of the graphs; default: ONNX Runtime on the CPU.
-        headless: returns the graph of a segment that gives only the outputs of these names.
+        headless: returns the graph of a segment that gives only the outputs of these names; None if there is none.
     """
     policy, later = artifact.manifest.policy, set[int]()
     if policy is not None and headless is not None:  # the graph without the head is loaded in their place
         ends = [exit_.segment for exit_ in artifact.manifest.exits]
         later = {ends[k] for k in _never_taken(policy, history=policy_class(policy.name).history)}
     graphs = [
-        LoadedLater(partial(load, segment)) if index in later else load(segment)
+        LoadedLater(partial(_load_unchanged, artifact, load, segment)) if index in later else load(segment)
         for index, segment in enumerate(artifact.manifest.segments)
     ]
     executor = ArrayExecutor(artifact.manifest, graphs, execution_target or ExecutionTarget(), headless)
     return CascadeEngine(artifact.manifest, executor, artifact.modality)
+
+
+def _load_unchanged(artifact: Artifact, load: Callable[[Segment], Graph], segment: Segment) -> Graph:
+    """Load a segment after the artifact was opened, whose folder may have been replaced meanwhile."""
+    artifact.check_unchanged(segment)
+    return load(segment)
 
 
 class CascadeEngine:

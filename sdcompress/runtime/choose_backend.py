@@ -8,6 +8,7 @@ from sdcompress import registry
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import MissingExtraError, UnknownNameError
 from sdcompress.machine import gpu, processor
+from sdcompress.printable import printable
 from sdcompress.schema.manifest import BackendTimes
 
 __all__ = ["ROOM", "USUAL", "choose_backend"]
@@ -73,4 +74,4 @@ def _is_here(name: str) -> bool:
 def _log_once(digest: str, message: str) -> None:
     if (digest, message) not in _logged:
         _logged.add((digest, message))
-        _log.warning(message)
+        _log.warning(printable(message))

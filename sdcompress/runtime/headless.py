@@ -58,16 +58,24 @@ def _graph(graph: memoryview, kept: Collection[str]) -> bytes:
 
 def _read_by(node: memoryview) -> Iterator[str]:
     """Yield the tensors that a node reads, in the branches and bodies within it too."""
-    yield from _strings(node, _NODE_INPUT)
+    pending = [node]  # a stranger's graphs may be nested deeper than functions can call each other
+    while pending:
+        node = pending.pop()
+        yield from _strings(node, _NODE_INPUT)
+        for field in _graphs_within(node):
+            if field.number == _NODE:
+                pending.append(field.content)
+            if field.number == _OUTPUT:
+                yield from _strings(field.content, _VALUE_NAME)
+
+
+def _graphs_within(node: memoryview) -> Iterator[Field]:
+    """Yield the fields of the graphs in the attributes of a node."""
     for attribute in fields(node):
         if attribute.number == _NODE_ATTRIBUTE:
             for inner in fields(attribute.content):
                 if inner.number in {_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS} and inner.wire == LENGTH:
-                    for field in fields(inner.content):
-                        if field.number == _NODE:
-                            yield from _read_by(field.content)
-                        if field.number == _OUTPUT:
-                            yield from _strings(field.content, _VALUE_NAME)
+                    yield from fields(inner.content)
 
 
 def _strings(message: memoryview, number: int) -> list[str]:

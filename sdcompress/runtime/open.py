@@ -13,7 +13,7 @@ from sdcompress.artifact.execution_target import ExecutionTarget, check_covered,
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
 from sdcompress.checkpoint import Checkpoint
-from sdcompress.errors import UnknownNameError, UsageError
+from sdcompress.errors import ArtifactError, UnknownNameError, UsageError
 from sdcompress.machine import check_threads
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.runtime.backends._base import Backend, ExecutorBackend, Graph
@@ -22,6 +22,7 @@ from sdcompress.runtime.choose_backend import ROOM, USUAL, choose_backend
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.headless import with_outputs
 from sdcompress.schema.manifest import Segment
+from sdcompress.untrusted import Refused
 
 __all__ = ["AUTO", "EAGER", "ROOM", "USUAL", "check_runs", "open_cascade", "open_engine"]
 
@@ -92,11 +93,11 @@ def open_cascade(
     if backend not in {AUTO, *known}:
         raise UnknownNameError("backends", backend, known)
     artifact = open_artifact(source)
+    if require_signature is not None:
+        check_signature(artifact, require_signature)
     if backend == AUTO:
         backend = choose_backend(artifact, threads=threads, device=device, allow_uncertified=options.allow_uncertified)
     load: Backend | ExecutorBackend = registry.load(ROOM, backend, extra="all")
-    if require_signature is not None:
-        check_signature(artifact, require_signature)
     if isinstance(load, ExecutorBackend):
         executor = load.open(artifact, threads=threads, device=device)
         engine = CascadeEngine(artifact.manifest, executor, artifact.modality)
@@ -137,10 +138,23 @@ def _load(load: Callable[[Path, Segment], Graph], artifact: Artifact, segment: S
 
 def _load_headless(
     load: Callable[[Path, Segment], Graph], artifact: Artifact, segment: Segment, kept: Collection[str]
-) -> Graph:
-    """Load a segment with some of its outputs, from a temporary file."""
+) -> Graph | None:
+    """Load a segment with some of its outputs, from a temporary file; None where no such file can be written."""
+    artifact.check_unchanged(segment)  # an engine with another policy may load it long after the artifact was opened
     outputs = tuple(tensor for tensor in segment.outputs if tensor.name in kept)
-    with TemporaryDirectory(prefix="sdcompress-") as folder:
+    try:
+        model = with_outputs(artifact.file(segment).read_bytes(), kept)
+    except Refused as error:
+        raise ArtifactError(
+            f"The graph '{segment.file}' in '{artifact.path}' cannot be used: {error}.",
+            allowed="an ONNX graph",
+            next_step="export the artifact again",
+        ) from error
+    try:
+        temporary = TemporaryDirectory(prefix="sdcompress-")
+    except OSError:  # such as a read-only container; the whole graph gives the same answers
+        return None
+    with temporary as folder:
         file = Path(folder, Path(segment.file).name)
-        file.write_bytes(with_outputs(artifact.file(segment).read_bytes(), kept))
+        file.write_bytes(model)
         return load(file, segment.model_copy(update={"outputs": outputs}))

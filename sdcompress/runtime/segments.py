@@ -176,7 +176,7 @@ class ArrayExecutor:
         manifest: Manifest,
         graphs: Sequence[Graph],
         execution_target: ExecutionTarget,
-        headless: Callable[[Segment, Collection[str]], Graph] | None = None,
+        headless: Callable[[Segment, Collection[str]], Graph | None] | None = None,
     ) -> None:
         self.stages, self._modality = stages(manifest, graphs), modality_of(manifest)
         self.execution_target = execution_target
@@ -219,8 +219,9 @@ class ArrayExecutor:
         kept = tuple(tensor.name for tensor in segment.outputs if tensor.name in stage.kept)
         if self._headless is None or ends.count(stage.exit.segment) > 1 or not kept:
             return stage
+        graph = self._headless(segment, kept)
         *before, (_, inputs, _) = stage.graphs
-        return replace(stage, graphs=(*before, (self._headless(segment, kept), inputs, kept)))
+        return stage if graph is None else replace(stage, graphs=(*before, (graph, inputs, kept)))
 
     def move_ms(self, exit_index: int) -> None:
         """Return None: numpy moves the rows."""

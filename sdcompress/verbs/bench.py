@@ -13,9 +13,9 @@ from sdcompress.benchmarking.candidate import bench_originals, bench_samples
 from sdcompress.benchmarking.run import bench as run_bench
 from sdcompress.errors import SdcompressError, SetupError, UsageError
 from sdcompress.evaluation.trained_model import open_trained_model
-from sdcompress.options import Options
+from sdcompress.options import EngineOptions, Options
 from sdcompress.runtime.choose_backend import ROOM, USUAL
-from sdcompress.runtime.open import open_engine
+from sdcompress.runtime.open import open_cascade
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchReport
 from sdcompress.verbs._types import Overrides, Source
@@ -131,12 +131,6 @@ def _check_backend(artifacts: Sequence[Artifact], section: Bench, backend: str, 
     """Refuse a backend that does not run the artifacts, or gives other outputs than their checkpoints."""
     if backend == USUAL and _ALL not in section.backends:
         return  # its outputs are those that the export was compared with
+    options = EngineOptions(backend, section.threads, section.device, allow_uncertified)
     for artifact in artifacts:
-        engine = open_engine(
-            artifact,
-            backend=backend,
-            threads=section.threads,
-            device=section.device,
-            allow_uncertified=allow_uncertified,
-        )
-        check_outputs(artifact, engine)
+        check_outputs(artifact, open_cascade(artifact, options))

@@ -113,6 +113,14 @@ def test_auto_takes_the_fastest_of_this_machine_device_and_threads(tiny_artifact
     assert chosen == {1: "openvino", 2: "onnxruntime", None: "onnxruntime"}
 
 
+def test_what_auto_chose_is_recorded_by_its_own_name(tiny_artifact: Write, tmp_path: Path) -> None:
+    path, out = recorded(tiny_artifact(), times(ms={"openvino": 1.0})), tmp_path / "out"
+    report = sdcompress.bench([path], {**QUICK, "backend": "auto"}, samples="golden", record=out)
+    assert [record.backend for record in report.records] == ["openvino"]
+    assert list(open_artifact(out).manifest.backend_times[0].ms) == ["openvino"]
+    assert sdcompress.verify(path, backend="auto").backend == "openvino"
+
+
 def test_times_measured_again_replace_the_old_ones(tiny_artifact: Write) -> None:
     again = times(ms={"onnxruntime": 3.0})
     path = recorded(tiny_artifact(), times(), times(threads=2), again)

@@ -70,6 +70,8 @@ def test_a_preset_that_a_method_does_not_have_is_named() -> None:
     assert caught.value.allowed == "paper"
     with pytest.raises(RecipeError, match="'sfr' has no preset 'paper'"):
         methods.build(recipe.MethodSection(name="sfr", preset="paper"))
+    with pytest.raises(RecipeError, match=r"'ps_kd' has no preset \['paper'\]"):
+        methods.build(recipe.MethodSection(name="eed+ps_kd", labels={"preset": ["paper"]}))
 
 
 @pytest.mark.parametrize("name", registry.names(methods.ROOM))

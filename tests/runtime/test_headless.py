@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from sdcompress.artifact.read import open_artifact
+from sdcompress.errors import ArtifactError
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.headless import with_outputs
@@ -88,6 +89,20 @@ def test_bytes_that_are_no_graph() -> None:
         with_outputs(b"no graph at all", ["y"])
 
 
+def test_graphs_that_are_nested_deeper_than_functions_can_call_each_other() -> None:
+    def message(number: int, content: bytes) -> bytes:
+        length, size = bytearray(), len(content)
+        while size > 0x7F:
+            length.append(size & 0x7F | 0x80)
+            size >>= 7
+        return bytes((number << 3 | 2, *length, size)) + content
+
+    graph = message(12, message(1, b"inner"))
+    for _ in range(1200):
+        graph = message(1, message(2, b"y") + message(5, message(6, graph)))
+    assert with_outputs(message(7, graph), ["y"]) == message(7, graph)
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("thresholds", [(NEVER, NEVER), (NEVER, 0.6), (0.6, NEVER)])
 def test_predictions_stay_the_same(
@@ -136,6 +151,32 @@ def test_each_segment_is_loaded_once_until_its_head_is_asked_for(tiny_artifact: 
     engine.exits(images(2))
     engine.forced(images(2), 0)
     assert whole[2:] == ["segment-0.onnx"]
+
+
+def test_without_a_temporary_folder_all_heads_are_computed(
+    tiny_artifact: Write, tiny_network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_artifact(policy=(NEVER, NEVER))
+
+    def refuse(prefix: str) -> None:
+        raise FileNotFoundError(prefix)
+
+    monkeypatch.setattr("sdcompress.runtime.open.TemporaryDirectory", refuse)
+    answer = open_cascade(path, ANY)(images(8))
+    assert np.allclose(answer.outputs, tiny_network.exits(images(8))[-1], atol=1e-5)
+
+
+def test_a_graph_that_was_replaced_after_opening_is_refused(tiny_artifact: Write) -> None:
+    path = tiny_artifact(policy=(NEVER, 0.5))
+    engine, other = open_cascade(path, ANY), path / "segment-0.onnx"
+    other.write_bytes((path / "segment-1.onnx").read_bytes())
+    engine(images(2))
+    with pytest.raises(ArtifactError, match=r"(?s)'segment-0\.onnx' .* was changed or removed .*open it again"):
+        engine.exits(images(2))
+    (path / "segment-1.onnx").unlink()
+    assert engine.policy is not None
+    with pytest.raises(ArtifactError, match=r"'segment-1\.onnx' .* was changed or removed"):
+        engine.with_policy(engine.policy.model_copy(update={"thresholds": (0.5, NEVER)}))
 
 
 def test_a_policy_that_looks_back_needs_the_signals_of_every_exit(tiny_artifact: Write) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +16,25 @@ from sdcompress.runtime.backends._base import Array, Graph
 from sdcompress.runtime.backends._interface import check_interface, check_shapes, row_shapes
 from sdcompress.schema.manifest import Segment, Tensor
 
-with requires_extra("openvino"):
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Let openvino be imported without its telemetry, which sends an event and writes to the home folder right then.
+
+    It takes a package that is missing as a refusal, and has no other switch than a file in the home folder.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:  # another part of the program has decided
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment] # an import of it now fails
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with requires_extra("openvino"), _no_telemetry():
     import openvino as ov
     from openvino import frontend
 
@@ -50,10 +70,14 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
     idle: list[Any] = []  # requests; each holds the buffers of one call at a time
 
     def graph(tensors: dict[str, Array]) -> list[Array]:
-        request = idle.pop() if idle else compiled.create_infer_request()
         try:
-            for name, array in tensors.items():
-                request.set_input_tensor(places[name], ov.Tensor(_writable(array), shared_memory=True))
+            request = idle.pop()
+        except IndexError:  # asking first would let another thread take the last one
+            request = compiled.create_infer_request()
+        shared = {name: _writable(array) for name, array in tensors.items()}  # a request keeps no array alive
+        try:
+            for name, array in shared.items():
+                request.set_input_tensor(places[name], ov.Tensor(array, shared_memory=True))
             request.infer()
             arrays = [request.get_output_tensor(place).data.copy() for place in outputs]
         except _ERRORS as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -71,12 +73,29 @@ def test_inputs_are_only_read_and_outputs_belong_to_the_caller(tiny_artifact: Wr
         assert not np.shares_memory(array, other)
 
 
+def test_copies_of_read_only_inputs_live_until_the_call_ends(tmp_path: Path) -> None:
+    info = helper.make_tensor_value_info
+    ports = [info(name, TensorProto.FLOAT, ["batch", 1000]) for name in ("a", "b", "y")]
+    difference = helper.make_graph([helper.make_node("Sub", ["a", "b"], ["y"])], "g", ports[:2], ports[2:])
+    graph = loaded(tmp_path, written(tmp_path, difference))
+    inputs = {name: np.full((8, 1000), value, np.float32) for name, value in (("a", 5.0), ("b", 2.0))}
+    for array in inputs.values():
+        array.flags.writeable = False
+    assert (graph(inputs)[0] == 3.0).all()
+
+
 def graph_of(folder: Path, nodes: list[onnx.NodeProto], row: list[Any], *, output: int = TensorProto.FLOAT) -> Segment:
     """Write a graph from x, float32 [batch, *row], to y; return its entry as a manifest would have it."""
     info = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        nodes, "g", [info("x", TensorProto.FLOAT, ["batch", *row])], [info("y", output, ["batch", *row])]
+    return written(
+        folder,
+        helper.make_graph(
+            nodes, "g", [info("x", TensorProto.FLOAT, ["batch", *row])], [info("y", output, ["batch", *row])]
+        ),
     )
+
+
+def written(folder: Path, graph: onnx.GraphProto) -> Segment:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, folder / "g.onnx")
     borders = {"inputs": tensor_specs(graph.input), "outputs": tensor_specs(graph.output)}
@@ -143,6 +162,14 @@ def test_a_graph_that_gives_another_shape_when_it_runs(tmp_path: Path) -> None:
     segment = graph_of(tmp_path, [shape, helper.make_node("Reshape", ["x", "s"], ["y"])], ["columns"])
     with pytest.raises(ArtifactError, match=r"of shape \[3, 2\] for 2 rows"):
         loaded(tmp_path, segment)({"x": np.zeros((2, 3), np.float32)})
+
+
+def test_nothing_is_sent_when_it_is_imported(tmp_path: Path) -> None:
+    program = "import sys; import sdcompress.runtime.backends.openvino; print('openvino_telemetry' in sys.modules)"
+    environment = {**os.environ, "HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,19 @@
 """Time convolutions by their number of channels: which multiples the kernels of ONNX Runtime like.
 
-python benchmarks/pruning/round_to.py
+    PYTHONPATH=. python benchmarks/speed/round_to.py
+
+Processor time of the thread in interleaved rounds, and of each multiply-accumulate.
 """
 
 from __future__ import annotations
 
 from time import thread_time
+from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from record import Record
 
 CHANNELS = (32, 34, 36, 40, 44, 48, 50, 52, 56, 60, 62, 64)
 SIZE, LAYERS, ROUNDS, CALLS = 16, 4, 12, 3
@@ -37,7 +40,7 @@ def session(channels: int) -> onnxruntime.InferenceSession:
 
 
 def main() -> None:
-    """Print CPU time of the thread in interleaved rounds, and of each multiply-accumulate."""
+    record = Record()
     sessions = {channels: session(channels) for channels in CHANNELS}
     inputs = {channels: np.ones((1, channels, SIZE, SIZE), np.float32) for channels in CHANNELS}
     times: dict[int, list[float]] = {channels: [] for channels in CHANNELS}
@@ -49,11 +52,12 @@ def main() -> None:
             for _ in range(CALLS):
                 sessions[channels].run(None, feed)
             times[channels].append((thread_time() - start) / CALLS)
-    print(f"onnxruntime {onnxruntime.__version__}, onnx {onnx.__version__}")
+    figures: dict[str, Any] = {}
     for channels, seconds in times.items():
         median = float(np.median(seconds))
         macs = LAYERS * 9 * channels**2 * SIZE**2
-        print(f"{channels} channels: {1e3 * median:.3f} ms, {1e12 * median / macs:.0f} ps for each MAC")
+        figures[str(channels)] = {"ms": round(1e3 * median, 4), "ps_of_a_mac": round(1e12 * median / macs, 1)}
+    record.write(figures, threads=1, layers=LAYERS, size=SIZE, rounds=ROUNDS, calls=CALLS)
 
 
 if __name__ == "__main__":
