@@ -65,7 +65,7 @@ def test_it_is_evaluated_and_exported_with_parity(half: Path, tmp_path: Path) ->
     assert max(record.max_abs_diff for record in manifest.parity) < 1e-4
     assert sum(segment.macs for segment in manifest.segments) > 0
     assert manifest.provenance.pruned == open_checkpoint(half).state.pruned.rounds  # type: ignore[union-attr]
-    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), np.uint8)
     exported = sdcompress.open(tmp_path / "artifact")
     inputs = engine.modality.collate(images)
     np.testing.assert_allclose(engine.exits(inputs), exported.exits(inputs), atol=1e-4)
