@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress import recipes
-from sdcompress.artifact.output_path import check_outside
 from sdcompress.artifact.read import Artifact
 from sdcompress.artifact.write import staged
 from sdcompress.benchmarking.candidate import bench_samples
@@ -43,7 +42,8 @@ from sdcompress.schema.compression import Candidate, Compression, Finalist, Sear
 from sdcompress.schema.recipe import Calibrate
 from sdcompress.schema.recipe_compression import Compress
 from sdcompress.schema.report import BenchReport
-from sdcompress.storage import LOCK, locked_folder
+from sdcompress.storage import LOCK, clear_leftovers, is_temporary, locked_folder
+from sdcompress.tasks import metric_of
 from sdcompress.verbs._types import Folder, Overrides, Source
 
 __all__ = ["BEST", "compress"]
@@ -98,20 +98,27 @@ def compress(
     given = sources if isinstance(sources, Sequence) and not isinstance(sources, str) else [sources]
     models = [open_trained_model(source, options) for source in given]
     _check_sources(models)
-    section = recipes.override(models[0].recipe.compress, settings)
+    section = _merged(models[0].recipe.compress, settings)
     for precision in section.precisions:
         precision_of(precision)
+    for policy in section.policies:
+        policy_class(policy)
     folder = Path(out)
-    check_outside(folder, adds=True)
     check_ready(Compression, folder, overwrite=True)
     with locked_folder(folder):
         _make_room(folder, overwrite=overwrite)
         search = _Search(models, section, folder, options, step_progress or no_step_progress)
         record = search.run()
-        if record.winner:
-            _write_best(folder, record.winner)
+        _write_best(folder, record.winner)
         write(record, folder, overwrite=True)
     return record
+
+
+def _merged(section: Compress, settings: Compress | Overrides | None) -> Compress:
+    """Return a recipe's settings with overrides; a drop that is given takes the place of the recipe's target."""
+    if isinstance(settings, Mapping) and settings.get("max_drop") is not None:
+        settings = {"target_ms": None, **settings}
+    return recipes.override(section, settings)
 
 
 def _check_sources(models: Sequence[TrainedModel]) -> None:
@@ -134,20 +141,27 @@ def _check_sources(models: Sequence[TrainedModel]) -> None:
 
 
 def _make_room(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder with other things than a search; remove an old search where the user says so."""
+    """Refuse a folder with other things than a search; remove what a killed process left, or an old search."""
+    clear_leftovers(folder / BEST)
     paths = [path for path in folder.iterdir() if path.name != LOCK]
-    foreign = sorted(path.name for path in paths if path.name not in _FILES)
+    half = [path for path in paths if any(is_temporary(path, name) for name in _FILES)]
+    foreign = sorted(path.name for path in paths if path.name not in _FILES and path not in half)
     if foreign:
         raise OutputExistsError(
             f"{folder} holds other things than a search: {', '.join(foreign[:5])}.",
             allowed="a new or empty folder, or the folder of a search",
             next_step="choose another folder with --out",
         )
-    for path in paths if overwrite else ():
+    for path in paths if overwrite else half:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _write_best(folder: Path, winner: Finalist) -> None:
+def _write_best(folder: Path, winner: Finalist | None) -> None:
+    """Copy the winner to ``best``; without one, remove that of an earlier search, which this one's record denies."""
+    if winner is None:
+        if (folder / BEST).exists():
+            shutil.rmtree(folder / BEST)
+        return
     with staged(folder / BEST, overwrite=True) as copy:
         shutil.copytree(folder / str(winner.folder), copy, dirs_exist_ok=True)
 
@@ -185,7 +199,7 @@ class _Search:
             certify_samples=len(self._certify_samples),
             delta=self._delta,
             reference=self._reference.path.name,
-            reference_metric=1 - float(self._reference_losses.mean()),
+            reference_metric=metric_of(self._reference_losses),
             candidates=tuple(ranked),
             finalists=tuple(built),
             bench=measured,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from sdcompress.artifact.read import Artifact, open_artifact
@@ -53,18 +54,17 @@ class Parts:
             source: index of the checkpoint.
             kept: names of exits.
         """
+        model = self.sources[source]
         targets = [self._spec(source, exits) for exits in dict.fromkeys(kept)]
-        missing = [target for target in targets if not target.out.exists()]
+        missing = [target for target in targets if not _is_export_of(model, target.out)]
         if not missing:
             return
-        model = self.sources[source]
 
         def work(progress: Progress) -> None:
             export_all(model, missing, {"ensemble": None}, replace(self.options, progress=progress), overwrite=True)
 
-        names = [target.out.name for target in missing]
-        step = Step(f"export {', '.join(names)}", work, [model.digest, names], tuple(one.out for one in missing))
-        self.record.run(step, self.step_progress)
+        # no inputs: the exports themselves say of which weights they are, whatever else was exported beside them
+        self.record.run(Step(f"export {', '.join(one.out.name for one in missing)}", work), self.step_progress)
 
     def part(self, source: int, exits: tuple[str, ...], precision: str) -> Artifact:
         """Return an exported network in a precision; it is quantised if it was not.
@@ -114,7 +114,8 @@ class Parts:
             )
 
         inputs = [cascade.manifest.digest, reference and reference.manifest.digest, settings.model_dump(mode="json")]
-        self.record.run(Step(f"calibrate {candidate.name}", work, [*inputs, len(samples)], (out,)), self.step_progress)
+        inputs += [len(samples), self.options.threads]  # stage times, which decide the path, are of these threads
+        self.record.run(Step(f"calibrate {candidate.name}", work, inputs, (out,)), self.step_progress)
         return open_artifact(out)
 
     def _spec(self, source: int, exits: tuple[str, ...]) -> ExportSpec:
@@ -124,8 +125,20 @@ class Parts:
         return ExportSpec(out, "cascade", exits=exits)
 
 
+def _is_export_of(model: TrainedModel, out: Path) -> bool:
+    """Return whether an export is there and of these weights: another network may have had this name before."""
+    if not out.exists():
+        return False
+    made = open_artifact(out).manifest.provenance
+    return (made.weights_sha256, made.data_fingerprint) == (model.digest, model.data_fingerprint)
+
+
 def labels_of(sources: Sequence[TrainedModel]) -> Iterator[str]:
     """Yield a name for each source: that of its folder, with a number where several have the same."""
     names = [source.path.resolve().name for source in sources]
+    taken = set(names)
     for index, name in enumerate(names):
-        yield name if names.count(name) == 1 else f"{name}{index + 1}"
+        numbered = (f"{name}{number}" for number in count(index + 1))
+        label = name if names.count(name) == 1 else next(one for one in numbered if one not in taken)
+        taken.add(label)
+        yield label

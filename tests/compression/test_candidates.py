@@ -116,6 +116,8 @@ def test_of_two_policies_for_the_same_exits_one_is_built_and_one_place_is_kept_f
 def test_two_sources_of_one_name_get_a_number(tmp_path) -> None:
     folders = [tmp_path / one for one in ("a/run", "b/run", "pruned")]
     assert list(labels_of([SimpleNamespace(path=path) for path in folders])) == ["run1", "run2", "pruned"]
+    folders = [tmp_path / one for one in ("a/run", "b/run", "run1")]  # that has the number already
+    assert list(labels_of([SimpleNamespace(path=path) for path in folders])) == ["run2", "run3", "run1"]
 
 
 def test_a_choice_of_exits_is_exported_once_whatever_its_precisions(monkeypatch, tmp_path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,14 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.run import bench
 from sdcompress.certification.calibration_split import draw_split
 from sdcompress.compression import compress as room
+from sdcompress.compression.parts import Parts
 from sdcompress.errors import OutputExistsError, RecipeError, UnknownNameError, UsageError
-from sdcompress.pipeline.steps import no_step_progress
+from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.options import Options
+from sdcompress.pipeline.steps import Record, no_step_progress
 from sdcompress.reporting.compression.findings import findings, headline
 from sdcompress.schema.compression import Compression
+from sdcompress.schema.recipe import Compress
 from sdcompress.schema.report import BenchReport
 
 # the network has learnt next to nothing, so that every exit is about as good as every other
@@ -92,15 +96,51 @@ def test_a_second_search_builds_nothing_again(
 
     record = sdcompress.compress(checkpoint, again, SETTINGS, step_progress=shown)
     assert record.finalists
-    # other finalists may be chosen, as times differ; what all searches need is not made again
-    done = json.loads((out / "steps.json").read_text(encoding="utf-8"))
-    assert not {step for step in steps if step.startswith(("export", "quantize"))} & set(done)
+    # other finalists may be chosen, as times differ; what is there is not made again
+    built = {path.name for path in (out / "parts").iterdir()}
+    kinds = [step.partition(" ") for step in steps]
+    made = {name for kind, _, names in kinds if kind in {"export", "quantize"} for name in names.split(", ")}
+    assert not made & built
+
+
+def test_an_export_of_other_weights_is_made_again(
+    searched: tuple[Compression, Path], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that was trained again has the name of the one before."""
+    _, out = searched
+    seen: list[str] = []
+    monkeypatch.setattr(
+        "sdcompress.compression.parts.export_all",
+        lambda _model, targets, *_, **__: seen.extend(one.out.name for one in targets),
+    )
+    model = open_trained_model(checkpoint)
+    for digest, exported in ((model.digest, []), ("0" * 64, ["net-final"])):
+        same_name = SimpleNamespace(digest=digest, data_fingerprint=model.data_fingerprint)
+        record = Record(tmp_path / "steps.json")
+        Parts(out, [same_name], ["net"], Options(), record, no_step_progress).exported(0, [("final",)])
+        assert seen == exported
+
+
+def test_what_a_killed_search_left_is_removed_and_other_things_are_not(tmp_path: Path) -> None:
+    (tmp_path / ".steps.json.0123abcd.tmp").touch()
+    (tmp_path / ".best.0123abcd.tmp").mkdir()
+    (tmp_path / "parts").mkdir()
+    room._make_room(tmp_path, overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["parts"]
+
+
+def test_a_drop_takes_the_place_of_the_recipes_target() -> None:
+    recipe = Compress(target_ms=2)
+    assert room._merged(recipe, {"max_drop": 0.02}) == Compress(max_drop=0.02)
+    assert room._merged(recipe, {"finalists": 3}).target_ms == 2
+    assert room._merged(Compress(), {"target_ms": 3}).target_ms == 3
 
 
 def test_with_a_target_that_nothing_meets_the_fastest_is_named(checkpoint: Path, searched, tmp_path: Path) -> None:
     _, out = searched
     again = tmp_path / "again"
-    shutil.copytree(out, again, ignore=shutil.ignore_patterns(".lock", "best", "compress.*"))
+    shutil.copytree(out, again, ignore=shutil.ignore_patterns(".lock"))
+    assert (again / "best").exists()  # of the search before
     record = sdcompress.compress(checkpoint, again, {**SETTINGS, "target_ms": 1e-3, "finalists": 1})
     assert record.best is None
     assert not (again / "best").exists()
@@ -117,6 +157,8 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(
         sdcompress.compress([], tmp_path / "x")
     with pytest.raises(UnknownNameError, match="int9"):
         sdcompress.compress(checkpoint, tmp_path / "x", {"precisions": ["int9"]})
+    with pytest.raises(UnknownNameError, match="max_probe"):
+        sdcompress.compress(checkpoint, tmp_path / "x", {"policies": ["max_probe"]})
     with pytest.raises(RecipeError):
         sdcompress.compress(checkpoint, tmp_path / "x", {"max_drop": 0})
     assert not (tmp_path / "x").exists()
