@@ -113,8 +113,13 @@ class Parts:
                 progress=progress,
             )
 
-        inputs = [cascade.manifest.digest, reference and reference.manifest.digest, settings.model_dump(mode="json")]
-        inputs += [len(samples), self.options.threads]  # stage times, which decide the path, are of these threads
+        inputs: list[object] = [
+            cascade.manifest.digest,
+            reference and reference.manifest.digest,
+            settings.model_dump(mode="json"),
+            len(samples),
+            self.options.threads,  # stage times, which decide the path, are of these threads
+        ]
         self.record.run(Step(f"calibrate {candidate.name}", work, inputs, (out,)), self.step_progress)
         return open_artifact(out)
 

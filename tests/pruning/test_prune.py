@@ -258,7 +258,7 @@ def test_a_target_in_milliseconds_is_searched_by_measured_ones(
 
 def test_the_time_of_a_network_is_that_of_its_export(checkpoint: Path) -> None:
     opened = open_checkpoint(checkpoint)
-    examples = np.zeros((1, 8, 8, 1), np.uint8)
+    examples = np.zeros((1, 32, 32, 1), np.uint8)
     runs = latency.session(opened.network(), opened.task, opened.modality)
     before, after = latency.milliseconds(runs, runs, opened.modality.collate(examples))
     assert 0.2 < before / after < 5
