@@ -151,7 +151,8 @@ def int8_cascade(tmp_path_factory: pytest.TempPathFactory, certified_once: Path,
         validation=tiny_network.samples(400, seed=9),
         max_drop=0.2,
     )
-    assert result.dropped == ("policy", "certificate")
+    # a temperature is kept where it saves time, which is the machine's to say
+    assert set(result.dropped) - {"temperatures"} == {"policy", "certificate"}
     return out
 
 
