@@ -180,7 +180,8 @@ class _Search:
         """Estimate, build, certify and measure."""
         networks = list(self._networks())
         ranked = candidates(networks, networks[0].loss[-1], self._policies(), self._budget)
-        chosen = finalists(ranked, self.settings.finalists)
+        rivals = [one for one in ranked if not self._is_reference(one)]  # it is measured beside them anyway
+        chosen = finalists(rivals, self.settings.finalists)
         for source in range(len(self.models)):
             self._parts.exported(source, [one.exits for one in chosen if one.source == source])
         built = [self._best_drop(one) for one in chosen]
@@ -255,6 +256,9 @@ class _Search:
     def _reference(self) -> Artifact:
         """Return the first source, whole, in float32."""
         return self._parts.part(0, self._exits[0][-1:], FLOAT)
+
+    def _is_reference(self, one: Candidate) -> bool:
+        return (one.source, one.exits, one.precision) == (0, self._exits[0][-1:], FLOAT)
 
     def _policies(self) -> tuple[str, ...]:
         chosen = self.settings.policies or (self.models[0].recipe.calibrate.policy,)
@@ -335,9 +339,8 @@ class _Search:
             )[order]
         test = kind_of_test(unlabelled=False, binary_loss=self._data.task.binary_loss)
         p_value = p_value_of(test, differences, one.max_drop, self._delta)
-        # the reference against itself loses nothing, which needs no test
-        certified = p_value <= self._delta or artifact.manifest.digest == self._reference.manifest.digest
-        return self._finalist(one, artifact, "certified" if certified else "not certified", differences, p_value)
+        state: State = "certified" if p_value <= self._delta else "not certified"
+        return self._finalist(one, artifact, state, differences, p_value)
 
     def _build_cascade(self, one: Candidate) -> Finalist:
         own = one.source == 0 and one.precision == FLOAT  # its last exit is the reference
@@ -370,14 +373,13 @@ class _Search:
                 "device": "cpu",
             }
         )
-        others = [one for one in certified if one.digest != self._reference.manifest.digest]
         examples, _ = bench_samples(self._search_samples)
         with self.step_progress("bench") as progress:
             return bench(
-                [self._reference, *(self.folder / str(one.folder) for one in others)],
+                [self._reference, *(self.folder / str(one.folder) for one in certified)],
                 examples=examples,
                 settings=section,
-                names=[self._reference.path.name, *(one.candidate.name for one in others)],
+                names=[self._reference.path.name, *(one.candidate.name for one in certified)],
                 source=f"validation split of {self._data.name}",
                 command=self.options.command,
                 progress=progress,
