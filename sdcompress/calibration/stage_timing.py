@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 from time import perf_counter_ns
 
@@ -18,7 +19,9 @@ from sdcompress.runtime.cost_model import sample_size
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.manifest import Manifest, Policy, StageTimes, Tensor
 
-__all__ = ["decision_ms", "overhead", "stage_ms", "stage_times"]
+__all__ = ["decision_ms", "interleaved_ms", "overhead", "stage_ms", "stage_times", "timing_inputs"]
+
+Call = Callable[[Inputs], object]
 
 _SAMPLES = 64
 _WARMUP_ROUNDS = 3
@@ -41,7 +44,7 @@ def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple
         samples: source of the examples.
         seconds: longest time to measure, unless five rounds take longer.
     """
-    return tuple(float(ms) for ms in _stage_ms(engine, _inputs(engine, samples, _SAMPLES), 1, seconds))
+    return tuple(float(ms) for ms in _stage_ms(engine, timing_inputs(engine, samples), 1, seconds))
 
 
 def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, seconds: float = 0.5) -> StageTimes:
@@ -54,7 +57,7 @@ def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, 
         seconds: longest time to measure each number of rows, unless five rounds take longer. Numbers of rows above 1
             whose five rounds would take more than four times as long are left out.
     """
-    inputs = _inputs(engine, samples, _ROWS[-1])
+    inputs = timing_inputs(engine, samples, _ROWS[-1])
     sizes = {
         axis: size
         for tensor in manifest.inputs
@@ -92,7 +95,7 @@ def overhead(
         temperatures: of every exit.
         seconds: longest time to measure, unless 64 samples take longer.
     """
-    cascade, inputs = engine.with_policy(policy, temperatures), _inputs(engine, samples, _POLICY_SAMPLES)
+    cascade, inputs = engine.with_policy(policy, temperatures), timing_inputs(engine, samples, _POLICY_SAMPLES)
     order, reach = np.random.default_rng(0), policy.reach_ms
     calls: list[tuple[int, float]] = []  # measured ns, summed ns
     deadline = perf_counter_ns() + int(seconds * 1e9)
@@ -124,7 +127,7 @@ def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, 
     return tuple(medians_ms)
 
 
-def _inputs(engine: Engine, samples: Samples, count: int) -> Inputs:
+def timing_inputs(engine: Engine, samples: Samples, count: int = _SAMPLES) -> Inputs:
     """Return inputs of ``count`` real examples; they repeat if there are fewer."""
     chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
     return engine.modality.collate(samples.examples(chosen))[np.arange(count) % len(chosen)]
@@ -138,18 +141,33 @@ def _mean_size(manifest: Manifest, inputs: Inputs, rows: int) -> float:
 
 def _stage_ms(engine: Engine, inputs: Inputs, rows: int, seconds: float) -> npt.NDArray[np.float64]:
     """Return the milliseconds from one exit to the next with this number of rows, [E]; see ``stage_ms``."""
-    exits, batches, order = len(engine.exit_names), len(inputs) // rows, np.random.default_rng(0)
+    calls = [partial(engine.forced, exit=k) for k in range(len(engine.exit_names))]
+    reach_ms = interleaved_ms(calls, inputs, rows, seconds)
+    return np.asarray(np.maximum(np.diff(reach_ms, prepend=0.0), _MIN_MS))
+
+
+def interleaved_ms(
+    calls: Sequence[Call], inputs: Inputs, rows: int = 1, seconds: float = 1.0
+) -> npt.NDArray[np.float64]:
+    """Return the mean milliseconds of calls that are compared, measured as ``stage_ms`` measures exits.
+
+    Args:
+        calls: each takes inputs.
+        inputs: of N samples, which the calls get in turn.
+        rows: of a call.
+        seconds: longest time to measure, unless five rounds take longer.
+    """
+    batches, order = len(inputs) // rows, np.random.default_rng(0)
     rounds: list[list[int]] = []
     deadline = perf_counter_ns() + int(seconds * 1e9)
     while len(rounds) < _WARMUP_ROUNDS + _MIN_ROUNDS or (perf_counter_ns() < deadline and len(rounds) < _MAX_ROUNDS):
         start = len(rounds) % batches * rows
-        times_ns = [0] * exits
-        for k in order.permutation(exits):
-            times_ns[k] = _nanoseconds(engine, inputs[start : start + rows], int(k))
+        times_ns = [0] * len(calls)
+        for k in order.permutation(len(calls)):
+            times_ns[k] = _nanoseconds(calls[k], inputs[start : start + rows])
         rounds.append(times_ns)
     stretches = np.array_split(np.array(rounds[_WARMUP_ROUNDS:], np.float64), _MIN_ROUNDS)
-    reach_ms = np.median([stretch.mean(axis=0) for stretch in stretches], axis=0) / 1e6
-    return np.asarray(np.maximum(np.diff(reach_ms, prepend=0.0), _MIN_MS))
+    return np.asarray(np.median([stretch.mean(axis=0) for stretch in stretches], axis=0) / 1e6)
 
 
 def _move_ms(engine: CascadeEngine, manifest: Manifest, k: int, sizes: Mapping[str, int]) -> float:
@@ -173,7 +191,7 @@ def _numpy_move_ms(border: Sequence[Tensor], sizes: Mapping[str, int]) -> float:
     return float(np.median(times_ns[_WARMUP_ROUNDS:])) / _MOVED_ROWS / 1e6
 
 
-def _nanoseconds(engine: Engine, inputs: Inputs, exit_index: int) -> int:
+def _nanoseconds(call: Call, inputs: Inputs) -> int:
     start = perf_counter_ns()
-    engine.forced(inputs, exit_index)
+    call(inputs)
     return perf_counter_ns() - start

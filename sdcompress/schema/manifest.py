@@ -163,6 +163,12 @@ class Policy(Frozen):
         "its samples need: the cost of going from stage to stage, and of caches; less where an exit is never taken, "
         "because its head is left out",
     )
+    whole_ms: PositiveFloat | None = Field(
+        None, description="measured mean ms of the whole network without early exits, at batch 1; null: not measured"
+    )
+    rejected_ms: PositiveFloat | None = Field(
+        None, description="mean ms of thresholds that were given up for the whole network, which is faster; null: none"
+    )
     stage_times: StageTimes | None = Field(None, description="null: not measured in batches")
     backend: str = Field("onnxruntime", description="that it was chosen on")
     device: str = Field("cpu", description="likewise")
