@@ -48,7 +48,7 @@ def bench(
         Literal["wall", "thread"] | None,
         typer.Option(
             "--clock",
-            help="wall, or thread: its processor time, where other work keeps the machine busy; default: wall",
+            help="wall, or thread: its processor time, for a machine that is busy; default: wall",
         ),
     ] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="folder name of the reference")] = None,
