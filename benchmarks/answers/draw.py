@@ -103,7 +103,7 @@ def _missing(row: Figures, columns: int) -> list[str]:
 
 
 def _cells(row: Figures, further: dict[str, str]) -> list[str]:
-    prediction = row["prediction"] or {}
+    prediction = row.get("prediction") or {}
     return [
         row["name"],
         _percent(row["metric"]),
