@@ -158,6 +158,8 @@ def _differs(source: Source) -> str | None:
         return f"train.augment.{augmented[0]} changes inputs in every epoch"
     if source.needs.view is not None and source.needs.view.mixed:
         return f"the method '{recipe.method.name}' mixes inputs"
+    if source.needs.teacher:
+        return "the teacher looks at the inputs themselves"
     if any(isinstance(size, str) for tensor in modality.tensors for size in tensor.shape[1:]) or source.net.masked:
         return "inputs differ in length"
     if not all(name.startswith(f"{source.net.output_layer}.") for name in source.net.classifier):
