@@ -2,13 +2,14 @@
 
     python benchmarks/compare.py benchmarks/cpu --data-dir data --jobs 2
 
-A plan (``plan.yaml`` in the folder) holds a recipe, seeds, settings (each a table of its own) and rows, each with what
-it changes in the recipe and the row that it must beat. Every job is two commands that anybody can type: ``sdcompress
-train`` and ``sdcompress evaluate``. Where the plan's recipe has a section ``tune``, every row is first searched by
-``sdcompress tune`` with the plan's first seed and that budget, and all seeds train its best values. A row with
-``start`` starts from the network of the row that it names, and with a section ``prune`` in its recipe prunes that first
-by ``sdcompress prune``; ``teacher`` names the row whose network is ``method.teacher``. What is done stands in ``results.json`` and is not done again; a job that was stopped (Ctrl-C, ``--minutes``) goes on from its
-checkpoint. Scores are of the last epoch; the test split chooses nothing.
+A plan (``plan.yaml`` in the folder) holds a recipe, seeds, settings (each a table of its own) and rows, each with
+what it changes in the recipe and the row that it must beat. Every job is two commands that anybody can type:
+``sdcompress train`` and ``sdcompress evaluate``. Where the plan's recipe has a section ``tune``, every row is first
+searched by ``sdcompress tune`` with the plan's first seed and that budget, and all seeds train its best values. A row
+with ``start`` starts from the network of the row that it names, and with a section ``prune`` in its recipe prunes
+that first by ``sdcompress prune``; ``teacher`` names the row whose network is ``method.teacher``. What is done stands
+in ``results.json`` and is not done again; a job that was stopped (Ctrl-C, ``--minutes``) goes on from its checkpoint.
+Scores are of the last epoch; the test split chooses nothing.
 """
 
 from __future__ import annotations

@@ -158,15 +158,16 @@ def _differs(source: Source) -> str | None:
         return f"train.augment.{augmented[0]} changes inputs in every epoch"
     if source.needs.view is not None and source.needs.view.mixed:
         return f"the method '{recipe.method.name}' mixes inputs"
-    if source.needs.teacher:
-        return "the teacher looks at the inputs themselves"
     if any(isinstance(size, str) for tensor in modality.tensors for size in tensor.shape[1:]) or source.net.masked:
         return "inputs differ in length"
     if not all(name.startswith(f"{source.net.output_layer}.") for name in source.net.classifier):
         return "the network's own classifier is more than its output layer"
-    if source.fabric.world_size > 1:
-        return "several processes train"
-    return "train.compile is on" if recipe.train.compile else None
+    reasons = {
+        "several processes train": source.fabric.world_size > 1,
+        "train.compile is on": recipe.train.compile,
+        "the trained teacher runs in every step too": source.needs.teacher,
+    }
+    return next((why for why, holds in reasons.items() if holds), None)
 
 
 def _say_without(why: str) -> None:

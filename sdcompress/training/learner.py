@@ -148,7 +148,7 @@ class Learner:
     def _training_step(self, state: nn.Module, trained: MultiExit | None) -> TrainingStep:
         spec, device = self._recipe.train, self._fabric.device
         if trained is not None:
-            trained.to(device=device, memory_format=self._layout)
+            trained.to(device).to(memory_format=self._layout)
         weights = class_weights(spec.class_weights, self._dataset)
         return TrainingStep(
             self.net,
