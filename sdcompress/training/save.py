@@ -100,8 +100,9 @@ def restore(checkpoint: Checkpoint, resumable: Resumable, *, all_learn: bool = F
         all_learn: whether every parameter learns in every step, so that the optimiser has learnt something of each.
 
     Raises:
-        CheckpointError: if 'prune' wrote it, or names, shapes or dtypes are not those of the run. Everything is compared before anything
-            is loaded: a fused optimiser reads and writes as far as the parameter reaches, whatever its state holds.
+        CheckpointError: if 'prune' wrote it, or names, shapes or dtypes are not those of the run. All is compared
+            before anything is loaded: a fused optimiser reads and writes as far as the parameter reaches, whatever its
+            state holds.
     """
     weights = read_tensors(checkpoint.path / checkpoint.state.weights.file)
     training_file = checkpoint.state.training
