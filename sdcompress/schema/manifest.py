@@ -213,6 +213,9 @@ class Provenance(Frozen):
     data_fingerprint: Sha256
     parent: Sha256 | None = Field(None, description="digest of the artifact that this one was made from")
     pruned: tuple[PruningRound, ...] = Field((), description="each time that the network was pruned, the first first")
+    teacher_sha256: Sha256 | None = Field(
+        None, description="of the weights of the trained network that taught; null: there was none"
+    )
     command: str = ""
     git_commit: str | None = None
     versions: dict[str, str] = Field({})

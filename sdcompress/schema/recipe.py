@@ -163,7 +163,7 @@ class TaskSection(Entry):
 class MethodSection(Entry):
     """A method of self-distillation by name, with its own parameters beside the name."""
 
-    not_identifying: ClassVar = frozenset({"file"})
+    not_identifying: ClassVar = frozenset({"file", "teacher"})
 
     name: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(\+[A-Za-z0-9_][A-Za-z0-9_.-]*)?$", max_length=100)
@@ -172,6 +172,9 @@ class MethodSection(Entry):
         description="of 'sdcompress list methods'; A+B is A on the labels of B, whose numbers stand under 'labels'",
     )
     file: PathText | None = Field(None, description="Python file that holds the method, if it is one of your own")
+    teacher: PathText | None = Field(
+        None, description="a finished training whose network teaches, for methods such as trained_teacher"
+    )
     preset: str | None = Field(
         None,
         max_length=100,
