@@ -33,7 +33,7 @@ def array_cascade(
     artifact: Artifact,
     load: Callable[[Segment], Graph],
     execution_target: ExecutionTarget | None = None,
-    headless: Callable[[Segment, Collection[str]], Graph | None] | None = None,
+    headless: Callable[[Sequence[Segment], Collection[str]], Graph | None] | None = None,
 ) -> CascadeEngine:
     """Return the engine of an artifact whose graphs are callables on numpy arrays.
 
@@ -41,12 +41,14 @@ def array_cascade(
         artifact: opened, so checked.
         load: returns the callable of a segment.
         execution_target: of the graphs; default: ONNX Runtime on the CPU.
-        headless: returns the graph of a segment that gives only the outputs of these names; None if there is none.
+        headless: returns one graph of neighbouring segments that gives only the outputs of these names; None if there
+            is none.
     """
     policy, later = artifact.manifest.policy, set[int]()
-    if policy is not None and headless is not None:  # the graph without the head is loaded in their place
+    if policy is not None and headless is not None:  # one graph without the head is loaded in the place of two
         ends = [exit_.segment for exit_ in artifact.manifest.exits]
-        later = {ends[k] for k in _never_taken(policy, history=policy_class(policy.name).history)}
+        unused = _never_taken(policy, history=policy_class(policy.name).history)
+        later = {ends[index] for k in unused for index in (k, k + 1)}
     graphs = [
         LoadedLater(partial(_load_unchanged, artifact, load, segment)) if index in later else load(segment)
         for index, segment in enumerate(artifact.manifest.segments)
