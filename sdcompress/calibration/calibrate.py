@@ -13,7 +13,7 @@ from sdcompress.artifact.write import rewrite, staged
 from sdcompress.calibration.guarantee import certified_policy, policy_in_expectation, split_of
 from sdcompress.calibration.policy_fitting import fit_policy
 from sdcompress.calibration.reference_model import ReferenceModel, open_reference
-from sdcompress.calibration.stage_timing import decision_ms, overhead, stage_ms, stage_times
+from sdcompress.calibration.stage_timing import call_times, decision_ms, stage_ms, stage_times
 from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.certification.calibration_split import calibration_count_for
 from sdcompress.certification.certify import kind_of_test, policy_metrics, smallest_drop
@@ -23,7 +23,7 @@ from sdcompress.certification.power_analysis import samples_for_binomial, sample
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
-from sdcompress.policies import policy_class
+from sdcompress.policies import exit_index_of, policy_class
 from sdcompress.progress import Progress
 from sdcompress.recipes import override
 from sdcompress.runtime.cascade import CascadeEngine
@@ -301,8 +301,9 @@ def _choose(
         **engine.execution_target._asdict(),
         **policy_metrics(evidence, thresholds, unlabelled=False)._asdict(),
     )
-    factor = overhead(engine, samples, chosen, fitted.temperatures)
-    return fitted.temperatures, chosen.model_copy(update={"overhead": factor})
+    exits = exit_index_of(evidence.scores, thresholds)
+    measured = call_times(engine, samples, chosen, fitted.temperatures, exits)
+    return fitted.temperatures, chosen.model_copy(update=measured._asdict())
 
 
 def _write(

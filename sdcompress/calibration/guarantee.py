@@ -12,7 +12,7 @@ from sdcompress.artifact.evidence import EVIDENCE, Evidence
 from sdcompress.artifact.execution_target import ExecutionTarget, graphs_digest, wiring_digest
 from sdcompress.artifact.write import entry
 from sdcompress.calibration.reference_model import ReferenceModel
-from sdcompress.calibration.stage_timing import overhead, stage_times
+from sdcompress.calibration.stage_timing import call_times, stage_times
 from sdcompress.calibration.tuning import Tuning, collect, tune, with_strata
 from sdcompress.certification.calibration_split import CalibrationSplit, draw_split, seed_of
 from sdcompress.certification.certify import (
@@ -26,11 +26,11 @@ from sdcompress.certification.groups import warn_of_strata
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import UsageError
+from sdcompress.policies import exit_index_of
 from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, CertifiedDrop, Manifest, Policy, StageTimes
-from sdcompress.tasks import Array
 
 __all__ = [
     "CertifiedPolicy",
@@ -67,7 +67,7 @@ class SplitRun:
         fingerprint: of the data.
         tuning: made on the tuning samples.
         evidence: of the certification samples, which were run after the tuning.
-        targets: of the certification samples, in the same order.
+        samples: the certification samples, in the same order.
         stage_times: of the stages in batches.
         execution_target: backend, device and engine plans that ran the samples.
     """
@@ -75,7 +75,7 @@ class SplitRun:
     fingerprint: str
     tuning: Tuning
     evidence: Evidence
-    targets: Array
+    samples: Samples
     stage_times: StageTimes
     execution_target: ExecutionTarget
 
@@ -127,7 +127,7 @@ def tune_and_collect(
     )
     evidence = with_strata(evidence, engine.task, certification_samples, settings)
     times = stage_times(engine, manifest, samples)
-    return SplitRun(fingerprint, tuning, evidence, certification_samples.targets, times, engine.execution_target)
+    return SplitRun(fingerprint, tuning, evidence, certification_samples, times, engine.execution_target)
 
 
 def certified_policy(
@@ -164,7 +164,7 @@ def certified_policy(
     levels = certify(evidence, tuning.path, settings, test)
     tested = max(len(level.p_values) for level in levels)
     level = next(level for level in levels if level.max_drop == settings.max_drop)
-    policy = _within_budget(run, level, settings, split, engine=engine, samples=samples)
+    policy = _within_budget(run, level, settings, split, engine)
     _warn_of_strata(run, policy, settings, engine)
     replace(evidence, tuning_scores=tuning.evidence.scores).save(folder / EVIDENCE)
     certificate = Certificate(
@@ -224,13 +224,13 @@ def policy_in_expectation(
     step = conformal_risk_control(losses, settings.max_drop) - 1
     policy = _at(max(step, 0), run, settings, split, "in expectation")  # path[0] loses nothing
     _warn_of_strata(run, policy, settings, engine)
-    return run.tuning.fitted.temperatures, _with_overhead(policy, run, engine, samples)
+    return run.tuning.fitted.temperatures, _with_call_times(policy, run, engine)
 
 
 def _warn_of_strata(run: SplitRun, policy: Policy, settings: recipe.Calibrate, engine: CascadeEngine) -> None:
     if settings.group_by == "stratum" or settings.unlabelled:
         return  # the drop holds in every stratum, or targets are not used
-    strata = engine.task.strata(run.targets)
+    strata = engine.task.strata(run.samples.targets)
     warn_of_strata(run.evidence, strata, policy.thresholds, task=engine.task, max_drop=settings.max_drop)
 
 
@@ -259,10 +259,11 @@ def _at(step: int, run: SplitRun, settings: recipe.Calibrate, split: str, guaran
     )
 
 
-def _with_overhead(policy: Policy, run: SplitRun, engine: CascadeEngine, samples: Samples) -> Policy:
-    """Return the policy with the measured overhead of its calls over its stages."""
-    factor = overhead(engine, samples, policy, run.tuning.fitted.temperatures)
-    return policy.model_copy(update={"overhead": factor})
+def _with_call_times(policy: Policy, run: SplitRun, engine: CascadeEngine) -> Policy:
+    """Return the policy with the measured times of its calls."""
+    exits = exit_index_of(run.evidence.scores, policy.thresholds)
+    measured = call_times(engine, run.samples, policy, run.tuning.fitted.temperatures, exits)
+    return policy.model_copy(update=measured._asdict())
 
 
 def _within_budget(
@@ -270,9 +271,7 @@ def _within_budget(
     level: CertifiedDrop,
     settings: recipe.Calibrate,
     split: str,
-    *,
     engine: CascadeEngine,
-    samples: Samples,
 ) -> Policy:
     """Return the policy at the last certified step, or at the first certified step that keeps the budget.
 
@@ -280,11 +279,13 @@ def _within_budget(
         UsageError: if no certified step keeps the budget.
     """
     guarantee: Guarantee = "certified" if level.certified else "no certificate"
-    fastest = _with_overhead(_at(level.certified, run, settings, split, guarantee), run, engine, samples)
+    fastest = _with_call_times(_at(level.certified, run, settings, split, guarantee), run, engine)
     budget = settings.budget_ms
 
     def at(step: int) -> Policy:
-        return _at(step, run, settings, split, guarantee).model_copy(update={"overhead": fastest.overhead})
+        return _at(step, run, settings, split, guarantee).model_copy(
+            update=fastest.model_dump(include={"overhead", "exit_ms"})
+        )
 
     if budget is None or not level.certified:
         return fastest

@@ -132,6 +132,7 @@ def _settings(**overrides: Any) -> dict[str, Any]:
 def _show(bench_report: BenchReport) -> None:
     """Print the latency of every artifact, of the run and end to end, and the ratios."""
     from sdcompress.reporting.report.findings import noise
+    from sdcompress.reporting.report.tables import prediction
 
     rows = []
     for record in bench_report.records:
@@ -158,6 +159,9 @@ def _show(bench_report: BenchReport) -> None:
             f"p50 {ratio.speedup_p50:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
             + _end_to_end(ratio.speedup_end_to_end, ratio.end_to_end_low, ratio.end_to_end_high)
         )
+    for record in bench_report.records:
+        if record.predicted_ms is not None and record.predicted_at_shares_ms is not None:
+            say(f"{record.name}: {prediction(record)}")
     _show_backends(bench_report)
     if sentence := noise(bench_report.records):
         say(sentence)

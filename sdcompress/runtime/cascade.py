@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import accumulate
 from time import perf_counter_ns
@@ -33,7 +33,7 @@ def array_cascade(
     artifact: Artifact,
     load: Callable[[Segment], Graph],
     execution_target: ExecutionTarget | None = None,
-    headless: Callable[[Segment, Collection[str]], Graph | None] | None = None,
+    headless: Callable[[Sequence[Segment], Collection[str]], Graph | None] | None = None,
 ) -> CascadeEngine:
     """Return the engine of an artifact whose graphs are callables on numpy arrays.
 
@@ -41,12 +41,14 @@ def array_cascade(
         artifact: opened, so checked.
         load: returns the callable of a segment.
         execution_target: of the graphs; default: ONNX Runtime on the CPU.
-        headless: returns the graph of a segment that gives only the outputs of these names; None if there is none.
+        headless: returns one graph of neighbouring segments that gives only the outputs of these names; None if there
+            is none.
     """
     policy, later = artifact.manifest.policy, set[int]()
-    if policy is not None and headless is not None:  # the graph without the head is loaded in their place
+    if policy is not None and headless is not None:  # one graph without the head is loaded in the place of two
         ends = [exit_.segment for exit_ in artifact.manifest.exits]
-        later = {ends[k] for k in _never_taken(policy, history=policy_class(policy.name).history)}
+        unused = _never_taken(policy, history=policy_class(policy.name).history)
+        later = {ends[index] for k in unused for index in (k, k + 1)}
     graphs = [
         LoadedLater(partial(_load_unchanged, artifact, load, segment)) if index in later else load(segment)
         for index, segment in enumerate(artifact.manifest.segments)
@@ -184,8 +186,11 @@ class CascadeEngine:
             return [np.arange(len(inputs))]
         return self._cost_model.parts(inputs.lengths)
 
-    def stepwise(self) -> Stepwise:
+    def stepwise(self, further_thresholds: Iterable[Sequence[float]] = ()) -> Stepwise:
         """Return the stages one by one, for a scheduler that lets rows of several calls share them.
+
+        Args:
+            further_thresholds: that rows may exit by instead of the policy's; one for each exit but the last.
 
         Raises:
             UsageError: if the executor keeps the tensors of a call to itself.
@@ -196,7 +201,14 @@ class CascadeEngine:
                 allowed="a backend that takes and returns numpy arrays, such as onnxruntime",
                 next_step="open the artifact with the backend onnxruntime",
             )
-        return Stepwise(self._executor.stages, self._temperatures, self._policy, self._gates)
+        taken = {k for thresholds in further_thresholds for k, threshold in enumerate(thresholds) if threshold <= 1}
+        # without a policy all graphs are loaded; one that looks back needs the signals of all exits, or of none
+        skips = self._policy is not None and not (taken and self._looks_back)
+        unused = self._unused - taken if skips else frozenset[int]()
+        headless = self._executor.skipping(unused).stages
+        return Stepwise(
+            self._executor.stages, self._temperatures, self._policy, self._gates, headless=headless, unused=unused
+        )
 
     def move_ms(self, exit_index: int) -> float | None:
         """Return the ms that compaction takes for one row after an exit; None: as long as numpy takes."""

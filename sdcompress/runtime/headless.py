@@ -1,4 +1,4 @@
-"""Leave out of an ONNX file what only some of its outputs need, such as the head of an exit that no sample takes.
+"""Join the segments around exits that no sample takes to one ONNX file, without the heads of these exits.
 
 Nothing is decoded but names: nodes and stored tensors are copied as they are, or not at all. So neither torch nor onnx
 is needed where an artifact runs.
@@ -6,16 +6,17 @@ is needed where an artifact runs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from sdcompress.artifact.protobuf import LENGTH, Field, fields
 
-__all__ = ["with_outputs"]
+__all__ = ["joined", "with_outputs"]
 
 # field numbers of onnx.proto
 _MODEL_GRAPH = 7
-_NODE, _INITIALIZER, _OUTPUT = 1, 5, 12
-_NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
+_MODEL_MEANING = {1, 8, 20, 25}  # what nodes mean: version of the format, opsets, training, functions
+_NODE, _NAME, _INITIALIZER, _INPUT, _OUTPUT, _SPARSE = 1, 2, 5, 11, 12, 15
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_ATTRIBUTE = 1, 2, 3, 5
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
 _TENSOR_NAME, _VALUE_NAME = 8, 1
 
@@ -35,6 +36,103 @@ def with_outputs(model: bytes, kept: Collection[str]) -> bytes:
         for field in fields(memoryview(model))
     )
     return b"".join(parts)
+
+
+def joined(models: Sequence[bytes], kept: Collection[str]) -> bytes | None:
+    """Return one ONNX file of several that run one after the other, with some of their outputs.
+
+    What a later file defines by the name of something else, such as the scale of a border that both quantise, gets
+    another name.
+
+    Args:
+        models: bytes of the files, in their order.
+        kept: names of the outputs that stay.
+
+    Returns:
+        The file; None where files cannot be joined: they differ in the versions of operators, or a node holds graphs.
+
+    Raises:
+        Refused: if the bytes are no ONNX file.
+    """
+    if len(models) == 1:
+        return with_outputs(models[0], kept)
+    parts = [list(fields(memoryview(model))) for model in models]
+    meanings = [[bytes(field.content) for field in part if field.number in _MODEL_MEANING] for part in parts]
+    whole = _Joined()
+    for place, part in enumerate(parts):
+        graph = [inner for field in part if field.number == _MODEL_GRAPH for inner in fields(field.content)]
+        if meanings[place] != meanings[0] or not whole.add(graph, f"segment-{place}/"):
+            return None
+    head = [_encoded(field, field.content) for field in parts[0] if field.number != _MODEL_GRAPH]
+    return with_outputs(b"".join((*head, _message(_MODEL_GRAPH, b"".join(whole.content)))), kept)
+
+
+class _Joined:
+    """A graph to which others are added, one behind the other.
+
+    Attributes:
+        content: its encoded fields.
+    """
+
+    def __init__(self) -> None:
+        self.content: list[bytes] = []
+        self._defined = dict[str, bytes | memoryview]()  # by name: the node that computes it, or the stored tensor
+        self._ports = set[str]()
+
+    def add(self, graph: Sequence[Field], prefix: str) -> bool:
+        """Add a graph; return whether it can be joined.
+
+        Args:
+            graph: its fields.
+            prefix: of names that mean something else already.
+        """
+        nodes = [field.content for field in graph if field.number == _NODE]
+        if any(field.number == _SPARSE for field in graph) or any(True for node in nodes for _ in _graphs_within(node)):
+            return False
+        self.content += [_encoded(field, field.content) for field in graph if field.number == _NAME][: not self.content]
+        others = dict[str, str]()
+        for field in graph:
+            if field.number == _INITIALIZER:
+                self._define(field.content, _INITIALIZER, _TENSOR_NAME, others, prefix)
+        for node in nodes:
+            self._define(_renamed(node, _NODE_INPUT, others), _NODE, _NODE_OUTPUT, others, prefix)
+        ports = [(field, *_strings(field.content, _VALUE_NAME)) for field in graph if field.number in {_INPUT, _OUTPUT}]
+        for field, name in ports:
+            # what an earlier graph gives is no input any more
+            if name not in self._ports and (field.number == _OUTPUT or name not in self._defined):
+                self.content.append(_encoded(field, field.content))
+            self._ports.add(name)
+        return others.keys().isdisjoint(name for _, name in ports)
+
+    def _define(self, content: bytes | memoryview, kind: int, number: int, others: dict[str, str], prefix: str) -> None:
+        """Add a node or a stored tensor, unless it is there already."""
+        names = [name for name in _strings(content, number) if name]
+        known = [self._defined.get(name) for name in names]
+        if names and all(one == content for one in known):
+            return
+        if any(one is not None for one in known):
+            others |= {name: prefix + name for name in names}
+            content = _renamed(content, number, others)
+        self._defined |= dict.fromkeys((others.get(name, name) for name in names), content)
+        if kind == _NODE:  # whose own names must differ too
+            content = _renamed(content, _NODE_NAME, {name: prefix + name for name in _strings(content, _NODE_NAME)})
+        self.content.append(_message(kind, content))
+
+
+def _renamed(message: bytes | memoryview, number: int, names: Mapping[str, str]) -> bytes | memoryview:
+    """Return a node or stored tensor in which the strings of a field have other names."""
+    if names.keys().isdisjoint(_strings(message, number)):
+        return message
+    return b"".join(
+        _encoded(field, names[name].encode())
+        if field.number == number and (name := bytes(field.content).decode()) in names
+        else _encoded(field, field.content)
+        for field in fields(memoryview(message))
+    )
+
+
+def _message(number: int, content: bytes | memoryview) -> bytes:
+    return _encoded(Field(number, LENGTH, 0, memoryview(content)), content)
 
 
 def _graph(graph: memoryview, kept: Collection[str]) -> bytes:
@@ -78,10 +176,10 @@ def _graphs_within(node: memoryview) -> Iterator[Field]:
                     yield from fields(inner.content)
 
 
-def _strings(message: memoryview, number: int) -> list[str]:
+def _strings(message: bytes | memoryview, number: int) -> list[str]:
     return [
         bytes(field.content).decode(errors="replace")
-        for field in fields(message)
+        for field in fields(memoryview(message))
         if field.number == number and field.wire == LENGTH
     ]
 

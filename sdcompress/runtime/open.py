@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,7 @@ from sdcompress.runtime.backends._base import Backend, ExecutorBackend, Graph
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.choose_backend import ROOM, USUAL, choose_backend
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.headless import with_outputs
+from sdcompress.runtime.headless import joined
 from sdcompress.schema.manifest import Segment
 from sdcompress.untrusted import Refused
 
@@ -137,24 +137,39 @@ def _load(load: Callable[[Path, Segment], Graph], artifact: Artifact, segment: S
 
 
 def _load_headless(
-    load: Callable[[Path, Segment], Graph], artifact: Artifact, segment: Segment, kept: Collection[str]
+    load: Callable[[Path, Segment], Graph], artifact: Artifact, segments: Sequence[Segment], kept: Collection[str]
 ) -> Graph | None:
-    """Load a segment with some of its outputs, from a temporary file; None where no such file can be written."""
-    artifact.check_unchanged(segment)  # an engine with another policy may load it long after the artifact was opened
-    outputs = tuple(tensor for tensor in segment.outputs if tensor.name in kept)
+    """Load neighbouring segments as one graph with some of their outputs, from a temporary file.
+
+    Returns:
+        None where segments cannot be joined, or no such file can be written: the segments give the same answers.
+    """
+    for segment in segments:  # an engine with another policy may load them long after the artifact was opened
+        artifact.check_unchanged(segment)
     try:
-        model = with_outputs(artifact.file(segment).read_bytes(), kept)
+        model = joined([artifact.file(segment).read_bytes() for segment in segments], kept)
     except Refused as error:
+        names = ", ".join(f"'{segment.file}'" for segment in segments)
         raise ArtifactError(
-            f"The graph '{segment.file}' in '{artifact.path}' cannot be used: {error}.",
+            f"A graph of {names} in '{artifact.path}' cannot be used: {error}.",
             allowed="an ONNX graph",
             next_step="export the artifact again",
         ) from error
+    if model is None:
+        return None
     try:
         temporary = TemporaryDirectory(prefix="sdcompress-")
-    except OSError:  # such as a read-only container; the whole graph gives the same answers
+    except OSError:  # such as a read-only container
         return None
     with temporary as folder:
-        file = Path(folder, Path(segment.file).name)
+        file = Path(folder, Path(segments[-1].file).name)
         file.write_bytes(model)
-        return load(file, segment.model_copy(update={"outputs": outputs}))
+        return load(file, _one_segment(segments, kept))
+
+
+def _one_segment(segments: Sequence[Segment], kept: Collection[str]) -> Segment:
+    """Return the manifest's entry of neighbouring segments that run as one graph."""
+    given = [tensor for segment in segments for tensor in segment.outputs]
+    inputs = {tensor.name: tensor for segment in segments for tensor in segment.inputs if tensor not in given}
+    outputs = [tensor for name in kept for tensor in given if tensor.name == name]
+    return segments[-1].model_copy(update={"inputs": tuple(inputs.values()), "outputs": tuple(outputs)})

@@ -166,7 +166,8 @@ class ArrayExecutor:
         manifest: of the artifact.
         graphs: one for each of its segments, ready to run.
         execution_target: of the graphs.
-        headless: returns the graph of a segment that gives only the outputs of these names; None: there are none.
+        headless: returns one graph of neighbouring segments that gives only the outputs of these names, or None;
+            None: there are none.
     """
 
     largest: int | None = None
@@ -176,12 +177,12 @@ class ArrayExecutor:
         manifest: Manifest,
         graphs: Sequence[Graph],
         execution_target: ExecutionTarget,
-        headless: Callable[[Segment, Collection[str]], Graph | None] | None = None,
+        headless: Callable[[Sequence[Segment], Collection[str]], Graph | None] | None = None,
     ) -> None:
         self.stages, self._modality = stages(manifest, graphs), modality_of(manifest)
         self.execution_target = execution_target
         self._manifest, self._headless = manifest, headless
-        self._lock, self._stages_without_head = Lock(), dict[int, Stage]()
+        self._lock, self._graphs = Lock(), dict[tuple[str, tuple[str, ...]], Graph | None]()
 
     def rows(self, rows: int) -> int:
         """Return the allocated rows: all of them are computed."""
@@ -196,32 +197,67 @@ class ArrayExecutor:
         return ArrayForwardPass(self.stages, inputs)
 
     def skipping(self, exits: Collection[int]) -> ArrayExecutor:
-        """Return an executor over the same graphs, but for those of some exits, which compute no head."""
+        """Return an executor that computes no head of some exits, and one graph from each other exit to the next."""
         if not exits or self._headless is None:
             return self
-        skipping = copy(self)
-        skipping.stages = tuple(
-            self._without_head(exit_index) if exit_index in exits else stage
-            for exit_index, stage in enumerate(self.stages)
-        )
+        skipping, start = copy(self), 0
+        chosen = list[Stage]()
+        for exit_index in range(len(self.stages)):
+            if exit_index not in exits:
+                chosen += self._one_graph(start, exit_index) or self._without_heads(start, exit_index)
+                start = exit_index + 1
+        skipping.stages = tuple(chosen)
         return skipping
 
-    def _without_head(self, exit_index: int) -> Stage:
-        """Return the stage without the head at its end; as it is where its last graph ends several stages."""
-        with self._lock:
-            if exit_index not in self._stages_without_head:
-                self._stages_without_head[exit_index] = self._load_without_head(exit_index)
-            return self._stages_without_head[exit_index]
+    def _one_graph(self, first: int, last: int) -> list[Stage]:
+        """Return the stages before an exit so that they run as one graph at its end; [] where there is none.
 
-    def _load_without_head(self, exit_index: int) -> Stage:
-        stage, segment = self.stages[exit_index], self._manifest.segments[self._manifest.exits[exit_index].segment]
-        ends = [exit_.segment for exit_ in self._manifest.exits]
+        Graphs of 8 bits stay apart: an operator that is fused across a border rounds to other codes.
+        """
+        segments = self._segments(first, last)
+        several = len({exit_.segment for exit_ in self._manifest.exits}) < len(self.stages)  # exits in one segment
+        if first == last or several or any(segment.precision != "fp32" for segment in segments):
+            return []
+        end = self.stages[last]
+        kept = tuple(tensor.name for tensor in segments[-1].outputs)
+        earlier = {tensor.name for segment in segments[:-1] for tensor in segment.outputs}
+        kept += tuple(name for name in end.kept if name in earlier)
+        graph = self._loaded(segments, kept)
+        if graph is None:
+            return []
+        taken = tuple(dict.fromkeys(t.name for one in segments for t in one.inputs if t.name not in earlier))
+        before = self.stages[first - 1].kept if first else tuple(tensor.name for tensor in self._manifest.inputs)
+        waiting = [replace(stage, graphs=(), kept=before) for stage in self.stages[first:last]]
+        return [*waiting, replace(end, graphs=((graph, taken, kept),))]
+
+    def _without_heads(self, first: int, last: int) -> list[Stage]:
+        """Return the stages before an exit, each without the head at its end."""
+        return [*map(self._without_head, range(first, last)), self.stages[last]]
+
+    def _without_head(self, exit_index: int) -> Stage:
+        """Return a stage without the head at its end; as it is where its last graph ends several stages."""
+        stage, ends = self.stages[exit_index], [exit_.segment for exit_ in self._manifest.exits]
+        segment = self._manifest.segments[stage.exit.segment]
         kept = tuple(tensor.name for tensor in segment.outputs if tensor.name in stage.kept)
-        if self._headless is None or ends.count(stage.exit.segment) > 1 or not kept:
+        if ends.count(stage.exit.segment) > 1 or not kept:
             return stage
-        graph = self._headless(segment, kept)
+        graph = self._loaded([segment], kept)
         *before, (_, inputs, _) = stage.graphs
         return stage if graph is None else replace(stage, graphs=(*before, (graph, inputs, kept)))
+
+    def _segments(self, first: int, last: int) -> Sequence[Segment]:
+        """Return the segments of these stages."""
+        start = self._manifest.exits[first - 1].segment + 1 if first else 0
+        return self._manifest.segments[start : self._manifest.exits[last].segment + 1]
+
+    def _loaded(self, segments: Sequence[Segment], kept: tuple[str, ...]) -> Graph | None:
+        """Return the graph of segments with some outputs, loaded once for all engines over these stages."""
+        assert self._headless is not None
+        key = (segments[0].file, kept)
+        with self._lock:
+            if key not in self._graphs:
+                self._graphs[key] = self._headless(segments, kept)
+            return self._graphs[key]
 
     def move_ms(self, exit_index: int) -> None:
         """Return None: numpy moves the rows."""

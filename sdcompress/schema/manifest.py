@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -163,6 +164,11 @@ class Policy(Frozen):
         "its samples need: the cost of going from stage to stage, and of caches; less where an exit is never taken, "
         "because its head is left out",
     )
+    exit_ms: tuple[PositiveFloat | None, ...] = Field(
+        (),
+        description="measured mean ms of the calibration samples that exit at each exit, one at a time under the "
+        "policy; null: too few exit there; empty: not measured",
+    )
     stage_times: StageTimes | None = Field(None, description="null: not measured in batches")
     backend: str = Field("onnxruntime", description="that it was chosen on")
     device: str = Field("cpu", description="likewise")
@@ -176,8 +182,19 @@ class Policy(Frozen):
 
     @property
     def mean_ms(self) -> float:
-        """Return the mean ms of one sample by the measured stages, decisions, shares and overhead."""
-        return self.overhead * sum(share * ms for share, ms in zip(self.shares, self.reach_ms, strict=True))
+        """Return the predicted mean ms of one sample, at the exit shares of the calibration samples."""
+        return self.expected_ms(self.shares)
+
+    def expected_ms(self, shares: Sequence[float]) -> float:
+        """Return the predicted mean ms of one sample at these shares of the exits, [E].
+
+        An exit takes what its calibration samples took; where none was timed, its stages and decisions times
+        ``overhead``.
+        """
+        reached = (self.overhead * ms for ms in self.reach_ms)
+        measured = self.exit_ms or (None,) * len(self.shares)
+        times = (ms if exact is None else exact for exact, ms in zip(measured, reached, strict=True))
+        return sum(share * ms for share, ms in zip(shares, times, strict=True))
 
     @property
     def reach_ms(self) -> tuple[float, ...]:
@@ -303,6 +320,8 @@ def _check_lengths(policy: Policy, exits: int) -> None:
         raise ValueError("the policy needs one threshold for each exit but the last")
     if len(policy.shares) != exits or len(policy.stage_ms) != exits:
         raise ValueError("the policy needs one of shares and of stage_ms for each exit")
+    if len(policy.exit_ms) not in {0, exits}:
+        raise ValueError("the policy needs one of exit_ms for each exit, or none at all")
     if len(policy.decision_ms) not in {0, exits - 1}:
         raise ValueError("the policy needs one of decision_ms for each exit but the last, or none at all")
     times = policy.stage_times

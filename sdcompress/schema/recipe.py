@@ -387,6 +387,17 @@ class Bench(Frozen):
         10, description="interleaved rounds, from which ratios get intervals"
     )
     percentiles: Some[Annotated[float, Field(ge=50, lt=100)]] = (50.0, 90.0, 95.0, 99.0)
+    clock: Literal["wall", "thread"] = Field(
+        "wall",
+        description="wall: what a user waits; thread: processor time of the calling thread, for comparisons on a "
+        "machine that other work keeps busy; needs one thread on the CPU",
+    )
+
+    @model_validator(mode="after")
+    def _one_thread_has_the_whole_time(self) -> Bench:
+        if self.clock == "thread" and (self.threads > 1 or self.device != "cpu"):
+            raise ValueError("the processor time of a thread leaves out other threads and devices: use clock=wall")
+        return self
 
     @property
     def backends(self) -> tuple[str, ...]:

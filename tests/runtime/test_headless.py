@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import ArtifactError
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
-from sdcompress.runtime.headless import with_outputs
+from sdcompress.runtime.headless import joined, with_outputs
 from sdcompress.runtime.open import open_cascade
+from sdcompress.runtime.stepwise import Carried
 from sdcompress.schema.manifest import Segment
 from sdcompress.untrusted import Refused
 
@@ -135,22 +136,76 @@ def counted(artifact: Any) -> tuple[CascadeEngine, list[str], list[tuple[str, tu
         whole.append(segment.file)
         return graph([tensor.name for tensor in segment.outputs], segment)
 
-    def load_headless(segment: Segment, kept: Collection[str]) -> Any:
-        headless.append((segment.file, tuple(kept)))
-        return graph(kept, segment)
+    def load_headless(segments: Sequence[Segment], kept: Collection[str]) -> Any:
+        headless.append(("+".join(segment.file for segment in segments), tuple(kept)))
+        given = tuple(tensor for segment in segments for tensor in segment.outputs)
+        return graph(kept, segments[-1].model_copy(update={"outputs": given}))
 
     return array_cascade(artifact, load, headless=load_headless), whole, headless
 
 
 def test_each_segment_is_loaded_once_until_its_head_is_asked_for(tiny_artifact: Write) -> None:
     engine, whole, headless = counted(open_artifact(tiny_artifact(policy=(NEVER, 0.5))))
-    assert (whole, headless) == (["segment-1.onnx", "segment-2.onnx"], [("segment-0.onnx", ("hidden",))])
+    read = ("exit2_outputs", "deep", "exit2_signals", "exit2_decision")
+    assert (whole, headless) == (["segment-2.onnx"], [("segment-0.onnx+segment-1.onnx", read)])
     engine(images(2))
     engine(images(2))
-    assert len(whole) + len(headless) == 3
+    assert len(whole) + len(headless) == 2
     engine.exits(images(2))
     engine.forced(images(2), 0)
-    assert whole[2:] == ["segment-0.onnx"]
+    assert whole[1:] == ["segment-0.onnx", "segment-1.onnx"]
+
+
+def test_without_any_exit_that_is_taken_one_graph_runs(tiny_artifact: Write) -> None:
+    engine, whole, headless = counted(open_artifact(tiny_artifact(policy=(NEVER, NEVER))))
+    engine(images(2))
+    assert (whole, headless) == ([], [("segment-0.onnx+segment-1.onnx+segment-2.onnx", ("final_outputs",))])
+
+
+def test_graphs_of_8_bits_stay_apart(tiny_artifact: Write) -> None:
+    """An operator that is fused across their border would round to other codes."""
+    artifact = open_artifact(tiny_artifact(policy=(NEVER, 0.5)))
+    segments = tuple(one.model_copy(update={"precision": "uint8"}) for one in artifact.manifest.segments)
+    changed = Artifact(artifact.path, artifact.manifest.model_copy(update={"segments": segments}))
+    _, _, headless = counted(changed)
+    assert headless == [("segment-0.onnx", ("hidden",))]
+
+
+def scaled(taken: str, given: str, scale: float) -> bytes:
+    """A file that multiplies by a stored ``scale``, and adds a ``one`` that all files store."""
+    info, node = helper.make_tensor_value_info, helper.make_node
+    stored = {"scale": scale, "one": 1.0}
+    graph = helper.make_graph(
+        [node("Mul", [taken, "scale"], ["scaled"], name="mul"), node("Add", ["scaled", "one"], [given], name="add")],
+        "g",
+        [info(taken, TensorProto.FLOAT, ["batch", 2])],
+        [info(given, TensorProto.FLOAT, ["batch", 2])],
+        [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in stored.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
+def test_files_that_store_other_values_by_one_name_are_joined() -> None:
+    """((x * 2 + 1) * 3 + 1) * 5 + 1: the scales differ, the one is the same."""
+    models = [scaled("x", "y", 2.0), scaled("y", "z", 3.0), scaled("z", "w", 5.0)]
+    content = joined(models, ["w"])
+    assert content is not None
+    whole = onnx.load_from_string(content)
+    onnx.checker.check_model(whole, full_check=True)
+    assert [value.name for value in (*whole.graph.input, *whole.graph.output)] == ["x", "w"]
+    assert len(whole.graph.initializer) == 4
+    assert len({node.name for node in whole.graph.node}) == 6
+    (w,) = ReferenceEvaluator(whole).run(None, {"x": np.array([[1.0, 2.0]], np.float32)})
+    assert w.tolist() == [[51.0, 81.0]]
+    both = onnx.load_from_string(joined(models[:2], ["y", "z"]) or b"")
+    assert [value.name for value in both.graph.output] == ["y", "z"]
+
+
+def test_files_that_cannot_be_joined() -> None:
+    other = helper.make_model(onnx.load_from_string(scaled("y", "z", 1.0)).graph)
+    other.opset_import[0].version = 17
+    assert joined([scaled("x", "y", 1.0), other.SerializeToString()], ["z"]) is None
+    assert joined([branching().SerializeToString(), scaled("y", "v", 1.0)], ["v"]) is None
 
 
 def test_without_a_temporary_folder_all_heads_are_computed(
@@ -192,3 +247,30 @@ def test_another_policy_over_the_same_graphs(tiny_artifact: Write) -> None:
     taken = engine.with_policy(engine.policy.model_copy(update={"thresholds": (0.6, NEVER)}))(images(64)).exit_index
     assert set(taken) == {0, 2}
     assert set(engine(images(64)).exit_index) == {0, 1, 2}
+
+
+def test_stages_one_by_one_load_a_head_for_the_first_call_that_wants_its_outputs(tiny_artifact: Write) -> None:
+    engine, whole, headless = counted(open_artifact(tiny_artifact(policy=(NEVER, 0.5))))
+    stages, rows = engine.stepwise(), Carried({"input": images(2)})
+    result = stages.run(0, rows, outputs=False)
+    assert (result.outputs, result.scores, result.exits.tolist()) == (None, None, [False, False])
+    assert stages.run(1, result.carried, outputs=False).outputs is not None  # the policy may let rows exit here
+    assert (whole, headless) == (["segment-1.onnx", "segment-2.onnx"], [("segment-0.onnx", ("hidden",))])
+    assert stages.run(0, rows).outputs is not None
+    assert whole[2:] == ["segment-0.onnx"]
+
+
+def test_an_exit_that_other_thresholds_take_keeps_its_outputs(tiny_artifact: Write) -> None:
+    engine, _, _ = counted(open_artifact(tiny_artifact(policy=(NEVER, 0.5))))
+    result = engine.stepwise([(0.9, 0.5)]).run(0, Carried({"input": images(2)}), outputs=False)
+    assert result.outputs is not None
+    assert result.scores is not None
+
+
+@pytest.mark.parametrize("outputs", [True, False])
+def test_rows_of_a_policy_that_looks_back_and_never_exits_carry_no_signals(tiny_artifact: Write, outputs: bool) -> None:
+    engine, _, _ = counted(open_artifact(tiny_artifact(policy=(NEVER, NEVER), kind="patience")))
+    result = engine.stepwise().run(0, Carried({"input": images(2)}), outputs=outputs)
+    assert (result.scores, result.exits.tolist(), result.carried.signals) == (None, [False, False], ())
+    levels = engine.stepwise([(0.9, NEVER)]).run(0, Carried({"input": images(2)}), outputs=outputs)
+    assert (levels.scores is None, len(levels.carried.signals)) == (False, 1)
