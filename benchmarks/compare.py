@@ -2,12 +2,14 @@
 
     python benchmarks/compare.py benchmarks/cpu --data-dir data --jobs 2
 
-A plan (``plan.yaml`` in the folder) holds a recipe, seeds, settings (each a table of its own) and rows, each with what
-it changes in the recipe and the row that it must beat. Every job is two commands that anybody can type: ``sdcompress
-train`` and ``sdcompress evaluate``. Where the plan's recipe has a section ``tune``, every row is first searched by
-``sdcompress tune`` with the plan's first seed and that budget, and all seeds train its best values. What is done
-stands in ``results.json`` and is not done again; a job that was stopped (Ctrl-C, ``--minutes``) goes on from its
-checkpoint. Scores are of the last epoch; the test split chooses nothing.
+A plan (``plan.yaml`` in the folder) holds a recipe, seeds, settings (each a table of its own) and rows, each with
+what it changes in the recipe and the row that it must beat. Every job is two commands that anybody can type:
+``sdcompress train`` and ``sdcompress evaluate``. Where the plan's recipe has a section ``tune``, every row is first
+searched by ``sdcompress tune`` with the plan's first seed and that budget, and all seeds train its best values. A row
+with ``start`` starts from the network of the row that it names, and with a section ``prune`` in its recipe prunes
+that first by ``sdcompress prune``; ``teacher`` names the row whose network is ``method.teacher``. What is done stands
+in ``results.json`` and is not done again; a job that was stopped (Ctrl-C, ``--minutes``) goes on from its checkpoint.
+Scores are of the last epoch; the test split chooses nothing.
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ class Job:
     seed: int
     recipe: dict[str, Any]
     search_seed: int
+    start: Job | None = None
+    teacher: Job | None = None
 
     @property
     def name(self) -> str:
@@ -57,12 +61,24 @@ class Job:
     def key(self) -> str:
         """Of its recipe, wherever the data lies: a plan that changes it has it done anew."""
         data = {key: value for key, value in self.recipe["data"].items() if key != "dir"}
-        return digest_of({**self.recipe, "data": data})
+        others = {"start": self.start, "teacher": self.teacher}
+        keys = {name: job.key for name, job in others.items() if job is not None}
+        return digest_of({**self.recipe, "data": data, **keys})
 
     @property
     def is_tuned(self) -> bool:
         """Return whether its row is searched first."""
         return "tune" in self.recipe
+
+    @property
+    def is_pruned(self) -> bool:
+        """Return whether the network that it starts from is pruned first."""
+        return self.start is not None and "prune" in self.recipe
+
+    @property
+    def needs(self) -> list[Job]:
+        """Return the jobs whose networks it needs."""
+        return [job for job in (self.start, self.teacher) if job is not None]
 
 
 def merged(tree: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -80,14 +96,17 @@ def jobs_of(plan: dict[str, Any], data_dir: Path | None) -> list[Job]:
     found = []
     for setting, own in plan["settings"].items():
         for seed in plan["seeds"]:
+            of_seed: dict[str, Job] = {}
             for row, spec in plan["rows"].items():
                 tree = merged(merged(plan["recipe"], own), spec["change"])
                 recipe = recipes.read({**tree, "name": "compare", "seed": seed})
                 recipe = recipe.model_copy(update={"data": recipe.data.at(data_dir)})
                 dumped = recipe.model_dump(mode="json", exclude_defaults=True)
-                if "tune" in tree:  # also where it says what is the default
-                    dumped["tune"] = recipe.tune.model_dump(mode="json")
-                found.append(Job(setting, row, seed, dumped, plan["seeds"][0]))
+                for section in tree.keys() & {"tune", "prune"}:  # also where it says what is the default
+                    dumped[section] = getattr(recipe, section).model_dump(mode="json")
+                others = {name: of_seed[spec[name]] for name in ("start", "teacher") if name in spec}
+                of_seed[row] = Job(setting, row, seed, dumped, plan["seeds"][0], **others)
+                found.append(of_seed[row])
     return found
 
 
@@ -107,9 +126,11 @@ class Running:
         self._recipe.parent.mkdir(parents=True, exist_ok=True)
         self._log = self._recipe.with_suffix(".log").open("w", encoding="utf-8")
         self._scores = self._recipe.with_suffix(".json")
-        self._tuned = self.folder.parent / "tuned"
+        self._tuned, self._runs = self.folder.parent / "tuned", runs
+        self._pruned = self.folder.parent / f"seed{job.seed}-pruned"
         self._write(job.recipe)
-        self._steps = [*([self._search] if job.is_tuned else []), self._train, self._score]
+        before = [*([self._search] if job.is_tuned else []), *([self._prune] if job.is_pruned else [])]
+        self._steps = [*before, self._train, self._score]
         self._process = self._steps.pop(0)()
         self._asked = False
 
@@ -133,10 +154,24 @@ class Running:
         recipe.write_text(yaml.safe_dump(searched, sort_keys=False), encoding="utf-8")
         return self._start("tune", "-c", str(recipe), "--out", str(self._tuned))
 
+    def _prune(self) -> subprocess.Popen[str]:
+        assert self.job.start is not None
+        settings = {name: value for name, value in self.job.recipe["prune"].items() if value is not False}
+        options = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+        start, data = str(self._runs / self.job.start.name), self.job.recipe["data"].get("dir")
+        at = ["--data-dir", data] if data else []
+        return self._start("prune", start, *options, *at, "--out", str(self._pruned), "--overwrite")
+
     def _train(self) -> subprocess.Popen[str]:
+        recipe = self.job.recipe
         if self.job.is_tuned:
-            best = yaml.safe_load((self._tuned / "best.yaml").read_text(encoding="utf-8"))
-            self._write({**best, "seed": self.job.seed})
+            recipe = {**yaml.safe_load((self._tuned / "best.yaml").read_text(encoding="utf-8")), "seed": self.job.seed}
+        if self.job.start is not None:
+            weights = self._pruned if self.job.is_pruned else self._runs / self.job.start.name
+            recipe = merged(recipe, {"model": {"weights": str(weights)}})
+        if self.job.teacher is not None:
+            recipe = merged(recipe, {"method": {"teacher": str(self._runs / self.job.teacher.name)}})
+        self._write(recipe)
         return self._start("train", "-c", str(self._recipe), "--out", str(self.folder))
 
     def _score(self) -> subprocess.Popen[str]:
@@ -227,8 +262,10 @@ def work(jobs: list[Job], results: Results, runs: Path, *, count: int, threads: 
     waiting, running, problems = [job for job in jobs if not results.holds(job)], list[Running](), list[str]()
     with stop_on_signal() as request:
         while running or (waiting and not problems and not request.asked and time.monotonic() < deadline):
+            if not running and _next(waiting, running, results) is None:
+                return [f"{waiting[0].name} needs {[job.name for job in waiting[0].needs]}, which are not done"]
             over = bool(problems) or request.asked or time.monotonic() >= deadline
-            while len(running) < count and not over and (job := _next(waiting, running)) is not None:
+            while len(running) < count and not over and (job := _next(waiting, running, results)) is not None:
                 waiting.remove(job)
                 running.append(Running(job, runs, threads))
                 print(f"{running[-1].job.name} ...", flush=True)
@@ -240,10 +277,14 @@ def work(jobs: list[Job], results: Results, runs: Path, *, count: int, threads: 
     return problems
 
 
-def _next(waiting: list[Job], running: list[Running]) -> Job | None:
-    """Return the first job whose search no running job does: one folder of a search has room for one process."""
+def _next(waiting: list[Job], running: list[Running], results: Results) -> Job | None:
+    """Return the first job that may begin.
+
+    Its networks are trained, and no running job searches its row: one folder of a search has room for one process.
+    """
     searched = {(one.job.setting, one.job.row) for one in running if one.job.is_tuned}
-    return next((job for job in waiting if (job.setting, job.row) not in searched), None)
+    free = (job for job in waiting if (job.setting, job.row) not in searched)
+    return next((job for job in free if all(map(results.holds, job.needs))), None)
 
 
 def _look(job: Running, running: list[Running], problems: list[str], results: Results) -> None:

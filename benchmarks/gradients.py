@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ import torch
 import yaml
 from compare import jobs_of
 from torch import Tensor
+
+sys.path.append(str(Path(__file__).resolve().parent / "speed"))
+from record import Record
 
 from sdcompress import recipes
 from sdcompress.checkpoint import open_checkpoint
@@ -87,16 +91,16 @@ def main() -> None:
     read.add_argument("--rows", nargs="+", required=True)
     read.add_argument("--at", nargs="+", type=int, default=[1, 20, 60], help="steps")
     read.add_argument("--weights", type=Path, help="folder of a training of the same network to start from")
-    read.add_argument("--out", type=Path)
+    read.add_argument("--name", default="gradients", help="of the record in the folder of the plan")
     given = read.parse_args()
     torch.set_num_threads(1)
+    record = Record(given.folder, given.name)
     plan = yaml.safe_load((given.folder / "plan.yaml").read_text(encoding="utf-8"))
     setting, load, lines = given.setting or next(iter(plan["settings"])), DatasetCache(), list[dict[str, Any]]()
     for job in jobs_of(plan, given.data_dir):
         if job.seed == plan["seeds"][0] and job.setting == setting and job.row in given.rows:
             lines += trained(recipes.read(job.recipe), load, given.at, job.row, given.weights)
-    if given.out:
-        given.out.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
+    record.write({"lines": lines}, setting=setting, seed=plan["seeds"][0], threads=1)
 
 
 if __name__ == "__main__":

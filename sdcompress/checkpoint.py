@@ -41,6 +41,7 @@ __all__ = [
     "broken_checkpoint",
     "checkpoints",
     "newest",
+    "no_training",
     "open_checkpoint",
     "read_metrics",
     "read_tensors",
@@ -326,6 +327,15 @@ def _check(folder: Path, entry: FileEntry) -> None:
         raise broken_checkpoint(folder, f"{entry.file} has {size} bytes instead of {entry.bytes}")
     if sha256_of(file) != entry.sha256:
         raise broken_checkpoint(folder, f"{entry.file} was changed: its SHA-256 does not match")
+
+
+def no_training(checkpoint: Checkpoint) -> CheckpointError:
+    """Return the error for a checkpoint that 'prune' wrote, where a training was to go on from it."""
+    return CheckpointError(
+        f"{checkpoint.path} was written by 'prune', and there is no training in it that could go on.",
+        allowed="a training run",
+        next_step=f"fine-tune it: sdcompress train -c recipe.yaml --set model.weights={checkpoint.path}",
+    )
 
 
 def broken_checkpoint(folder: Path, why: str) -> CheckpointError:

@@ -9,11 +9,13 @@
     |   +-- OutputExistsError       2   an output folder with other files
     +-- SetupError                  3   the machine
     |   +-- MissingExtraError       3   a missing package of an extra of sdcompress
+    |   +-- BrokenPackageError      3   a package that is installed and cannot be imported
     |   +-- StorageError            3   disk full, no permission
     |   +-- DeviceError             3   a device that fails, or has too little memory
     +-- VerificationError           4   a file that is not what it claims
     |   +-- CheckpointError         4   a damaged or edited checkpoint
     |   +-- ArtifactError           4   a damaged or edited artifact
+    |   |   +-- ArtifactChangedError 4   an artifact that was changed while it is in use
     |   +-- CertificateError        4   a certificate that does not cover what runs
     |   +-- SignatureError          4   a missing signature, or one by another key
     |   +-- ParityError             4   an export whose outputs differ from its checkpoint
@@ -36,8 +38,10 @@ from typing import Any
 from sdcompress.printable import printable
 
 __all__ = [
+    "ArtifactChangedError",
     "ArtifactError",
     "BenchmarkError",
+    "BrokenPackageError",
     "CertificateError",
     "CheckpointError",
     "DataError",
@@ -155,6 +159,24 @@ class MissingExtraError(SetupError):
         )
 
 
+class BrokenPackageError(SetupError):
+    """A package of an extra is installed, and cannot be imported.
+
+    Args:
+        package: the package; empty: unknown.
+        extra: the extra of sdcompress that installs it.
+        problem: what the import says.
+    """
+
+    def __init__(self, package: str, extra: str, problem: str) -> None:
+        named = f"'{package}'" if package else f"of the extra '{extra}'"
+        super().__init__(
+            f"The package {named} is installed, and cannot be imported: {problem}",
+            allowed="an installation that is whole, and of versions that fit",
+            next_step=f"pip install --force-reinstall 'sdcompress[{extra}]'",
+        )
+
+
 class StorageError(SetupError):
     """A full disk, or a folder that is not writable."""
 
@@ -175,6 +197,10 @@ class CheckpointError(VerificationError):
 
 class ArtifactError(VerificationError):
     """An artifact that is corrupt, truncated, edited or of another schema."""
+
+
+class ArtifactChangedError(ArtifactError):
+    """A file of an artifact was changed or removed while the artifact was in use."""
 
 
 class CertificateError(VerificationError):
@@ -228,13 +254,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 @contextmanager
 def requires_extra(extra: str) -> Iterator[None]:
-    """Turn a failed import in the block into a MissingExtraError with the pip command.
+    """Turn a failed import in the block into an error with the pip command.
 
     Args:
         extra: the extra of sdcompress that installs what the block imports.
 
     Raises:
         MissingExtraError: if the block raises ModuleNotFoundError for a third-party package.
+        BrokenPackageError: if it raises another ImportError for one.
     """
     try:
         yield
@@ -243,3 +270,8 @@ def requires_extra(extra: str) -> Iterator[None]:
         if package == "sdcompress":
             raise
         raise MissingExtraError(package, extra) from error
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == "sdcompress":
+            raise
+        raise BrokenPackageError(package, extra, str(error)) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sdcompress.cli.app import app
 from sdcompress.verbs.list_entries import ROOMS
 
 ROOT = Path(__file__).parents[1]
@@ -127,3 +128,19 @@ def test_files_that_a_page_names_are_there(page: Path) -> None:
     named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text(encoding="utf-8")))
     ours = {name for name in named if any((folder / name.partition("/")[0]).is_dir() for folder in (ROOT, PACKAGE))}
     assert not [name for name in ours if not any((folder / name).is_file() for folder in (ROOT, PACKAGE))]
+
+
+def test_the_readme_lists_every_extra_and_every_verb() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    extras = re.findall(r"^(\w+) = \[", _section("optional-dependencies"), flags=re.MULTILINE)
+    assert len(extras) > 10
+    assert [name for name in extras if f"`sdcompress[{name}]`" not in page] == ["all", "dev"]
+    rows = page.partition("## The verbs")[2].partition("## The methods")[0]
+    named = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\|([^|]*)\|", rows, flags=re.MULTILINE))))
+    assert {command.name for command in app.registered_commands} <= named
+
+
+def _section(name: str) -> str:
+    """The lines of pyproject.toml below ``[project.name]``; Python 3.10 has no tomllib."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return text.partition(f"[project.{name}]")[2].partition("\n[")[0]

@@ -23,8 +23,12 @@ KINDS = {
     "early": (drawing.SERIES[2], "D", "early exit"),
     "bits": (drawing.SERIES[3], "o", "8 bits"),
     "both": (drawing.SERIES[4], "D", "8 bits and early exit"),
+    "pruned": (drawing.SERIES[5], "o", "pruned"),
+    "all": (drawing.SERIES[5], "D", "pruned, 8 bits and early exit"),
     "smaller": (drawing.MUTED, "s", "smaller network, trained without exits"),
 }
+# what a plot is drawn against -> the end of its file's name, and what its axis calls it
+AXES = {"mean_ms": ("", "mean"), "p50_ms": ("-p50", "p50")}
 # for a light and for a dark page
 COLOURS = {
     "ink": ("#1b1f24", "#e7eaee"),
@@ -35,6 +39,7 @@ COLOURS = {
     "series2": ("#0a7d57", "#4cc79a"),
     "series3": ("#a8428a", "#e58bcb"),
     "series4": ("#c0272d", "#ff7b72"),
+    "series5": ("#5b4bc4", "#a99cff"),
 }
 Figures = dict[str, Any]
 
@@ -44,10 +49,10 @@ def draw_all(png: Path | None = None) -> None:
     records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(HERE.glob("*.json"))}
     (HERE / "table.md").write_text("\n".join(section(kind, record) for kind, record in records.items()), "utf-8")
     for kind, record in records.items():
-        found = svg(kind, record)
-        (HERE / f"{kind}.svg").write_text(found, encoding="utf-8")
-        if png:
-            photograph(HERE / f"{kind}.svg", png / f"{kind}.png")
+        for against, (ending, _) in AXES.items():
+            (HERE / f"{kind}{ending}.svg").write_text(svg(kind, record, against), encoding="utf-8")
+            if png:
+                photograph(HERE / f"{kind}{ending}.svg", png / f"{kind}{ending}.png")
 
 
 def section(kind: str, record: Figures) -> str:
@@ -58,12 +63,13 @@ def section(kind: str, record: Figures) -> str:
         "",
         f"test {figures['score']} [95 %]",
         "difference, points [95 %]",
-        *further.values(),
+        *(title.removesuffix("%").rstrip(", ") for title in further.values()),
         "mean ms",
         "p50 ms",
         "p99 ms",
         "speed-up of the mean [95 %]",
         "predicted / measured",
+        "at test shares",
         "MB",
         "MMACs",
         "artifact",
@@ -97,21 +103,25 @@ def _missing(row: Figures, columns: int) -> list[str]:
 
 
 def _cells(row: Figures, further: dict[str, str]) -> list[str]:
-    predicted = row["predicted_ms"]
+    prediction = row.get("prediction") or {}
     return [
         row["name"],
         _percent(row["metric"]),
         _points(row["difference"]),
-        *(_further(row["further"].get(name)) for name in further),
+        *(_further(row["further"].get(name), title) for name, title in further.items()),
         f"{row['mean_ms']:.3g}",
         _number(row["p50_ms"]),
         _number(row["p99_ms"]),
         "reference" if row["speedup"] is None else "{:.2f}x [{:.2f}, {:.2f}]".format(*row["speedup"]),
-        "" if predicted is None else f"{predicted / row['mean_ms']:.2f}",
+        *(_ratio(prediction.get(name)) for name in ("ratio", "at_test_shares_ratio")),
         f"{row['bytes'] / 1e6:.2f}",
         f"{row['macs'] / 1e6:.4g}",
         f"`{row['digest'][:8]}`",
     ]
+
+
+def _ratio(value: list[float] | None) -> str:
+    return "" if value is None else "{:.2f} [{:.2f}, {:.2f}]".format(*value)
 
 
 def _percent(value: list[float]) -> str:
@@ -122,20 +132,28 @@ def _points(value: list[float] | None) -> str:
     return "" if value is None else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * each for each in value))
 
 
-def _further(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f} %" if abs(value) < 1 else f"{value:.2f}"
+def _further(value: float | None, title: str) -> str:
+    return "" if value is None else f"{100 * value:.2f} %" if title.endswith("%") else f"{value:.2f}"
 
 
 def _number(value: float | None) -> str:
     return "too few calls" if value is None else f"{value:.3g}"
 
 
-def svg(kind: str, record: Figures) -> str:
-    """Return the metric against mean milliseconds as a file of its own, for light and dark pages."""
+def svg(kind: str, record: Figures, against: str = "mean_ms") -> str:
+    """Return the metric against milliseconds as a file of its own, for light and dark pages.
+
+    Args:
+        kind: name of the plan.
+        record: what answer.py wrote.
+        against: of ``AXES``; rows with too few calls for it are left out.
+    """
     figures = record["figures"]
-    rows = [row for row in figures["rows"] if not row.get("missing")]
-    alt = f"test {figures['score']} against milliseconds: {figures['title']}"
-    element = drawing.draw(kind, alt, 400, lambda figure: _paint(figure, record, rows), width=720)
+    rows = [row for row in figures["rows"] if not row.get("missing") and row[against] is not None]
+    alt = f"test {figures['score']} against milliseconds ({AXES[against][1]}): {figures['title']}"
+    element = drawing.draw(
+        f"{kind}{AXES[against][0]}", alt, 400, lambda figure: _paint(figure, record, rows, against), width=720
+    )
     light, dark = (";".join(f"--{name}:{colours[at]}" for name, colours in COLOURS.items()) for at in (0, 1))
     style = (
         f"<style>:root{{{light}}} @media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
@@ -146,14 +164,14 @@ def svg(kind: str, record: Figures) -> str:
     return "".join(f"{line.rstrip()}\n" for line in page.splitlines())
 
 
-def _paint(figure: Figure, record: Figures, rows: list[Figures]) -> None:
+def _paint(figure: Figure, record: Figures, rows: list[Figures], against: str) -> None:
     figures, axes = record["figures"], figure.subplots()
     free = []
     for kind, (colour, marker, name) in KINDS.items():
         of_kind = [row for row in rows if row["kind"] == kind]
         if not of_kind:
             continue
-        x = [row["mean_ms"] for row in of_kind]
+        x = [row[against] for row in of_kind]
         y, low, high = ([100 * row["metric"][at] for row in of_kind] for at in range(3))
         bars = [[a - b for a, b in zip(y, low, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
         axes.errorbar(
@@ -167,15 +185,20 @@ def _paint(figure: Figure, record: Figures, rows: list[Figures]) -> None:
     axes.margins(x=0.1, y=0.06)
     axes.set_xlim(left=0)
     clock = ", processor time" if record["settings"]["processor_time"] else ""
-    axes.set_xlabel(f"milliseconds for {figures['example']}, mean, one thread{clock} (less is faster)")
+    axes.set_xlabel(f"milliseconds for {figures['example']}, {AXES[against][1]}, one thread{clock} (less is faster)")
     axes.set_ylabel(f"test {figures['score']}, %")
     axes.set_title(figures["title"], loc="left", fontsize=11)
-    labels = [drawing.Label(_label(row), row["mean_ms"], 100 * row["metric"][0], KINDS[row["kind"]][0]) for row in rows]
+    labels = [
+        drawing.Label(
+            _label(row, rows[0][against], against), row[against], 100 * row["metric"][0], KINDS[row["kind"]][0]
+        )
+        for row in rows
+    ]
     drawing.beside_points(axes, labels, free)
 
 
-def _label(row: Figures) -> str:
-    return row["label"] if row["speedup"] is None else f"{row['label']}, {row['speedup'][0]:.1f}x"
+def _label(row: Figures, reference_ms: float, against: str) -> str:
+    return row["label"] if row["speedup"] is None else f"{row['label']}, {reference_ms / row[against]:.1f}x"
 
 
 def photograph(file: Path, out: Path) -> None:

@@ -1,6 +1,6 @@
 """Batches of 1, 8 and 32 texts: the whole network, early exit, and the ideal, in turns, one thread.
 
-python benchmarks/tasks/batches.py WHOLE EARLY --data-dir DATA --out benchmarks/tasks/batches.json
+python benchmarks/tasks/batches.py WHOLE EARLY --data-dir DATA
 
 WHOLE is an artifact of the layout single, EARLY a calibrated cascade of the same network. Texts are the first of the
 test split in a random order. Times are CPU time of the thread, in milliseconds for one text: other processes lengthen
@@ -17,17 +17,18 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from time import thread_time_ns
 from typing import Any
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).resolve().parent.parent / "speed"))
+from record import Record
+
 from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.evaluation.trained_model import open_trained_model
-from sdcompress.machine import machine
 from sdcompress.modalities import Inputs
 from sdcompress.options import Options
 from sdcompress.runtime.backends.onnxruntime import load
@@ -141,8 +142,9 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--texts", type=int, default=256, help="for each size of a batch; a multiple of it")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--name", default="batches", help="of the record")
     given = parser.parse_args()
+    record = Record(Path(__file__).resolve().parent, given.name)
     artifacts = {name: open_artifact(getattr(given, name)) for name in ("whole", "early")}
     whole, early = map(Cascade, artifacts.values())
     dataset = open_trained_model(artifacts["early"], Options(data_dir=Path(given.data_dir))).dataset()
@@ -155,21 +157,17 @@ def main() -> None:
         ]
         results.append(measured(whole, early, batches, given.rounds))
         print(json.dumps(results[-1], indent=1), flush=True)
-    record = {
-        "command": " ".join(sys.argv),
-        "machine": machine().model_dump(mode="json"),
-        "versions": {name: version(name) for name in ("onnxruntime", "numpy")},
-        "artifacts": {
-            name: {"digest": one.manifest.digest, "precisions": one.manifest.precisions}
-            for name, one in artifacts.items()
-        },
-        "seed": SEED,
-        "rounds": given.rounds,
-        "threads": 1,
-        "clock": "CPU time of the thread",
-        "results": results,
+    digests = {
+        name: {"digest": one.manifest.digest, "precisions": one.manifest.precisions} for name, one in artifacts.items()
     }
-    given.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record.write(
+        {"results": results},
+        artifacts=digests,
+        seed=SEED,
+        rounds=given.rounds,
+        threads=1,
+        clock="CPU time of the thread",
+    )
 
 
 if __name__ == "__main__":

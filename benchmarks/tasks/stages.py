@@ -1,6 +1,6 @@
 """All stages of an encoder against its whole network, in float32 and uint8, one text at a time, one thread, in turns.
 
-python benchmarks/tasks/stages.py --encoder FOLDER --out benchmarks/tasks/stages.json
+python benchmarks/tasks/stages.py --encoder FOLDER
 
 Times are CPU time of the thread, which other processes do not lengthen by taking the processor. Weights of the heads
 are random: times do not depend on them. Ranges of uint8 come from 64 random texts of 5 to 24 tokens. With
@@ -17,7 +17,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from time import thread_time_ns
 from typing import Any
@@ -28,12 +27,13 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "speed"))
 
+from record import Record
 from text_tokens import Tokens
 
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import LayoutGraphs, cut_layout
-from sdcompress.machine import machine
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.cpu_session import cpu_session
 from sdcompress.onnx_graph.partition import serialize
@@ -134,8 +134,9 @@ def main() -> None:
     parser.add_argument("--graph", help="an export of before, made where there is none")
     parser.add_argument("--alternatives", action="store_true")
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--name", default="stages", help="of the record")
     given = parser.parse_args()
+    record = Record(Path(__file__).resolve().parent, given.name)
     if not (given.graph and Path(given.graph).is_file()):
         model = exported(given.encoder)
         if given.graph:
@@ -162,10 +163,7 @@ def main() -> None:
             start = thread_time_ns()
             runs[str(name)](feeds[turn % TEXTS])
             times[str(name)].append((thread_time_ns() - start) / 1e6)
-    record: dict[str, Any] = {
-        "machine": machine().model_dump(mode="json"),
-        "versions": {name: version(name) for name in ("onnxruntime", "torch", "transformers")},
-        "seed": SEED, "tokens": TOKENS, "texts": TEXTS, "rounds": given.rounds, "threads": 1, "width_cap": WIDTH_CAP,
+    figures: dict[str, Any] = {
         "ms": {name: {"fastest": min(ms), "lower_quartile": float(np.quantile(ms, 0.25)),
                       "median": float(np.median(ms))} for name, ms in times.items()},
         "stages_over_whole": {
@@ -178,7 +176,7 @@ def main() -> None:
         },
         "deviation_of_outputs": float(outputs["whole fp32"].std()),
     }  # fmt: skip
-    Path(given.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record.write(figures, seed=SEED, tokens=TOKENS, texts=TEXTS, rounds=given.rounds, threads=1, width_cap=WIDTH_CAP)
 
 
 if __name__ == "__main__":

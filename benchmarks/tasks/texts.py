@@ -1,14 +1,12 @@
 """What of a batch of SST-2 is padding, by its order; and what preparing texts costs beside tokenizers alone.
 
-python benchmarks/tasks/texts.py --data FOLDER --tokenizer FOLDER --out benchmarks/tasks/texts.json
+python benchmarks/tasks/texts.py --data FOLDER --tokenizer FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,9 +14,11 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+sys.path.append(str(Path(__file__).resolve().parent.parent / "speed"))
+from record import Record
+
 from sdcompress.data import load
 from sdcompress.data.lengths import example_lengths
-from sdcompress.machine import machine
 from sdcompress.modalities.text import Text
 from sdcompress.schema import recipe
 from sdcompress.training.batches import permutation
@@ -67,8 +67,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
     parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
+    record = Record(Path(__file__).resolve().parent, "texts")
     section = recipe.ModalitySection(name="text", tokenizer=given.tokenizer)
     dataset = load(recipe.Data(name="sst2", dir=given.data), seed=0, modality=section)
     lengths = {split: example_lengths(getattr(dataset, split), dataset.modality) for split in ("train", "test")}
@@ -80,11 +80,7 @@ def main() -> None:
     tokenizer.enable_truncation(text.max_length)
     tokenizer.enable_padding(pad_id=text.padding)
     texts = dataset.test.originals(np.arange(len(dataset.test)))
-    result = {
-        "command": " ".join(sys.argv),
-        "machine": machine().model_dump(mode="json"),
-        "versions": {name: version(name) for name in ("tokenizers", "numpy")},
-        "seed": 0,
+    figures = {
         "tokens": {split: float(one.mean()) for split, one in lengths.items()},
         "padding": {
             "training, batches of 64, random": padding(plain, train, 64),
@@ -94,8 +90,7 @@ def main() -> None:
         },
         "preparation": [compared(text, tokenizer, texts, batch) for batch in BATCHES],
     }
-    given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({key: result[key] for key in ("tokens", "padding", "preparation")}, indent=1))
+    record.write(figures, seed=0, repeats=REPEATS)
 
 
 if __name__ == "__main__":

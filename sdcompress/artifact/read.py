@@ -17,7 +17,7 @@ from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.expansion import check_expansion
 from sdcompress.artifact.external import check_no_external_data
 from sdcompress.artifact.golden import Golden
-from sdcompress.errors import ArtifactError, DataError, InputError, brief
+from sdcompress.errors import ArtifactChangedError, ArtifactError, DataError, InputError, brief
 from sdcompress.modalities import Modality, modality_of
 from sdcompress.schema.base import explain
 from sdcompress.schema.engines import Plan
@@ -70,14 +70,14 @@ class Artifact:
         """Refuse a listed file that was changed or removed after the artifact was opened.
 
         Raises:
-            ArtifactError: if it is not the one that the manifest lists.
+            ArtifactChangedError: if it is not the one that the manifest lists.
         """
         try:
             same = sha256_of(self.file(entry)) == entry.sha256
         except OSError:
             same = False
         if not same:
-            raise ArtifactError(
+            raise ArtifactChangedError(
                 f"'{entry.file}' in '{self.path}' was changed or removed after the artifact was opened.",
                 allowed=f"the file of the SHA-256 {entry.sha256[:12]}…, as long as the artifact is in use",
                 next_step="export it again, or open it again",

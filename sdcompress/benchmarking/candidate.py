@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.benchmarking.timed_calls import TimedCall, TimedPreparation, split
+from sdcompress.benchmarking.timed_calls import Clock, TimedCall, TimedPreparation, split
 from sdcompress.data.samples import Samples
 from sdcompress.data.samples import originals as originals_of
 from sdcompress.errors import DataError
@@ -94,15 +94,15 @@ class Measurement:
     forced: tuple[TimedCall, ...]
 
     @classmethod
-    def prepare(cls, candidate: Candidate, batch: int, *, forced: bool) -> Measurement:
+    def prepare(cls, candidate: Candidate, batch: int, *, forced: bool, clock: Clock | None = None) -> Measurement:
         """Create the timed calls of a candidate. Only cascades with several exits have forced calls."""
         engine, batches = candidate.engine, split(candidate.inputs, batch)
-        preparation = TimedPreparation(candidate.prepare, _batches_of(candidate.originals, batch))
+        preparation = TimedPreparation(candidate.prepare, _batches_of(candidate.originals, batch), clock)
         if isinstance(engine, OneGraphEngine):
-            return cls(candidate, TimedCall(engine, batches), preparation, ())
+            return cls(candidate, TimedCall(engine, batches, clock), preparation, ())
         exits = range(len(engine.exit_names)) if forced and len(engine.exit_names) > 1 else ()
-        timed_calls = tuple(TimedCall(_forced(engine, k), batches) for k in exits)
-        return cls(candidate, TimedCall(engine, batches), preparation, timed_calls)
+        timed_calls = tuple(TimedCall(_forced(engine, k), batches, clock) for k in exits)
+        return cls(candidate, TimedCall(engine, batches, clock), preparation, timed_calls)
 
     @property
     def timed_calls(self) -> tuple[TimedCall, ...]:

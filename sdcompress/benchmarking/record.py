@@ -18,6 +18,8 @@ from sdcompress.benchmarking.stats import (
     sample_floor,
     verdict,
 )
+from sdcompress.benchmarking.timed_calls import TimedCall
+from sdcompress.runtime.one_graph import OneGraphEngine
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BackendComparison, BenchRecord, Comparison, ExitTiming, Machine
 from sdcompress.tasks import Array, metric_of
@@ -79,6 +81,7 @@ def record(
         exits=exits,
         worst_path=latency(measurement.forced[-1].ms, settings.percentiles) if measurement.forced else None,
         mixture_residual=_mixture_residual(measurement, exits) if measurement.forced else None,
+        **_predicted(measurement),
         stable=not unstable_reasons,
         reasons=unstable_reasons,
         raw_ms=tuple(ms.tolist()),
@@ -166,6 +169,7 @@ def _exit_timings(measurement: Measurement) -> tuple[ExitTiming, ...]:
             name=name,
             share=float((exit_index == k).mean()),
             p50_ms=float(np.median(ms[exit_index == k])) if (exit_index == k).sum() >= sample_floor(50.0) else None,
+            mean_ms=float(ms[exit_index == k].mean()) if (exit_index == k).any() else None,
             forced_p50_ms=float(np.median(timed_call.ms)),
             forced_mean_ms=float(timed_call.ms.mean()),
         )
@@ -175,9 +179,27 @@ def _exit_timings(measurement: Measurement) -> tuple[ExitTiming, ...]:
 
 def _mixture_residual(measurement: Measurement, exits: tuple[ExitTiming, ...]) -> float:
     expected = sum(
-        timing.share * timed_call.ms.mean() for timing, timed_call in zip(exits, measurement.forced, strict=True)
+        timing.share * _forced_mean(measurement, k, timed_call)
+        for k, (timing, timed_call) in enumerate(zip(exits, measurement.forced, strict=True))
     )
     return float(measurement.free.ms.mean() / expected - 1.0)
+
+
+def _forced_mean(measurement: Measurement, exit_index: int, timed_call: TimedCall) -> float:
+    """Return the mean ms to an exit of the inputs that take it by themselves; of all inputs if none of them was run."""
+    exits, inputs = measurement.free.exits_of_inputs[:, 0], timed_call.input_index
+    known = inputs < len(exits)  # the others were not run without force
+    take_it = known & (exits[np.where(known, inputs, 0)] == exit_index)
+    return float(timed_call.ms[take_it if take_it.any() else slice(None)].mean())
+
+
+def _predicted(measurement: Measurement) -> dict[str, float]:
+    """Return what the calibration predicts of one sample at a time; nothing if there is no policy."""
+    engine = measurement.candidate.engine
+    if isinstance(engine, OneGraphEngine) or not measurement.forced or engine.policy is None:
+        return {}
+    shares = np.bincount(measurement.free.exit_index[:, 0], minlength=len(engine.exit_names)) / len(measurement.free.ms)
+    return {"predicted_ms": engine.policy.mean_ms, "predicted_at_shares_ms": engine.policy.expected_ms(shares.tolist())}
 
 
 def reasons(

@@ -19,7 +19,7 @@ import numpy as np
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.benchmarking.candidate import Candidate, Measurement, input_order, open_candidate
 from sdcompress.benchmarking.record import Scenario, compare, compare_backends, record
-from sdcompress.benchmarking.timed_calls import interleaved, no_collection
+from sdcompress.benchmarking.timed_calls import clock_of, interleaved, no_collection
 from sdcompress.errors import InputError, UnknownNameError, UsageError
 from sdcompress.machine import check_threads, machine
 from sdcompress.options import EngineOptions
@@ -104,6 +104,7 @@ def bench(
         preparation=first.modality.preparation_text(originals),
         warmup_ms=settings.warmup_ms,
         duration_s=settings.duration_s,
+        clock=settings.clock,
         records=tuple(records),
         comparisons=tuple(comparisons),
         backend_comparisons=tuple(between_backends),
@@ -160,7 +161,8 @@ def _measure(
     candidates: Sequence[Candidate], scenario: Scenario, batch: int, settings: Bench, progress: Progress | None
 ) -> list[Measurement]:
     fit = [candidate for candidate in candidates if candidate.takes(batch)]
-    measurements = [Measurement.prepare(candidate, batch, forced=scenario == "single-stream") for candidate in fit]
+    clock, forced = clock_of(settings.clock), scenario == "single-stream"
+    measurements = [Measurement.prepare(candidate, batch, forced=forced, clock=clock) for candidate in fit]
     for measurement in measurements:
         for timed_call in measurement.timed_calls:
             timed_call.warm_up(settings.warmup_ms)

@@ -1,6 +1,6 @@
 """Time calls in a closed loop, in interleaved rounds, so that changes of the machine affect all of them.
 
-``perf_counter_ns`` is read around the call alone. No sample is trimmed.
+A clock is read around the call alone: that on the wall, or the processor time of the thread. No sample is trimmed.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, TypeVar
+from time import perf_counter_ns, thread_time_ns
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,27 @@ if TYPE_CHECKING:
     from sdcompress.modalities import Inputs
     from sdcompress.runtime.engine import Engine, Prediction
 
-__all__ = ["TimedCall", "TimedPreparation", "interleaved", "no_collection", "split", "time_interleaved"]
+__all__ = [
+    "Clock",
+    "TimedCall",
+    "TimedPreparation",
+    "clock_of",
+    "interleaved",
+    "no_collection",
+    "split",
+    "time_interleaved",
+]
 
 Measured = TypeVar("Measured")
+Clock = Callable[[], int]  # ns
 
 _WARMUP_CALLS = 10
 _BATCHES = 4  # distinct inputs of an engine, so that no call reuses those of the call before
+
+
+def clock_of(name: Literal["wall", "thread"]) -> Clock:
+    """Return the clock of ``Bench.clock``."""
+    return {"wall": perf_counter_ns, "thread": thread_time_ns}[name]
 
 
 @contextmanager
@@ -49,9 +64,11 @@ class TimedCall:
     Args:
         call: the timed function.
         batches: preallocated inputs, B rows each, used in a cycle.
+        clock: that is read; default: that on the wall.
     """
 
-    def __init__(self, call: Callable[[Any], Prediction], batches: Sequence[Any]) -> None:
+    def __init__(self, call: Callable[[Any], Prediction], batches: Sequence[Any], clock: Clock | None = None) -> None:
+        self._clock = clock or clock_of("wall")
         self._call = call
         self._batches = batches
         self._place = 0
@@ -61,26 +78,26 @@ class TimedCall:
 
     def warm_up(self, least_ms: float) -> None:
         """Make at least ten calls for at least ``least_ms``; nothing is recorded."""
-        deadline = perf_counter_ns() + int(least_ms * 1e6)
+        deadline = self._clock() + int(least_ms * 1e6)
         done = 0
-        while done < _WARMUP_CALLS or perf_counter_ns() < deadline:
+        while done < _WARMUP_CALLS or self._clock() < deadline:
             self._call(self._batches[done % len(self._batches)])
             done += 1
 
     def measure(self, seconds: float) -> None:
-        """Add one round: all calls that start within ``seconds`` of wall-clock time, at least one.
+        """Add one round: all calls that start within ``seconds`` of the clock, at least one.
 
         One untimed call on the previous input comes first, because the caches hold data of the engine that ran before.
         """
         durations_ns: list[int] = []
         self._call(self._batches[self._place - 1])
-        deadline = perf_counter_ns() + int(seconds * 1e9)
+        deadline = self._clock() + int(seconds * 1e9)
         end = 0
         while end < deadline:
             inputs = self._batches[self._place]
-            start = perf_counter_ns()
+            start = self._clock()
             prediction = self._call(inputs)
-            end = perf_counter_ns()
+            end = self._clock()
             durations_ns.append(end - start)
             self._keep(prediction)
         self.rounds.append(np.asarray(durations_ns, dtype=np.float64) / 1e6)
@@ -95,6 +112,16 @@ class TimedCall:
     def ms(self) -> npt.NDArray[np.float64]:
         """Return the times of all measured calls in order, ms, [calls]."""
         return np.concatenate(self.rounds)
+
+    @property
+    def exits_of_inputs(self) -> npt.NDArray[np.int64]:
+        """Return the exit of each sample of the first pass over the inputs, [calls of the first pass, B]."""
+        return np.stack(self._exits[: len(self._batches)])
+
+    @property
+    def input_index(self) -> npt.NDArray[np.int64]:
+        """Return the place of each measured call's inputs in the cycle, [calls]."""
+        return np.arange(sum(map(len, self.rounds))) % len(self._batches)
 
     @property
     def exit_index(self) -> npt.NDArray[np.int64]:
@@ -113,10 +140,11 @@ class TimedPreparation(TimedCall):
     Args:
         prepare: the timed function.
         batches: raw examples, as that function takes them.
+        clock: that is read; default: that on the wall.
     """
 
-    def __init__(self, prepare: Callable[[Any], Any], batches: Sequence[Any]) -> None:
-        super().__init__(prepare, batches)
+    def __init__(self, prepare: Callable[[Any], Any], batches: Sequence[Any], clock: Clock | None = None) -> None:
+        super().__init__(prepare, batches, clock)
 
     def _keep(self, _inputs: Any) -> None:
         self._place = (self._place + 1) % len(self._batches)

@@ -14,7 +14,7 @@ from sdcompress.calibration.exit_choice import faster_form, kept_exits
 from sdcompress.calibration.guarantee import certified_policy, policy_in_expectation, split_of
 from sdcompress.calibration.policy_fitting import fit_policy
 from sdcompress.calibration.reference_model import ReferenceModel, open_reference
-from sdcompress.calibration.stage_timing import decision_ms, overhead, stage_ms, stage_times
+from sdcompress.calibration.stage_timing import call_times, decision_ms, stage_ms, stage_times
 from sdcompress.calibration.thresholds import NEVER, choose_thresholds
 from sdcompress.certification.calibration_split import calibration_count_for
 from sdcompress.certification.certify import kind_of_test, policy_metrics, smallest_drop
@@ -24,7 +24,7 @@ from sdcompress.certification.power_analysis import samples_for_binomial, sample
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
-from sdcompress.policies import policy_class
+from sdcompress.policies import exit_index_of, policy_class
 from sdcompress.progress import Progress
 from sdcompress.recipes import override
 from sdcompress.runtime.cascade import CascadeEngine
@@ -308,7 +308,8 @@ def _choose(
     )
     update = {"thresholds": thresholds, **policy_metrics(evidence, thresholds, unlabelled=False)._asdict()}
     early = without_exits.model_copy(update=update)
-    early = early.model_copy(update={"overhead": overhead(engine, samples, early, fitted.temperatures)})
+    exits = exit_index_of(evidence.scores, thresholds)
+    early = early.model_copy(update=call_times(engine, samples, early, fitted.temperatures, exits)._asdict())
     return fitted.temperatures, faster_form(
         early, without_exits, engine, samples, fitted.temperatures, settings=settings
     )

@@ -13,7 +13,7 @@ from sdcompress.artifact.execution_target import ExecutionTarget, graphs_digest,
 from sdcompress.artifact.write import entry
 from sdcompress.calibration.exit_choice import faster_form
 from sdcompress.calibration.reference_model import ReferenceModel
-from sdcompress.calibration.stage_timing import overhead, stage_times
+from sdcompress.calibration.stage_timing import call_times, stage_times
 from sdcompress.calibration.tuning import Tuning, collect, tune, with_strata
 from sdcompress.certification.calibration_split import CalibrationSplit, draw_split, seed_of
 from sdcompress.certification.certify import (
@@ -27,11 +27,11 @@ from sdcompress.certification.groups import warn_of_strata
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import UsageError
+from sdcompress.policies import exit_index_of
 from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, CertifiedDrop, Manifest, Policy, StageTimes
-from sdcompress.tasks import Array
 
 __all__ = [
     "CertifiedPolicy",
@@ -68,7 +68,7 @@ class SplitRun:
         fingerprint: of the data.
         tuning: made on the tuning samples.
         evidence: of the certification samples, which were run after the tuning.
-        targets: of the certification samples, in the same order.
+        samples: the certification samples, in the same order.
         stage_times: of the stages in batches.
         execution_target: backend, device and engine plans that ran the samples.
     """
@@ -76,7 +76,7 @@ class SplitRun:
     fingerprint: str
     tuning: Tuning
     evidence: Evidence
-    targets: Array
+    samples: Samples
     stage_times: StageTimes
     execution_target: ExecutionTarget
 
@@ -128,7 +128,7 @@ def tune_and_collect(
     )
     evidence = with_strata(evidence, engine.task, certification_samples, settings)
     times = stage_times(engine, manifest, samples)
-    return SplitRun(fingerprint, tuning, evidence, certification_samples.targets, times, engine.execution_target)
+    return SplitRun(fingerprint, tuning, evidence, certification_samples, times, engine.execution_target)
 
 
 def certified_policy(
@@ -165,7 +165,7 @@ def certified_policy(
     levels = certify(evidence, tuning.path, settings, test)
     tested = max(len(level.p_values) for level in levels)
     level = next(level for level in levels if level.max_drop == settings.max_drop)
-    policy = _within_budget(run, level, settings, split, engine=engine, samples=samples)
+    policy = _within_budget(run, level, settings, split, engine)
     _warn_of_strata(run, policy, settings, engine)
     replace(evidence, tuning_scores=tuning.evidence.scores).save(folder / EVIDENCE)
     certificate = Certificate(
@@ -224,7 +224,7 @@ def policy_in_expectation(
     losses = np.stack([excess_losses(run.evidence, step) for step in run.tuning.path])
     step = conformal_risk_control(losses, settings.max_drop) - 1
     policy = _faster_form(  # path[0] loses nothing
-        max(step, 0), run, settings, split, "in expectation", engine=engine, samples=samples
+        max(step, 0), run, settings, split, "in expectation", engine=engine
     )
     _warn_of_strata(run, policy, settings, engine)
     return run.tuning.fitted.temperatures, policy
@@ -233,7 +233,7 @@ def policy_in_expectation(
 def _warn_of_strata(run: SplitRun, policy: Policy, settings: recipe.Calibrate, engine: CascadeEngine) -> None:
     if settings.group_by == "stratum" or settings.unlabelled:
         return  # the drop holds in every stratum, or targets are not used
-    strata = engine.task.strata(run.targets)
+    strata = engine.task.strata(run.samples.targets)
     warn_of_strata(run.evidence, strata, policy.thresholds, task=engine.task, max_drop=settings.max_drop)
 
 
@@ -270,16 +270,16 @@ def _faster_form(
     guarantee: Guarantee,
     *,
     engine: CascadeEngine,
-    samples: Samples,
 ) -> Policy:
-    """Return the policy at a step with the measured overhead of its calls, or no early exit where that is faster.
+    """Return the policy at a step with the measured times of its calls, or no early exit where that is faster.
 
     Every step of the path before a certified one keeps the bound, and the first is no early exit.
     """
     policy, temperatures = _at(step, run, settings, split, guarantee), run.tuning.fitted.temperatures
-    policy = policy.model_copy(update={"overhead": overhead(engine, samples, policy, temperatures)})
+    exits = exit_index_of(run.evidence.scores, policy.thresholds)
+    policy = policy.model_copy(update=call_times(engine, run.samples, policy, temperatures, exits)._asdict())
     without_exits = _at(0, run, settings, split, guarantee)
-    return faster_form(policy, without_exits, engine, samples, temperatures, settings=settings)
+    return faster_form(policy, without_exits, engine, run.samples, temperatures, settings=settings)
 
 
 def _within_budget(
@@ -287,9 +287,7 @@ def _within_budget(
     level: CertifiedDrop,
     settings: recipe.Calibrate,
     split: str,
-    *,
     engine: CascadeEngine,
-    samples: Samples,
 ) -> Policy:
     """Return the policy at the last certified step, or at the first certified step that keeps the budget.
 
@@ -297,11 +295,11 @@ def _within_budget(
         UsageError: if no certified step keeps the budget.
     """
     guarantee: Guarantee = "certified" if level.certified else "no certificate"
-    fastest = _faster_form(level.certified, run, settings, split, guarantee, engine=engine, samples=samples)
+    fastest = _faster_form(level.certified, run, settings, split, guarantee, engine=engine)
     budget = settings.budget_ms
 
     def at(step: int) -> Policy:
-        measured = {"overhead": fastest.overhead, "whole_ms": fastest.whole_ms}
+        measured = fastest.model_dump(include={"overhead", "exit_ms", "whole_ms"})
         return _at(step, run, settings, split, guarantee).model_copy(update=measured)
 
     if budget is None or not level.certified:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from time import perf_counter_ns
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from sdcompress.runtime.cost_model import sample_size
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.manifest import Manifest, Policy, StageTimes, Tensor
 
-__all__ = ["decision_ms", "interleaved_ms", "overhead", "stage_ms", "stage_times", "timing_inputs"]
+__all__ = ["CallTimes", "call_times", "decision_ms", "interleaved_ms", "stage_ms", "stage_times", "timing_inputs"]
 
 Call = Callable[[Inputs], object]
 
@@ -29,7 +30,21 @@ _MIN_ROUNDS, _MAX_ROUNDS = 5, 500
 _MIN_MS = 1e-3  # the noise of the clock
 _ROWS = (1, 2, 4, 8, 16, 32)
 _MOVED_ROWS = 16  # at a time, of twice as many
-_POLICY_SAMPLES, _MAX_CALLS = 256, 5000  # enough samples for the exit shares of all
+_LEAST_POLICY_SAMPLES, _POLICY_SAMPLES, _MAX_CALLS = 16, 256, 5000
+_MOST_SIZED = 4096  # samples whose size is looked at
+
+
+class CallTimes(NamedTuple):
+    """What a sample takes under a policy, at batch 1.
+
+    Attributes:
+        overhead: measured time of all calls, divided by the stage and decision times that they need. What exceeds 1 is
+            the transition between stages, and caches that hold data of other stages.
+        exit_ms: [E], mean ms of the samples that take each exit; None: no timed sample took it.
+    """
+
+    overhead: float
+    exit_ms: tuple[float | None, ...]
 
 
 def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple[float, ...]:
@@ -80,32 +95,49 @@ def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, 
     )
 
 
-def overhead(
-    engine: CascadeEngine, samples: Samples, policy: Policy, temperatures: Sequence[float], *, seconds: float = 1.0
-) -> float:
-    """Return the ratio of measured time to summed stage and decision times, for samples that exit by the policy.
+def call_times(
+    engine: CascadeEngine,
+    samples: Samples,
+    policy: Policy,
+    temperatures: Sequence[float],
+    exit_index: npt.NDArray[np.int64],
+    *,
+    seconds: float = 2.0,
+    clock: Callable[[], int] = perf_counter_ns,
+) -> CallTimes:
+    """Return the times of samples that exit by the policy, measured on those that take each exit.
 
-    One sample at a time, in random order; the median of five stretches, as in ``stage_ms``. The excess over 1 is the
-    transition between stages, and caches that hold data of other stages.
+    One sample at a time, in random order, so that caches are as cold as in service. Up to 256 samples represent all:
+    they have the same exit shares and, where inputs vary in size, the same sizes at each exit. They run in at least
+    five rounds. Nothing is trimmed, because a mean that users measure has the stalls of the machine too.
 
     Args:
         engine: of the artifact.
-        samples: source of the examples.
-        policy: with its thresholds, and the times that are summed.
+        samples: N samples, those that the shares of the policy count.
+        policy: with its thresholds, and stage and decision times.
         temperatures: of every exit.
-        seconds: longest time to measure, unless 64 samples take longer.
+        exit_index: exit of each sample under the policy, int64 [N].
+        seconds: longest time to measure, unless five rounds of 16 samples take longer.
+        clock: what is read, ns; it takes the place of ``perf_counter_ns``.
     """
-    cascade, inputs = engine.with_policy(policy, temperatures), timing_inputs(engine, samples, _POLICY_SAMPLES)
-    order, reach = np.random.default_rng(0), policy.reach_ms
-    calls: list[tuple[int, float]] = []  # measured ns, summed ns
-    deadline = perf_counter_ns() + int(seconds * 1e9)
-    while len(calls) < _WARMUP_ROUNDS + _SAMPLES or (perf_counter_ns() < deadline and len(calls) < _MAX_CALLS):
-        row = int(order.integers(len(inputs)))
-        start = perf_counter_ns()
-        exit_index = cascade(inputs[row : row + 1]).exit_index
-        calls.append((perf_counter_ns() - start, 1e6 * reach[int(exit_index[0])]))
-    stretches = np.array_split(np.array(calls[_WARMUP_ROUNDS:]), _MIN_ROUNDS)
-    return float(np.median([measured / summed for measured, summed in (part.sum(axis=0) for part in stretches)]))
+    cascade, exits = engine.with_policy(policy, temperatures), len(policy.shares)
+    reach = np.asarray(policy.reach_ms)
+    usual_ms = max(float(reach[exit_index].mean()), _MIN_MS)
+    count = int(np.clip(1000 * seconds / _MIN_ROUNDS / usual_ms, _LEAST_POLICY_SAMPLES, _POLICY_SAMPLES))
+    inputs = _representative(engine, samples, exit_index, count)
+    order, ms, calls = np.random.default_rng(0), np.zeros(exits), np.zeros(exits)
+    for row in range(_WARMUP_ROUNDS):
+        cascade(inputs[row % len(inputs)])
+    deadline, rounds = clock() + int(seconds * 1e9), 0
+    while rounds < _MIN_ROUNDS or (clock() < deadline and rounds * len(inputs) < _MAX_CALLS):
+        for row in order.permutation(len(inputs)):
+            start = clock()
+            exit_ = int(cascade(inputs[row]).exit_index[0])
+            ms[exit_] += (clock() - start) / 1e6
+            calls[exit_] += 1
+        rounds += 1
+    means = tuple(float(total / taken) if taken else None for total, taken in zip(ms, calls, strict=True))
+    return CallTimes(float(ms.sum() / (calls @ reach)), means)
 
 
 def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, ...]:
@@ -131,6 +163,18 @@ def timing_inputs(engine: Engine, samples: Samples, count: int = _SAMPLES) -> In
     """Return inputs of ``count`` real examples; they repeat if there are fewer."""
     chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
     return engine.modality.collate(samples.examples(chosen))[np.arange(count) % len(chosen)]
+
+
+def _representative(engine: Engine, samples: Samples, exit_index: npt.NDArray[np.int64], count: int) -> list[Inputs]:
+    """Return the inputs of ``count`` samples, evenly spread over the exits and over the sizes at each exit."""
+    known = np.linspace(0, len(samples) - 1, min(_MOST_SIZED, len(samples))).astype(np.int64)
+    sizes = np.zeros(len(known), np.int64)
+    if engine.modality.varies:
+        sizes = engine.modality.collate(samples.examples(known)).lengths
+    in_order = known[np.lexsort((sizes, exit_index[known]))]
+    chosen = in_order[((np.arange(count) + 0.5) * len(in_order) / count).astype(np.int64)]
+    # each by itself: in a batch the shorter ones would be padded
+    return [engine.modality.collate(samples.examples(chosen[row : row + 1])) for row in range(count)]
 
 
 def _mean_size(manifest: Manifest, inputs: Inputs, rows: int) -> float:

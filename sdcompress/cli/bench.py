@@ -44,6 +44,13 @@ def bench(
     rounds: Annotated[
         int | None, typer.Option("--rounds", min=5, help="interleaved rounds over all artifacts; default: 10")
     ] = None,
+    clock: Annotated[
+        Literal["wall", "thread"] | None,
+        typer.Option(
+            "--clock",
+            help="wall, or thread: its processor time, for a machine that is busy; default: wall",
+        ),
+    ] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="folder name of the reference")] = None,
     data_dir: DataDir = None,
     threads: Threads = None,
@@ -79,6 +86,7 @@ def bench(
         warmup_ms=None if warmup is None else milliseconds(warmup, "--warmup"),
         duration_s=None if duration is None else milliseconds(duration, "--duration") / 1000,
         rounds=rounds,
+        clock=clock,
     )
     with bar("bench") as progress:
         bench_report = sdcompress.bench(
@@ -132,6 +140,7 @@ def _settings(**overrides: Any) -> dict[str, Any]:
 def _show(bench_report: BenchReport) -> None:
     """Print the latency of every artifact, of the run and end to end, and the ratios."""
     from sdcompress.reporting.report.findings import noise
+    from sdcompress.reporting.report.tables import prediction
 
     rows = []
     for record in bench_report.records:
@@ -158,10 +167,14 @@ def _show(bench_report: BenchReport) -> None:
             f"p50 {ratio.speedup_p50:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
             + _end_to_end(ratio.speedup_end_to_end, ratio.end_to_end_low, ratio.end_to_end_high)
         )
+    for record in bench_report.records:
+        if record.predicted_ms is not None and record.predicted_at_shares_ms is not None:
+            say(f"{record.name}: {prediction(record)}")
     _show_backends(bench_report)
     if sentence := noise(bench_report.records):
         say(sentence)
-    say(f"{bench_report.machine.cpu}, {bench_report.threads} thread(s), {bench_report.input}")
+    clock = "" if bench_report.clock == "wall" else ", its processor time instead of the time on the clock"
+    say(f"{bench_report.machine.cpu}, {bench_report.threads} thread(s){clock}, {bench_report.input}")
     if bench_report.preparation:
         say(f"preparation: {bench_report.preparation}")
 

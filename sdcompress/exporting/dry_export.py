@@ -1,4 +1,4 @@
-"""A dry export of the untrained network, so that a refusal comes before the training."""
+"""A dry export of the network before its training, so that a refusal comes before the training."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sdcompress.exporting.layout import cut_layout
 from sdcompress.models.build import build
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
+from sdcompress.training.warm_start import start_cuts
 from sdcompress.verification.gate import ParityGate
 
 __all__ = ["dry_export"]
@@ -27,17 +28,22 @@ _passed: set[str] = set()  # in this process; controls of a run often train the 
 def dry_export(recipe: Recipe, dataset: Dataset) -> None:
     """Export and cut a recipe's network with random weights, without writing anything; takes as long as one export.
 
+    A network that starts from a pruned checkpoint is pruned like that.
+
     Args:
         recipe: with the model, exits, method and export.
         dataset: for the number of classes, and a few images.
 
     Raises:
+        CheckpointError: if it starts from a checkpoint that is not intact.
         UsageError: if torch cannot export the network, it cannot be cut, or its task has no ensemble of exits.
         ParityError: if the graph loses the batch axis, or images of a batch influence each other.
     """
     heads = methods.build(recipe.method).needs.exits
     exits = recipe.exits.model_dump_json() if heads else ""
-    key = repr((recipe.model.model_dump_json(), exits, recipe.export.model_dump_json(), dataset.modality, dataset.task))
+    cuts = start_cuts(recipe, exits=heads)
+    settings = recipe.model.model_dump_json(), exits, recipe.export.model_dump_json(), cuts
+    key = repr((*settings, dataset.modality, dataset.task))
     if key in _passed:
         return
     with torch.random.fork_rng(devices=[]):
@@ -48,6 +54,7 @@ def dry_export(recipe: Recipe, dataset: Dataset) -> None:
             outputs=dataset.task.output_shape,
             inputs=dataset.modality.tensors,
             heads=heads,
+            cuts=cuts,
         ).eval()
     _export(net, recipe, dataset)
     _passed.add(key)

@@ -32,6 +32,7 @@ def provenance(checkpoint: Checkpoint, settings: Export) -> Provenance:
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         git_commit=git_commit(),
         pruned=checkpoint.state.pruned.rounds if checkpoint.state.pruned else (),
+        teacher_sha256=checkpoint.state.teacher.weights_sha256 if checkpoint.state.teacher else None,
         versions={**checkpoint.state.versions, **exporters, "python": platform.python_version()},
     )
 

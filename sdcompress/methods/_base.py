@@ -67,6 +67,8 @@ class Needs:
         dropout: the network must have dropout or stochastic depth.
         view: further samples that the network sees in each step.
         average: decay of the EMA teacher's weights; 0: there is no such teacher.
+        teacher: the network of another training teaches, which ``method.teacher`` names; not with an average or a
+            restart, which have a teacher of their own.
     """
 
     tasks: tuple[str, ...] | None = None
@@ -76,6 +78,7 @@ class Needs:
     dropout: bool = False
     view: View | None = None
     average: float = 0.0
+    teacher: bool = False
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def build(
     last_layer = output_layer(backbone, example, outputs)
     if not (heads or maps):
         if cuts is not None:
-            keep_channels(backbone, cuts, "backbone.")
+            _cut_backbone(backbone, example, outputs, cuts)
         return MultiExit(backbone, output_layer=last_layer)
     mask = mask_position(inputs)
     length = None if mask is None else example[mask].shape[1]
@@ -110,6 +110,16 @@ def pretrained_config(
     backbone = _backbone(model.untrained, outputs, inputs)
     config = getattr(backbone, "pretrained_cfg", None)
     return config if isinstance(config, Mapping) else {}
+
+
+def _cut_backbone(
+    backbone: nn.Module, example: tuple[Tensor, ...], outputs: tuple[int, ...], cuts: ChannelCuts
+) -> None:
+    keep_channels(backbone, cuts, "backbone.")
+    try:
+        output_layer(backbone, example, outputs)
+    except RecipeError as error:  # layers that keep other channels than those before them give
+        raise unfit(error.problem.rstrip(".")) from error
 
 
 def _cut_taps(taps: Sequence[Tap], backbone: nn.Module, example: tuple[Tensor, ...], cuts: ChannelCuts) -> list[Tap]:

@@ -58,9 +58,18 @@ def _set_size(module: nn.Module, shown: str, name: str, size: int | tuple[int, .
     attributes: Mapping[str, Any] = {}
     if owner in dict(module.named_modules()):
         attributes = vars(module.get_submodule(owner))
-    if type(attributes.get(attribute)) is not type(size):
+    before = attributes.get(attribute)
+    if type(before) is not type(size):
         raise _not_here(shown, size, None)
+    if not _at_most(size, before):
+        raise unfit(f"{shown} would be {size}, and is {before} before channels are removed")
     setattr(module.get_submodule(owner), attribute, size)
+
+
+def _at_most(size: int | tuple[int, ...], before: Any) -> bool:
+    """Return whether a size could be what removing channels leaves of another one."""
+    sizes, limits = (value if isinstance(value, tuple) else (value,) for value in (size, before))
+    return len(sizes) == len(limits) and all(a <= b for a, b in zip(sizes, limits, strict=True))
 
 
 def _not_here(name: str, size: object, tensor: Tensor | None) -> CheckpointError:

@@ -92,7 +92,8 @@ class Batch:
         class_weights: float32 [K], which multiply the encoded targets; None: all 1.
         last_target: [B, ...], the encoded target of the last exit where it differs from the others' (``eed+ps_kd``).
         second: the method's further view.
-        teacher: outputs of the method's teacher network: the averaged weights, or the generation before.
+        teacher: outputs of the method's teacher network: the averaged weights, the generation before, or another
+            training.
     """
 
     samples: Minibatch

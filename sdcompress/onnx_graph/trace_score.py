@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.lib.mixins import NDArrayOperatorsMixin
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
 from sdcompress.policies._base import ExitPolicy, Signals
+from sdcompress.policies._symbolic import Symbol, symbolic_score
 from sdcompress.schema.manifest import ExitSignals
 from sdcompress.tasks import Task
 
@@ -60,22 +60,17 @@ def trace_score(
         UsageError: if the policy computes with anything but ``_OPERATORS``.
     """
     trace = _Trace(type(policy).__name__, task, prefix)
-    try:
-        score: object = policy.score(exit_, [trace.columns(exit_signals) for exit_signals in signals])
-    except (TypeError, AttributeError, ValueError) as error:  # a symbol where numpy needs an array
-        raise trace.refused(f"numpy cannot be traced through it: {error}") from error
-    if not isinstance(score, _Symbol):
-        raise trace.refused(f"its score is a {type(score).__name__} that does not depend on the signals")
-    if score.ndim != 1:
-        raise trace.refused(f"its score has {score.ndim} axes instead of one")
+    exits = [trace.columns(exit_signals) for exit_signals in signals]
+    score = symbolic_score(policy, exit_, exits, _Symbol, trace.refused)
     return trace.nodes, trace.constants, trace.cast(score, np.dtype(np.float32))
 
 
-class _Symbol(NDArrayOperatorsMixin):
+class _Symbol(Symbol):
     """A tensor [batch, ...] of the graph, passed to the score in place of an array."""
 
     def __init__(self, trace: _Trace, name: str, dtype: np.dtype[Any], ndim: int = 1) -> None:
-        self.trace, self.name, self.dtype, self.ndim = trace, name, dtype, ndim
+        super().__init__(ndim)
+        self.trace, self.name, self.dtype = trace, name, dtype
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> _Symbol:
         if method == "reduce" and options == {"axis": tuple(range(1, self.ndim))}:
@@ -86,10 +81,6 @@ class _Symbol(NDArrayOperatorsMixin):
         if method != "__call__" or options:
             raise self.trace.refused(f"it calls {ufunc.__name__} with {', '.join(options) or method}")
         return self.trace.apply(ufunc, inputs)
-
-    def __bool__(self) -> bool:
-        # else every comparison would be true, and only one branch traced
-        raise TypeError("it branches on a signal")
 
 
 class _Trace:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from sdcompress.errors import UsageError
 from sdcompress.policies._base import ExitPolicy, Signals
+from sdcompress.policies._symbolic import Symbol, symbolic_score
 from sdcompress.tasks import Task
 
 __all__ = ["DECISION", "score_source"]
@@ -33,21 +33,18 @@ def score_source(policy: ExitPolicy, exit_index: int, task: Task, name: str) -> 
     """
     recorder = _Recorder(type(policy).__name__)
     exits = [recorder.signals(task, back) for back in range(-exit_index - 1, 0)]
-    try:
-        score: object = policy.score(exit_index, exits if policy.history else exits[-1:])
-    except (TypeError, AttributeError, ValueError) as error:  # a symbol where numpy needs an array
-        raise recorder.refused(f"it cannot be recorded: {error}") from error
-    if not isinstance(score, _Symbol) or score.ndim != 1:
-        raise recorder.refused("it does not give one number for each row, of the signals")
+    seen = exits if policy.history else exits[-1:]
+    score = symbolic_score(policy, exit_index, seen, _Symbol, recorder.refused)
     body = "".join(f"    {line}\n" for line in [*recorder.lines, f"return {score.source}"])
     return f"def {name}(exits):\n{body}", frozenset(recorder.keys)
 
 
-class _Symbol(NDArrayOperatorsMixin):
+class _Symbol(Symbol):
     """An array [rows, ...] of the function, passed to the score in place of one."""
 
     def __init__(self, recorder: _Recorder, source: str, ndim: int, key: str = "") -> None:
-        self.recorder, self._source, self.ndim, self._key = recorder, source, ndim, key
+        super().__init__(ndim)
+        self.recorder, self._source, self._key = recorder, source, key
 
     @property
     def source(self) -> str:
@@ -62,10 +59,6 @@ class _Symbol(NDArrayOperatorsMixin):
         if getattr(np, ufunc.__name__, None) is not ufunc:  # the program has no other module
             raise self.recorder.refused(f"{ufunc.__name__} is not numpy's")
         return self.recorder.call(ufunc, method, inputs, options)
-
-    def __bool__(self) -> bool:
-        # else every comparison would be true, and only one branch recorded
-        raise TypeError("it branches on a signal")
 
 
 class _Recorder:

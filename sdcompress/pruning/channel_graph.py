@@ -61,7 +61,8 @@ class ChannelGraph:
 
     Attributes:
         net: a copy of the network, to which the layers of groups belong; it is never cut.
-        groups: all coupled channels but those of the exits' outputs.
+        groups: all coupled channels but those of the exits' outputs, and of modules that share a parameter with another
+            one: what is cut in one of them would be cut in the other.
     """
 
     def __init__(self, net: MultiExit, example: tuple[Tensor, ...]) -> None:
@@ -99,9 +100,12 @@ class ChannelGraph:
         return self._graph.get_pruning_group(channels.root, channels.handler, indices)
 
     def _groups(self, outputs: list[Any]) -> Iterator[CoupledChannels]:
+        sharing = _sharing_modules(self.net)
         for group in self._graph.get_all_groups(ignored_layers=outputs):
             kinds = {item.dep.target.type for item in group}
             if kinds & {_OPERATORS.OUTPUT, _OPERATORS.PARAMETER, _OPERATORS.MHA, _OPERATORS.LSTM}:
+                continue
+            if sharing & {item.dep.target.module for item in group}:
                 continue
             yield self._coupled(group)
 
@@ -138,6 +142,15 @@ class ChannelGraph:
                 if takers and _heads(attention) and len(takers[0].idxs) % _heads(attention) == 0:
                     return attention, takers[0]
         return None
+
+
+def _sharing_modules(net: nn.Module) -> set[nn.Module]:
+    """Return the modules that hold a parameter that another module holds too (tied weights)."""
+    owners = dict[int, set[nn.Module]]()
+    for module in net.modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), set()).add(module)
+    return {module for modules in owners.values() if len(modules) > 1 for module in modules}
 
 
 def _heads(attention: nn.Module) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property, partial
 from itertools import accumulate
 from time import perf_counter_ns
@@ -201,8 +201,11 @@ class CascadeEngine:
             return [np.arange(len(inputs))]
         return self._cost_model.parts(inputs.lengths)
 
-    def stepwise(self) -> Stepwise:
+    def stepwise(self, further_thresholds: Iterable[Sequence[float]] = ()) -> Stepwise:
         """Return the stages one by one, for a scheduler that lets rows of several calls share them.
+
+        Args:
+            further_thresholds: that rows may exit by instead of the policy's; one for each exit but the last.
 
         Raises:
             UsageError: if the executor keeps the tensors of a call to itself.
@@ -213,7 +216,14 @@ class CascadeEngine:
                 allowed="a backend that takes and returns numpy arrays, such as onnxruntime",
                 next_step="open the artifact with the backend onnxruntime",
             )
-        return Stepwise(self._executor.stages, self._temperatures, self._policy, self._gates)
+        taken = {k for thresholds in further_thresholds for k, threshold in enumerate(thresholds) if threshold <= 1}
+        # without a policy all graphs are loaded; one that looks back needs the signals of all exits, or of none
+        skips = self._policy is not None and not (taken and self._looks_back)
+        unused = self._unused - taken if skips else frozenset[int]()
+        headless = self._executor.skipping(unused).stages
+        return Stepwise(
+            self._executor.stages, self._temperatures, self._policy, self._gates, headless=headless, unused=unused
+        )
 
     def move_ms(self, exit_index: int) -> float | None:
         """Return the ms that compaction takes for one row after an exit; None: as long as numpy takes."""

@@ -6,7 +6,7 @@ import logging
 
 from sdcompress import registry
 from sdcompress.artifact.read import Artifact
-from sdcompress.errors import MissingExtraError, UnknownNameError
+from sdcompress.errors import BrokenPackageError, MissingExtraError, UnknownNameError
 from sdcompress.machine import gpu, processor
 from sdcompress.printable import printable
 from sdcompress.schema.manifest import BackendTimes
@@ -24,7 +24,7 @@ def choose_backend(artifact: Artifact, *, threads: int | None, device: str, allo
     """Return the fastest backend by the times in the manifest, among those installed and covered by the certificate.
 
     Without times for this machine, device and number of threads it is the one that the certificate is for, or else
-    onnxruntime. The log says so, once for each artifact.
+    onnxruntime. The log says so, once for each artifact. It also names a faster one that cannot be imported.
 
     Args:
         artifact: opened.
@@ -36,7 +36,9 @@ def choose_backend(artifact: Artifact, *, threads: int | None, device: str, allo
     times = _times_here(artifact.manifest.backend_times, threads, device)
     measured = sorted(times.ms, key=times.ms.__getitem__) if times else []
     for name in measured:
-        if (certificate is None or (certificate.backend, certificate.device) == (name, device)) and _is_here(name):
+        if (certificate is None or (certificate.backend, certificate.device) == (name, device)) and _is_here(
+            name, artifact
+        ):
             return name
     chosen = certificate.backend if certificate else USUAL
     _log_once(
@@ -63,10 +65,13 @@ def _times_here(recorded: tuple[BackendTimes, ...], threads: int | None, device:
     return max(here, key=lambda times: times.created, default=None)
 
 
-def _is_here(name: str) -> bool:
+def _is_here(name: str, artifact: Artifact) -> bool:
     try:
         registry.load(ROOM, name, extra="all")
     except (MissingExtraError, UnknownNameError):
+        return False
+    except BrokenPackageError as error:
+        _log_once(artifact.manifest.digest, f"'{artifact.path}' does not run by {name}: {error.problem}")
         return False
     return True
 

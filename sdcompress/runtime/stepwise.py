@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -75,14 +75,14 @@ class StageResult(NamedTuple):
     """What a stage computes of B rows.
 
     Attributes:
-        outputs: float32 [B, ...], of the exit at its end.
-        scores: float32 [B], which the policy compares with the exit's threshold; None at the last exit, and without a
-            policy.
+        outputs: float32 [B, ...], of the exit at its end; None: they were left out.
+        scores: float32 [B], which the policy compares with the exit's threshold; None at the last exit, without a
+            policy, and where no row exits by it.
         exits: bool [B], which rows the policy lets exit here; all of them at the last exit.
         carried: all B rows for the next stage.
     """
 
-    outputs: Float
+    outputs: Float | None
     scores: Float | None
     exits: npt.NDArray[np.bool_]
     carried: Carried
@@ -98,6 +98,8 @@ class Stepwise:
         temperatures: one for each exit.
         policy: None: all rows run to the last exit.
         gates: of the policy, one for each exit but the last.
+        headless: the same stages; those of ``unused`` may compute no outputs of their exit.
+        unused: exits that no row takes by the policy.
     """
 
     def __init__(
@@ -106,30 +108,37 @@ class Stepwise:
         temperatures: Sequence[float],
         policy: ExitPolicy | None,
         gates: Sequence[Gate],
+        *,
+        headless: Sequence[Stage],
+        unused: Collection[int],
     ) -> None:
         self._stages, self._temperatures, self._policy, self._gates = stages, temperatures, policy, gates
+        self._headless, self._unused = headless, unused
 
     def __len__(self) -> int:
         return len(self._stages)
 
-    def run(self, exit_index: int, carried: Carried) -> StageResult:
+    def run(self, exit_index: int, carried: Carried, *, outputs: bool = True) -> StageResult:
         """Run the stage that ends at an exit.
 
         Args:
             exit_index: of the exit.
             carried: at least one row; for stage 0 the checked inputs of the network, else from the stage before.
+            outputs: False: leave out the outputs of an exit that no row takes by the policy, and compute no head there.
 
         Raises:
             ArtifactError: if a graph cannot compute these rows.
         """
-        stage, tensors = self._stages[exit_index], dict(carried.tensors)
+        unused, last = exit_index in self._unused, exit_index == len(self._stages) - 1
+        left_out = unused and not outputs
+        stage, tensors = (self._headless if left_out else self._stages)[exit_index], dict(carried.tensors)
         stage.run(tensors)
-        outputs = np.asarray(tensors[stage.exit.outputs], np.float32)
+        computed = None if left_out else np.asarray(tensors[stage.exit.outputs], np.float32)
         kept = {name: tensors[name] for name in stage.kept}
-        if self._policy is None or exit_index == len(self._stages) - 1:
-            exits = np.full(len(outputs), exit_index == len(self._stages) - 1)
-            return StageResult(outputs, None, exits, Carried(kept, carried.signals))
+        # a policy that looks back has no unused exits, or only such: rows then carry no signals, whoever asks for what
+        if self._policy is None or last or left_out or (unused and self._policy.history):
+            return StageResult(computed, None, np.full(len(carried), last), Carried(kept, carried.signals))
         signals = (*carried.signals, stage.signals(tensors, self._temperatures[exit_index]))
         scores = np.asarray(self._policy.score(exit_index, signals), np.float32)
         looked_back = signals if self._policy.history else ()
-        return StageResult(outputs, scores, self._gates[exit_index](signals), Carried(kept, looked_back))
+        return StageResult(computed, scores, self._gates[exit_index](signals), Carried(kept, looked_back))

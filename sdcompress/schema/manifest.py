@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -163,6 +164,11 @@ class Policy(Frozen):
         "its samples need: the cost of going from stage to stage, and of caches; less where an exit is never taken, "
         "because its head is left out",
     )
+    exit_ms: tuple[PositiveFloat | None, ...] = Field(
+        (),
+        description="measured mean ms of the calibration samples that exit at each exit, one at a time under the "
+        "policy; null: too few exit there; empty: not measured",
+    )
     whole_ms: PositiveFloat | None = Field(
         None, description="measured mean ms of the whole network without early exits, at batch 1; null: not measured"
     )
@@ -182,8 +188,19 @@ class Policy(Frozen):
 
     @property
     def mean_ms(self) -> float:
-        """Return the mean ms of one sample by the measured stages, decisions, shares and overhead."""
-        return self.overhead * sum(share * ms for share, ms in zip(self.shares, self.reach_ms, strict=True))
+        """Return the predicted mean ms of one sample, at the exit shares of the calibration samples."""
+        return self.expected_ms(self.shares)
+
+    def expected_ms(self, shares: Sequence[float]) -> float:
+        """Return the predicted mean ms of one sample at these shares of the exits, [E].
+
+        An exit takes what its calibration samples took; where none was timed, its stages and decisions times
+        ``overhead``.
+        """
+        reached = (self.overhead * ms for ms in self.reach_ms)
+        measured = self.exit_ms or (None,) * len(self.shares)
+        times = (ms if exact is None else exact for exact, ms in zip(measured, reached, strict=True))
+        return sum(share * ms for share, ms in zip(shares, times, strict=True))
 
     @property
     def reach_ms(self) -> tuple[float, ...]:
@@ -202,6 +219,9 @@ class Provenance(Frozen):
     data_fingerprint: Sha256
     parent: Sha256 | None = Field(None, description="digest of the artifact that this one was made from")
     pruned: tuple[PruningRound, ...] = Field((), description="each time that the network was pruned, the first first")
+    teacher_sha256: Sha256 | None = Field(
+        None, description="of the weights of the trained network that taught; null: there was none"
+    )
     command: str = ""
     git_commit: str | None = None
     versions: dict[str, str] = Field({})
@@ -306,6 +326,8 @@ def _check_lengths(policy: Policy, exits: int) -> None:
         raise ValueError("the policy needs one threshold for each exit but the last")
     if len(policy.shares) != exits or len(policy.stage_ms) != exits:
         raise ValueError("the policy needs one of shares and of stage_ms for each exit")
+    if len(policy.exit_ms) not in {0, exits}:
+        raise ValueError("the policy needs one of exit_ms for each exit, or none at all")
     if len(policy.decision_ms) not in {0, exits - 1}:
         raise ValueError("the policy needs one of decision_ms for each exit but the last, or none at all")
     times = policy.stage_times

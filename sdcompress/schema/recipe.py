@@ -163,7 +163,7 @@ class TaskSection(Entry):
 class MethodSection(Entry):
     """A method of self-distillation by name, with its own parameters beside the name."""
 
-    not_identifying: ClassVar = frozenset({"file"})
+    not_identifying: ClassVar = frozenset({"file", "teacher"})
 
     name: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(\+[A-Za-z0-9_][A-Za-z0-9_.-]*)?$", max_length=100)
@@ -172,6 +172,9 @@ class MethodSection(Entry):
         description="of 'sdcompress list methods'; A+B is A on the labels of B, whose numbers stand under 'labels'",
     )
     file: PathText | None = Field(None, description="Python file that holds the method, if it is one of your own")
+    teacher: PathText | None = Field(
+        None, description="a finished training whose network teaches, for methods such as trained_teacher"
+    )
     preset: str | None = Field(
         None,
         max_length=100,
@@ -389,6 +392,17 @@ class Bench(Frozen):
         10, description="interleaved rounds, from which ratios get intervals"
     )
     percentiles: Some[Annotated[float, Field(ge=50, lt=100)]] = (50.0, 90.0, 95.0, 99.0)
+    clock: Literal["wall", "thread"] = Field(
+        "wall",
+        description="wall: what a user waits; thread: processor time of the calling thread, for comparisons on a "
+        "machine that other work keeps busy; needs one thread on the CPU",
+    )
+
+    @model_validator(mode="after")
+    def _one_thread_has_the_whole_time(self) -> Bench:
+        if self.clock == "thread" and (self.threads > 1 or self.device != "cpu"):
+            raise ValueError("the processor time of a thread leaves out other threads and devices: use clock=wall")
+        return self
 
     @property
     def backends(self) -> tuple[str, ...]:

@@ -167,7 +167,7 @@ class Percentile(Frozen):
 
 
 class Latency(Frozen):
-    """Wall-clock time of a call, closed loop, nothing trimmed."""
+    """Time of a call, closed loop, nothing trimmed."""
 
     samples: int
     mean_ms: float
@@ -184,6 +184,7 @@ class ExitTiming(Frozen):
     name: str
     share: Fraction
     p50_ms: float | None = Field(description="of the calls that left here by themselves; None if too few")
+    mean_ms: FiniteFloat | None = Field(None, description="likewise; None if there were none")
     forced_p50_ms: float = Field(description="of calls forced to leave here")
     forced_mean_ms: FiniteFloat | None = Field(None, description="likewise")
 
@@ -207,7 +208,13 @@ class BenchRecord(Frozen):
     metric: Fraction | None = Field(None, description="the metric, on the samples of this run")
     exits: tuple[ExitTiming, ...] = ()
     worst_path: Latency | None = Field(None, description="forced to the last exit")
-    mixture_residual: float | None = Field(None, description="mean / sum(share * forced mean) - 1")
+    predicted_ms: float | None = Field(
+        None, description="mean that calibration predicted, where it ran, at the exit shares of its samples"
+    )
+    predicted_at_shares_ms: float | None = Field(None, description="likewise, at the exit shares of this run")
+    mixture_residual: float | None = Field(
+        None, description="mean / sum(share * forced mean of the inputs that left there by themselves) - 1"
+    )
     stable: bool
     reasons: tuple[str, ...] = Field((), description="why it is not stable")
     raw_ms: tuple[float, ...] = Field((), description="every measured call in order, ms")
@@ -278,6 +285,7 @@ class BenchReport(Frozen):
     preparation: str | None = Field(None, description="from what inputs were prepared; None: it was not measured")
     warmup_ms: float
     duration_s: float
+    clock: Literal["wall", "thread"] = Field("wall", description="thread: processor time of the calling thread")
     records: tuple[BenchRecord, ...]
     comparisons: tuple[Comparison, ...] = ()
     backend_comparisons: tuple[BackendComparison, ...] = Field((), description="empty: there was one backend")

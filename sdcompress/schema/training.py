@@ -11,7 +11,7 @@ from sdcompress.schema.manifest import FileEntry, RegistryEntry
 from sdcompress.schema.pruning import Pruned
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["Extension", "LoadedWeights", "TrainingState"]
+__all__ = ["Extension", "LoadedWeights", "Teacher", "TrainingState"]
 
 
 class Extension(Frozen):
@@ -34,6 +34,13 @@ class LoadedWeights(Frozen):
     taken: Annotated[int, Field(ge=0)] = Field(description="tensors of the network that come from the file")
     anew: tuple[str, ...] = Field(description="tensors of the network that start from random values")
     left: tuple[str, ...] = Field(description="tensors of the file that were not taken")
+
+
+class Teacher(Frozen):
+    """The trained network that taught another."""
+
+    source: str = Field(description="its checkpoint, as the recipe names it")
+    weights_sha256: Sha256
 
 
 class TrainingState(Frozen):
@@ -61,6 +68,7 @@ class TrainingState(Frozen):
     extensions: tuple[Extension, ...] = Field((), description="each time that the training was made longer")
     pruned: Pruned | None = Field(None, description="how its network differs from that of the recipe")
     loaded: LoadedWeights | None = Field(None, description="what it began with, where model.weights says so")
+    teacher: Teacher | None = Field(None, description="the trained network that taught, where method.teacher says so")
     weights: FileEntry = Field(description="what is evaluated and exported: the average where EMA is on")
     training: FileEntry | None = Field(
         description="optimiser, method state and raw weights: what exact resume needs; none of what 'prune' wrote"

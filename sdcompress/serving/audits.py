@@ -141,6 +141,7 @@ class Audits:
         assert batch is not None
         batch.stage, batch.carried = batch.stage + 1, result.carried
         if batch.stage == self._stages:
+            assert result.outputs is not None
             early = np.concatenate([one.outputs for one in batch.rows])
             try:
                 losses = np.asarray(self._loss_of(early, result.outputs), np.float64)

@@ -57,7 +57,6 @@ class ServedModel:
     ) -> None:
         self.name, self._engine, self._options = name, engine, options
         self._preparing, self._preparing_time = preparing, PreparingTime()
-        self._stages = engine.stepwise()
         self.manifest: Manifest = engine.manifest
         self.version = self.manifest.digest[:_DIGITS]
         self.exits = engine.exit_names
@@ -66,6 +65,8 @@ class ServedModel:
         self._metrics = metrics
         self.metrics = ModelMetrics(metrics, name, self.exits)
         self.watch = Watch(name, engine, options)
+        levels = self.watch.levels if options.brown_out else ()
+        self._stages = engine.stepwise([level.thresholds for level in levels])
         self.versions: Callable[[], list[str]] = lambda: [self.version]
         self._worker: Worker | None = None
         self._users, self._unused = 0, Condition()

@@ -154,6 +154,11 @@ class Batch:
         """Return whether its request has failed before, and runs alone now."""
         return all(part.alone for part in self.parts)
 
+    @property
+    def needs_outputs(self) -> bool:
+        """Return whether a row may exit here by what its request asks for, whatever the policy says."""
+        return any(_may_end(part.job, self.stage) for part in self.parts)
+
     def carried(self) -> Carried:
         """Return the rows as one batch."""
         return Carried.joined([(part.carried, part.rows) for part in self.parts])
@@ -308,14 +313,16 @@ class Scheduler:
         may_exit = stage >= job.min_exit
         exits = _reached(job, stage, rows, result) & may_exit | (stage >= min(job.max_exit, self._costs.stages - 1))
         scores = None if result.scores is None else result.scores[rows]
+        outputs = result.outputs
         if exits.any():
-            self._record(job, part.places[exits], result.outputs[rows[exits]], _at(scores, exits), stage)
+            assert outputs is not None
+            self._record(job, part.places[exits], outputs[rows[exits]], _at(scores, exits), stage)
         if exits.all():
             return None
         on = ~exits
-        outputs = result.outputs[rows[on]] if may_exit and job.deadline is not None else None
+        passed = None if outputs is None or not may_exit or job.deadline is None else outputs[rows[on]]
         waiting = Part(
-            part.bound, next(self._numbers), job, stage + 1, result.carried, rows[on], part.places[on], outputs,
+            part.bound, next(self._numbers), job, stage + 1, result.carried, rows[on], part.places[on], passed,
             _at(scores, on), part.alone,
         )  # fmt: skip
         if self._too_late(waiting, self._clock()):
@@ -405,6 +412,11 @@ def _compacted(parts: list[Part]) -> list[Part]:
         replace(part, carried=carried, rows=np.arange(end - len(part), end))
         for part, end in zip(parts, ends, strict=True)
     ]
+
+
+def _may_end(job: Job, stage: int) -> bool:
+    """Return whether a request's options may end it at a stage: its largest exit, or its deadline."""
+    return stage >= job.max_exit or (job.deadline is not None and stage >= job.min_exit)
 
 
 def _reached(job: Job, stage: int, rows: Rows, result: StageResult) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -65,7 +65,7 @@ def _stage_seconds(stages: Stepwise, inputs: Carried) -> list[float]:
         carried, seconds = inputs, list[float]()
         for stage in range(len(stages)):
             start = perf_counter()
-            carried = stages.run(stage, carried).carried
+            carried = stages.run(stage, carried, outputs=False).carried
             seconds.append(perf_counter() - start)
         rounds.append(seconds)
     return [min(each) for each in zip(*rounds[1:], strict=True)]

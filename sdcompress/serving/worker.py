@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from time import perf_counter, time_ns
 
-from sdcompress.errors import ArtifactError, DeviceError, SdcompressError
+from sdcompress.errors import ArtifactChangedError, ArtifactError, DeviceError, SdcompressError
 from sdcompress.runtime.stepwise import Carried, StageResult, Stepwise
 from sdcompress.serving.call import StageRun
 from sdcompress.serving.errors import ComputeFailedError, UnavailableError, UncomputableError
@@ -142,7 +142,7 @@ class Worker:
             start = perf_counter()
             result: StageResult | Exception
             try:
-                result = self._stages.run(batch.stage, batch.carried())
+                result = self._stages.run(batch.stage, batch.carried(), outputs=batch.needs_outputs)
                 self._broken = False
             except Exception as error:  # noqa: BLE001 - whatever the graph of a user raises ends its requests alone
                 result = self._judged(batch, error)
@@ -196,7 +196,9 @@ class Worker:
 
     def _cause(self, error: Exception) -> tuple[str, Exception]:
         named = isinstance(error, DeviceError | MemoryError)
-        if not named and not isinstance(error, ArtifactError):
+        # a head that only some requests need is loaded for the first of them
+        changed = isinstance(error, ArtifactChangedError)
+        if not named and (changed or not isinstance(error, ArtifactError)):
             return "bug", error
         self._broken = not self._computes_probe()
         judged = _device_failed() if named or self._broken else _uncomputable()
@@ -207,7 +209,7 @@ class Worker:
         carried = self._probe
         try:
             for stage in range(len(self._stages)):
-                carried = self._stages.run(stage, carried).carried
+                carried = self._stages.run(stage, carried, outputs=False).carried
         except Exception as error:  # noqa: BLE001 - as in _run
             _LOG.error("the network does not run", exc_info=error)
             return False

@@ -25,6 +25,7 @@ from sdcompress.storage import sha256_of
 from sdcompress.training.frozen import check_frozen
 from sdcompress.training.schedule import spans
 from sdcompress.training.sharding import check_sharding
+from sdcompress.training.trained_teacher import check_teacher
 from sdcompress.training.warm_start import check_start, check_trained_classifier, check_trained_start
 
 __all__ = [
@@ -42,10 +43,10 @@ def check_recipe(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: if the method cannot serve the task, there are fewer epochs than phases, the batch does not divide,
-            train.strategy does not go with something else, model.weights is of another backbone, or an untrained
-            backbone is frozen from the first step.
+            train.strategy does not go with something else, model.weights is of another backbone, an untrained
+            backbone is frozen from the first step, or method.teacher is missing, superfluous or of another task.
         SetupError: if there are no weights where model.weights says.
-        CheckpointError: if model.weights is a checkpoint that is not intact.
+        CheckpointError: if model.weights or method.teacher is a checkpoint that is not intact.
         UsageError: if train.threads is more than this machine runs at once.
     """
     check_sharding(recipe)
@@ -65,6 +66,7 @@ def check_recipe(recipe: Recipe) -> None:
         )
     check_trained_start(recipe)
     check_start(recipe)
+    check_teacher(recipe, method.needs)
 
 
 def check_augmentation(recipe: Recipe, needs: Needs, dataset: Dataset) -> None:

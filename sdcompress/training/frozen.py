@@ -162,9 +162,12 @@ def _differs(source: Source) -> str | None:
         return "inputs differ in length"
     if not all(name.startswith(f"{source.net.output_layer}.") for name in source.net.classifier):
         return "the network's own classifier is more than its output layer"
-    if source.fabric.world_size > 1:
-        return "several processes train"
-    return "train.compile is on" if recipe.train.compile else None
+    reasons = {
+        "several processes train": source.fabric.world_size > 1,
+        "train.compile is on": recipe.train.compile,
+        "the trained teacher runs in every step too": source.needs.teacher,
+    }
+    return next((why for why, holds in reasons.items() if holds), None)
 
 
 def _say_without(why: str) -> None:

@@ -19,6 +19,7 @@ from sdcompress.methods._base import Context
 from sdcompress.models.build import build as build_network
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
+from sdcompress.schema.training import Teacher
 from sdcompress.training import optimizer as optimizers
 from sdcompress.training.balance import class_weights
 from sdcompress.training.batches import Batches, MicroBatch
@@ -32,6 +33,7 @@ from sdcompress.training.save import Resumable, restore
 from sdcompress.training.schedule import Timeline
 from sdcompress.training.sharding import load, local_value, shard_alike
 from sdcompress.training.step import TrainingStep
+from sdcompress.training.trained_teacher import load_teacher
 from sdcompress.training.unused_parameters import describe_unused, reached_parameters, trained_parameters
 from sdcompress.training.warm_start import load_start, start_cuts
 
@@ -58,6 +60,7 @@ class Learner:
         steps: all of them.
         rate: of the last step, before the factors of heads and blocks.
         loaded: the weights that it began with, where the recipe names some.
+        teacher: the record of the trained network that teaches, where the recipe names one.
         pruned: how the network differs from that of the recipe, where it began with a pruned checkpoint.
         val_features: what heads see of the validation samples, where a frozen backbone ran once.
 
@@ -85,7 +88,9 @@ class Learner:
         state = self._method.state(Context(len(dataset.train), batches.size, dataset.task, *sizes))
         self.net.to(fabric.device)  # before it is copied
         self._eval_ema, self._teacher_ema, self._teacher = self._copies()
-        self._training, self._batches = self._training_step(state), batches
+        self.teacher: Teacher | None
+        trained, self.teacher = load_teacher(recipe, dataset)
+        self._training, self._batches = self._training_step(state, trained), batches
         self.val_features: FeatureCache | None = None
         unused = self._find_unused_parameters(self._training, batches, warn=start is None)
         self._set_up(self._training)
@@ -142,8 +147,10 @@ class Learner:
             return evaluated, teaching, copy.deepcopy(self.net).eval().requires_grad_(requires_grad=False)
         return evaluated, teaching, teaching.net if teaching else None
 
-    def _training_step(self, state: nn.Module) -> TrainingStep:
+    def _training_step(self, state: nn.Module, trained: MultiExit | None) -> TrainingStep:
         spec, device = self._recipe.train, self._fabric.device
+        if trained is not None:
+            trained.to(device).to(memory_format=self._layout)
         weights = class_weights(spec.class_weights, self._dataset)
         return TrainingStep(
             self.net,
@@ -151,7 +158,7 @@ class Learner:
             state,
             task=self._dataset.task,
             smoothing=spec.label_smoothing,
-            teacher=self._teacher,
+            teacher=self._teacher if trained is None else trained,
             class_weights=None if weights is None else torch.from_numpy(weights).to(device),
         ).to(device)
 

@@ -28,6 +28,7 @@ from sdcompress.training.check_recipe import check_recipe, method_sha256
 from sdcompress.training.hardware import launch
 from sdcompress.training.metrics_log import write_metrics
 from sdcompress.training.pretrained_preprocessing import adopt_pretrained_preprocessing, reopen_adopted_keys
+from sdcompress.training.trained_teacher import teacher_checkpoint
 from sdcompress.training.trainer import OnEpoch, Trainer, stop_on_signal
 from sdcompress.training.warm_start import warn_of_other_versions
 from sdcompress.user_code import module_exists, trust_function
@@ -196,7 +197,11 @@ def holds_another(recipe: Recipe, out: Path) -> bool:
 def _differences(begun: Checkpoint, recipe: Recipe) -> list[str]:
     """Return the keys that decide a training's outcome and differ, as 'key: one -> other'."""
     a, b = _identifying_keys(begun.recipe), _identifying_keys(reopen_adopted_keys(recipe, begun))
-    return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in {**a, **b} if a.get(key) != b.get(key)]
+    changed = [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in {**a, **b} if a.get(key) != b.get(key)]
+    before, teacher = begun.state.teacher, teacher_checkpoint(recipe)
+    if before is not None and teacher is not None and teacher.weights_sha256 != before.weights_sha256:
+        changed.append(f"the weights of method.teacher: those that {before.source} had -> those in {teacher.path}")
+    return changed
 
 
 def _identifying_keys(recipe: Recipe) -> dict[str, Any]:

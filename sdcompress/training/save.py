@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from sdcompress.checkpoint import STATE, STEPS, Checkpoint, broken_checkpoint, checkpoints, read_tensors
+from sdcompress.checkpoint import STATE, STEPS, Checkpoint, broken_checkpoint, checkpoints, no_training, read_tensors
 from sdcompress.modalities import Modality
 from sdcompress.schema.manifest import FileEntry
 from sdcompress.schema.training import TrainingState
@@ -100,12 +100,14 @@ def restore(checkpoint: Checkpoint, resumable: Resumable, *, all_learn: bool = F
         all_learn: whether every parameter learns in every step, so that the optimiser has learnt something of each.
 
     Raises:
-        CheckpointError: if names, shapes or dtypes are not those of the run. Everything is compared before anything
-            is loaded: a fused optimiser reads and writes as far as the parameter reaches, whatever its state holds.
+        CheckpointError: if 'prune' wrote it, or names, shapes or dtypes are not those of the run. All is compared
+            before anything is loaded: a fused optimiser reads and writes as far as the parameter reaches, whatever its
+            state holds.
     """
     weights = read_tensors(checkpoint.path / checkpoint.state.weights.file)
     training_file = checkpoint.state.training
-    assert training_file is not None, "a run is resumed from its own checkpoints, and made longer from such"
+    if training_file is None:
+        raise no_training(checkpoint)
     training = read_tensors(checkpoint.path / training_file.file)
     parts = {
         "weights": (resumable.average or resumable.net, weights),

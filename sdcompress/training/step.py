@@ -92,7 +92,8 @@ class TrainingStep(nn.Module):
 
     def _teacher_outputs(self, inputs: tuple[Tensor, ...], phase: int) -> Outputs | None:
         (teacher,) = self._teacher
-        if teacher is None or (phase == 0 and not self._method.needs.average):
+        needs = self._method.needs
+        if teacher is None or (phase == 0 and not (needs.average or needs.teacher)):
             return None  # the first generation has none before it
         with torch.no_grad():
             return self._run(teacher, inputs)

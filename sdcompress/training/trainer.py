@@ -246,6 +246,7 @@ class Trainer:
             data_fingerprint=self.dataset.fingerprint,
             extensions=self._extensions,
             loaded=self.learner.loaded,
+            teacher=self.learner.teacher,
             pruned=self.learner.pruned,
             data_layout=self.dataset.layout,
             method_sha256=method_sha256(self.recipe),

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from sdcompress import recipes
-from sdcompress.checkpoint import Checkpoint, open_checkpoint
+from sdcompress.checkpoint import Checkpoint, no_training, open_checkpoint
 from sdcompress.data import DatasetCache
-from sdcompress.errors import CheckpointError, UsageError, requires_extra
+from sdcompress.errors import UsageError, requires_extra
 from sdcompress.exporting.preflight import warn_of_export
 from sdcompress.progress import Progress
 from sdcompress.verbs._types import Folder, RecipeLike
@@ -62,11 +62,7 @@ def train(
         )
     extended = open_checkpoint(extends) if extends is not None else None
     if extended is not None and extended.state.training is None:
-        raise CheckpointError(
-            f"{extended.path} was written by 'prune', and there is no training in it that could be made longer.",
-            allowed="a training run",
-            next_step=f"fine-tune it: sdcompress train -c recipe.yaml --set model.weights={extended.path}",
-        )
+        raise no_training(extended)
     # before torch is imported, which takes seconds
     read = recipes.read(extended.recipe if extended else recipe, settings)
     with requires_extra("train"):

@@ -18,9 +18,9 @@ from sdcompress.modalities import Inputs
 from sdcompress.options import EngineOptions
 from sdcompress.policies._base import Float
 from sdcompress.runtime.backends.onnxruntime import load
-from sdcompress.runtime.choose_backend import USUAL
+from sdcompress.runtime.choose_backend import USUAL, choose_backend
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.open import open_cascade
+from sdcompress.runtime.open import AUTO, open_cascade
 from sdcompress.schema.manifest import Certificate, OneGraph
 from sdcompress.schema.report import CertificateVerdict, ExitVerdict, VerifyReport
 from sdcompress.tasks import Task, task_of
@@ -53,8 +53,9 @@ def verify(
     Args:
         artifact: the folder.
         threads: of one call.
-        backend: that computes the outputs, of 'sdcompress list backends'. The certificate may be for another; opening
-            the artifact with this one then says so. A single graph is checked with onnxruntime only.
+        backend: that computes the outputs, of 'sdcompress list backends'; "auto": the one that ``open`` takes. The
+            certificate may be for another; opening the artifact with this one then says so. A single graph is checked
+            with onnxruntime only.
         device: of the backend.
         key: PEM file of the public key, or of certificates, by whose holder it must be signed; None: not checked.
 
@@ -74,6 +75,8 @@ def verify(
     _check_precisions(opened)
     card, scores = _check_card(opened), certificate is not None and opened.evidence().tuning_scores is not None
     golden = opened.golden()
+    if backend == AUTO:
+        backend = choose_backend(opened, threads=threads, device=device)
     # the certificate was checked above; it may cover engines, while these are the graphs
     engine = open_cascade(opened, EngineOptions(backend, threads, device, allow_uncertified=True))
     target = engine.execution_target

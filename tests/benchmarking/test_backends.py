@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,10 @@ import sdcompress
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.backend_times import write_backend_times
 from sdcompress.benchmarking.record import compare_backends
-from sdcompress.errors import CertificateError, ParityError, UsageError
+from sdcompress.errors import BrokenPackageError, CertificateError, ParityError, UsageError
 from sdcompress.machine import processor
 from sdcompress.runtime import choose_backend as chooser
-from sdcompress.runtime.choose_backend import choose_backend
+from sdcompress.runtime.choose_backend import ROOM, choose_backend
 from sdcompress.runtime.open import open_cascade, open_engine
 from sdcompress.schema.manifest import BackendTimes
 from sdcompress.verbs import bench as verb
@@ -150,4 +151,24 @@ def test_auto_keeps_to_what_the_certificate_covers(certified_artifact: Path) -> 
     free = sdcompress.Options(backend="auto", allow_uncertified=True)
     assert open_cascade(path, free).execution_target.backend == "openvino"
     with pytest.raises(CertificateError):
+        open_cascade(path, sdcompress.Options(backend="openvino"))
+    assert sdcompress.verify(path, backend="auto").backend == "onnxruntime"
+
+
+def test_an_openvino_that_cannot_be_imported_is_passed_over_and_named(
+    tiny_artifact: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "openvino").mkdir()
+    broken = 'raise ImportError("libtbb.so.12: cannot open shared object file", name="openvino._pyopenvino")'
+    (tmp_path / "openvino" / "__init__.py").write_text(broken)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "openvino"] + [f"{ROOM}.openvino"]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(chooser, "_logged", set())
+    path = recorded(tiny_artifact(), times())
+    assert open_cascade(path, sdcompress.Options(backend="auto", threads=1)).execution_target.backend == "onnxruntime"
+    assert any("does not run by openvino: The package 'openvino' is installed" in line for line in caplog.messages)
+    report = sdcompress.bench([path], {**QUICK, "backend": "all"}, samples="golden")
+    assert "libtbb.so.12" in report.left_out["openvino"]
+    with pytest.raises(BrokenPackageError, match=r"sdcompress\[openvino\]"):
         open_cascade(path, sdcompress.Options(backend="openvino"))

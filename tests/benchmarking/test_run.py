@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from time import thread_time_ns
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from pydantic import ValidationError
 from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
@@ -22,8 +24,11 @@ from sdcompress.errors import DataError, InputError, UnknownNameError, UsageErro
 from sdcompress.modalities import Inputs
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
+from sdcompress.reporting.quantities import milliseconds
+from sdcompress.reporting.report.tables import prediction
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import open_engine
+from sdcompress.schema.manifest import Policy
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchRecord, BenchReport
 from sdcompress.tasks.classification import Classification
@@ -54,6 +59,7 @@ class Spinning:
     """Leaves at exit 0 where the grey value is even, at the last exit otherwise; exit k costs ``ms[k]``."""
 
     task = Classification(("a", "b", "c", "d"))
+    policy: Policy | None = None
 
     def __init__(self, *ms: float) -> None:
         self.ms = ms
@@ -81,10 +87,24 @@ class Spinning:
         return TASK.prediction(np.eye(4, dtype=np.float32)[answers], left)
 
 
+class Uneven(Spinning):
+    """Like ``Spinning``, but an odd grey value takes twice as long, wherever it exits."""
+
+    policy = Policy(
+        thresholds=(0.9,), max_drop=0.01, samples=9, metric=None, reference_metric=None, shares=(0.75, 0.25),
+        stage_ms=(9.0, 9.0), exit_ms=(0.2, 1.6),
+    )  # fmt: skip
+
+    def _leave(self, grey: np.ndarray, left: np.ndarray) -> Prediction:
+        now.ns += int(1e6 * sum(self.ms[k] for k, value in zip(left, grey, strict=True) if value % 2))
+        return super()._leave(grey, left)
+
+
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     """'slow' takes 2 ms; 'exits' takes 1 ms or 3 ms; opening is not what these tests are about."""
     engines_by_name: dict[str, Any] = {"slow": Spinning(2.0), "same": Spinning(2.0), "exits": Spinning(0.2, 0.8)}
+    engines_by_name["uneven"] = Uneven(0.2, 0.8)
     manifest = SimpleNamespace(digest="0" * 64, layout="single", one_graph=None)
     monkeypatch.setattr(timed_calls, "perf_counter_ns", now)
     monkeypatch.setattr(candidate, "perf_counter_ns", now)
@@ -127,6 +147,27 @@ def test_times_exits_and_accuracy_are_those_of_the_engines() -> None:
     (single, _) = report.comparisons
     assert (single.name, single.reference, single.rounds, single.verdict) == ("exits", "slow", 5, "faster")
     assert single.speedup_mean == pytest.approx(2.0 / 0.5, rel=0.15)
+
+
+@pytest.mark.usefixtures("engines")
+def test_inputs_that_leave_early_are_compared_with_themselves_and_with_the_prediction() -> None:
+    uneven = record(bench(["uneven"], examples=IMAGES, settings=QUICK), "uneven", "single-stream")
+    assert [timing.mean_ms for timing in uneven.exits] == pytest.approx([0.2, 1.6], rel=1e-2)
+    assert [timing.forced_mean_ms for timing in uneven.exits] == pytest.approx([0.3, 1.2], rel=0.05)
+    assert uneven.latency.mean_ms == pytest.approx(0.9, rel=0.05)
+    assert uneven.mixture_residual == pytest.approx(0.0, abs=0.02)  # against all inputs it would be 0.9 / 0.75 - 1
+    assert uneven.predicted_ms == pytest.approx(0.75 * 0.2 + 0.25 * 1.6)
+    assert uneven.predicted_at_shares_ms == pytest.approx(uneven.latency.mean_ms, rel=0.01)
+    assert prediction(uneven) == (
+        f"calibration predicted a mean of 0.550 ms, {0.55 / uneven.latency.mean_ms:.2f} of the measured, and "
+        f"{milliseconds(uneven.predicted_at_shares_ms)} (1.00) at the exit shares of this run"
+    )
+
+
+def test_the_processor_time_of_a_thread_needs_one_thread() -> None:
+    assert timed_calls.clock_of(Bench(clock="thread").clock) is thread_time_ns
+    with pytest.raises(ValidationError, match="leaves out other threads"):
+        Bench(clock="thread", threads=2)
 
 
 @pytest.mark.usefixtures("engines")

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate, least_samples
+from sdcompress.calibration.stage_timing import CallTimes
 from sdcompress.certification.calibration_split import draw_split
 from sdcompress.certification.certify import excess_losses
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
@@ -156,7 +157,7 @@ def test_a_budget_takes_the_safest_certified_step_that_keeps_it(
     tiny_artifact: Build, samples: ArraySamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
-    monkeypatch.setattr("sdcompress.calibration.guarantee.overhead", lambda *_: 1.0)
+    monkeypatch.setattr("sdcompress.calibration.guarantee.call_times", lambda *_: CallTimes(1.0, (1.0, 2.0, 3.0)))
     # three calibrations are compared: none of them may measure for itself
     monkeypatch.setattr("sdcompress.calibration.tuning.decision_ms", lambda policy, signals: (0.0, 0.0))
     _, fastest, _ = certified(tiny_artifact, samples, "fastest")

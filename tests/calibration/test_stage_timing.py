@@ -11,7 +11,7 @@ import pytest
 from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.calibration.stage_timing import overhead, stage_ms, stage_times
+from sdcompress.calibration.stage_timing import call_times, stage_ms, stage_times
 from sdcompress.data.samples import ArraySamples
 from sdcompress.modalities import Inputs, Modality
 from sdcompress.runtime.engine import Prediction
@@ -94,7 +94,7 @@ def test_what_moving_a_row_takes(tiny_artifact: Callable[..., Path], samples: Ar
 
 
 class Mixed:
-    """An engine under a policy: on a clock of its own an image at exit 0 takes 2 ms, one at the last exit 6 ms."""
+    """An engine under a policy: on a clock of its own a bright image leaves at once after 2 ms, others take 6 ms."""
 
     def __init__(self, engine: Any) -> None:
         self._engine, self.now, self.slow, self.calls = engine, 0, 1, 0
@@ -104,32 +104,91 @@ class Mixed:
         return self._engine.modality
 
     def with_policy(self, policy: Policy, temperatures: Sequence[float]) -> Mixed:
-        assert (policy.thresholds, temperatures) == ((0.9,), (1.0, 2.0))
+        assert (policy.thresholds, temperatures) == ((0.9, 0.9), (1.0, 2.0, 3.0))
         return self
 
     def __call__(self, inputs: Inputs) -> Prediction:
         early = np.asarray(inputs).sum() > 0
         self.now += self.slow * (2_000_000 if early else 6_000_000)
         self.calls += 1
-        return TASK.prediction(np.zeros((1, 3), np.float32), np.array([0 if early else 1]))
+        return TASK.prediction(np.zeros((1, 3), np.float32), np.array([0 if early else 2]))
 
 
-def test_overhead_is_what_the_mix_takes_beyond_its_stages(
-    tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images = np.zeros((256, 4, 4, 1), np.uint8)
-    images[:64] = 255  # a quarter leaves early
+MIXED = Policy(
+    thresholds=(0.9, 0.9), max_drop=0.01, samples=9, metric=None, reference_metric=None, shares=(0.25, 0.0, 0.75),
+    stage_ms=(1.0, 1.0, 1.5), decision_ms=(0.5, 0.0), overhead=7.0,
+)  # fmt: skip
+
+
+def test_an_exit_takes_what_the_samples_that_take_it_took(tiny_artifact: Callable[..., Path]) -> None:
+    images = np.zeros((240, 4, 4, 1), np.uint8)
+    images[:60] = 255  # a quarter leaves early
+    exits = np.where(np.arange(240) < 60, 0, 2)
     engine = Mixed(open_engine(tiny_artifact(), threads=1))
-    monkeypatch.setattr("sdcompress.calibration.stage_timing.perf_counter_ns", lambda: engine.now)
-    policy = Policy(
-        thresholds=(0.9,), max_drop=0.01, samples=9, metric=None, reference_metric=None, shares=(0.5, 0.5),
-        stage_ms=(1.0, 2.5), decision_ms=(0.5,), overhead=7.0,
-    )  # fmt: skip
-    found = overhead(engine, ArraySamples(images, np.zeros(256, np.int64)), policy, (1.0, 2.0))  # type: ignore[arg-type]
-    # about 1/4 of the calls took 2 ms instead of 1.5, the others 6 ms instead of 4: it is one number for both
-    assert found == pytest.approx((0.25 * 2 + 0.75 * 6) / (0.25 * 1.5 + 0.75 * 4), rel=0.02)
-    assert engine.now < 1.01e9  # a second, whatever one image takes
+
+    def measured(seconds: float) -> Any:
+        samples = ArraySamples(images, np.zeros(240, np.int64))
+        return call_times(
+            engine, samples, MIXED, (1.0, 2.0, 3.0), exits, seconds=seconds, clock=lambda: engine.now  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    found = measured(1.0)
+    assert found.exit_ms == (2.0, None, 6.0)
+    # a quarter took 2 ms and the others 6, where the stages and decisions add up to 1.5 and 4
+    assert found.overhead == pytest.approx((0.25 * 2 + 0.75 * 6) / (0.25 * 1.5 + 0.75 * 4), rel=0.02)
+    assert engine.now < 1.5e9  # five rounds of a fifth of a second each, by stages that take less than they turn out to
     engine.now, engine.slow, engine.calls = 0, 100, 0
-    overhead(engine, ArraySamples(images, np.zeros(256, np.int64)), policy, (1.0, 2.0))  # type: ignore[arg-type]
-    assert engine.calls == 3 + 64  # and no less than these
-    assert policy.model_copy(update={"overhead": found}).mean_ms == pytest.approx(found * (1.5 + 4.0) / 2)
+    assert measured(0.0).exit_ms == (200.0, None, 600.0)
+    assert engine.calls == 3 + 5 * 16  # and no less than these
+
+
+def test_the_predicted_mean_at_other_shares() -> None:
+    policy = MIXED.model_copy(update={"exit_ms": (2.0, None, 6.0)})
+    assert policy.mean_ms == pytest.approx(0.25 * 2 + 0.75 * 6)
+    assert policy.expected_ms((0.5, 0.0, 0.5)) == pytest.approx(4.0)
+    # no sample of the second exit was timed: 7 times its stages and decisions, 1 + 0.5 + 1
+    assert policy.expected_ms((0.5, 0.1, 0.4)) == pytest.approx(0.5 * 2 + 0.1 * 7 * 2.5 + 0.4 * 6)
+    assert MIXED.mean_ms == pytest.approx(7 * (0.25 * 1.5 + 0.75 * 4))  # nothing was timed: stages and decisions alone
+
+
+class Words:
+    """A modality of texts whose lengths are their examples."""
+
+    varies = True
+
+    def collate(self, examples: Any) -> Inputs:
+        mask = (np.arange(int(examples.max())) < examples[:, None]).astype(np.int64)
+        return Inputs({"mask": mask}, "mask")
+
+
+class Reader:
+    """An engine that takes 1 ms for each word of a text; those with an odd number leave early, at half of that."""
+
+    modality = Words()
+    now = 0
+
+    def with_policy(self, policy: Policy, temperatures: Sequence[float]) -> Reader:
+        return self
+
+    def __call__(self, inputs: Inputs) -> Prediction:
+        (words,) = inputs.lengths
+        self.now += int(words) * (500_000 if words % 2 else 1_000_000)
+        return TASK.prediction(np.zeros((1, 3), np.float32), np.array([0 if words % 2 else 1]))
+
+
+def test_the_timed_texts_have_the_lengths_of_all_texts_at_their_exit() -> None:
+    words = np.concatenate([np.arange(0, 1000, 2) % 60 + 1, np.arange(0, 500) % 20 * 2 + 2])
+    words = words[np.random.default_rng(3).permutation(len(words))]
+    exits = np.where(words % 2, 0, 1)
+    policy = Policy(
+        thresholds=(0.9,), max_drop=0.01, samples=9, metric=None, reference_metric=None,
+        shares=((exits == 0).mean(), (exits == 1).mean()), stage_ms=(10.0, 10.0),
+    )  # fmt: skip
+    engine = Reader()
+    found = call_times(
+        engine, ArraySamples(words, exits), policy, (1.0, 1.0), exits, seconds=3.0, clock=lambda: engine.now  # type: ignore[arg-type]
+    )  # fmt: skip
+    exact = [words[exits == 0].mean() / 2, words[exits == 1].mean()]
+    assert found.exit_ms == pytest.approx(exact, rel=0.04)
+    mean = np.where(exits == 0, words / 2, words).mean()
+    assert policy.model_copy(update=found._asdict()).mean_ms == pytest.approx(mean, rel=0.03)

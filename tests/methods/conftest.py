@@ -70,7 +70,7 @@ class Case:
         self.state = method.state(Context(SAMPLES, SAMPLES, task, widths, maps))
         self.phases, self._view = len(method.phases), needs.view
         teacher = Gated(exits=needs.exits, maps=needs.maps).eval().requires_grad_(requires_grad=False)
-        taught = needs.average > 0 or any(phase.restart for phase in method.phases)
+        taught = needs.average > 0 or needs.teacher or any(phase.restart for phase in method.phases)
         self.step = TrainingStep(
             self.net, method, self.state, task=task, smoothing=smoothing, teacher=teacher if taught else None
         )

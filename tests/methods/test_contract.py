@@ -110,6 +110,7 @@ def test_a_memory_changes_the_loss_so_it_must_be_resumed(name: str, case: Any, b
         ("med", {"kd_weight": 0}, "deep_supervision"),
         ("dks", {"kd_weight": 0}, "deep_supervision"),
         ("ema_teacher", {"kd_weight": 0}, "deep_supervision"),
+        ("trained_teacher", {"kd_weight": 0}, "deep_supervision"),
         ("deep_supervision+ps_kd", {"labels": {"alpha": 0}}, "deep_supervision"),
         ("label_smooth", {"epsilon": 0}, "baseline"),
         ("tf_kd", {"kd_weight": 0}, "baseline"),

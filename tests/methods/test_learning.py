@@ -38,7 +38,11 @@ def test_a_few_steps_teach_every_exit_the_labels(name: str) -> None:
         second = second._replace(inputs=((images + images[partner]) / 2,), mix=mix)
     teacher = copy.deepcopy(net).eval().requires_grad_(requires_grad=False)
     step = TrainingStep(
-        net, method, state, task=classes(4), teacher=teacher if needs.average or len(phases) > 1 else None
+        net,
+        method,
+        state,
+        task=classes(4),
+        teacher=teacher if needs.average or needs.teacher or len(phases) > 1 else None,
     )
     for number, phase in enumerate(phases):
         teacher.load_state_dict(net.state_dict())

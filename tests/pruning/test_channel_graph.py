@@ -193,3 +193,14 @@ def test_two_rounds_are_recorded_by_the_channels_of_the_whole_network() -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(twice.state_dict().values(), expected.state_dict().values(), strict=True)
     )
+
+
+def test_layers_that_share_a_weight_stay_whole() -> None:
+    torch.manual_seed(0)
+    first, second, tied, last = (nn.Conv2d(width, 8, 3, padding=1) for width in (3, 8, 8, 8))
+    tied.weight = second.weight
+    net = plain(first, second, nn.ReLU(), tied, nn.ReLU(), last, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    graph = graph_of(net)
+    assert [group.name for group in graph.groups] == ["backbone.5"]
+    pruned = cut_network(net, graph.cuts({0: range(4)}))
+    assert pruned.backbone.get_submodule("1").weight is pruned.backbone.get_submodule("3").weight

@@ -17,6 +17,8 @@ from sdcompress.checkpoint import STATE, open_checkpoint
 from sdcompress.cli.prune import show_pruned
 from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError, UsageError
 from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.exporting import dry_export
+from sdcompress.models.build import build
 from sdcompress.models.cost import costs
 from sdcompress.models.inputs import example_inputs
 from sdcompress.pruning import latency
@@ -195,6 +197,10 @@ def _uncoupled(record: dict[str, Any]) -> None:
         channels["axes"] = [axis for axis in channels["axes"] if axis.endswith(":0")] or ["nowhere:0"]
 
 
+def _longer(record: dict[str, Any]) -> None:
+    record["sizes"]["backbone.conv1.out_channels"] = 10**6
+
+
 def _more_maps(record: dict[str, Any]) -> None:
     record["heads_for"] = [[8, 4, 4]]
 
@@ -203,12 +209,41 @@ def _huge_maps(record: dict[str, Any]) -> None:
     record["heads_for"] = [[10**9, 8, 8], [32, 4, 4], [64, 2, 2]]
 
 
-@pytest.mark.parametrize("change", [_repeated, _endless, _negative, _uncoupled, _more_maps, _huge_maps])
+@pytest.mark.parametrize("change", [_repeated, _endless, _negative, _uncoupled, _longer, _more_maps, _huge_maps])
 def test_a_record_that_no_pruning_writes_is_refused(
     half: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
     with pytest.raises(CheckpointError, match=r"does not fit the network of the recipe|is not intact"):
         open_checkpoint(edited(half, tmp_path / "forged", lambda state: change(state["pruned"]))).network()
+
+
+def test_uncoupled_channels_are_refused_where_no_exit_looks_at_the_maps(half: Path) -> None:
+    checkpoint = open_checkpoint(half)
+    assert checkpoint.state.pruned is not None
+    record = checkpoint.state.pruned.model_dump(mode="json")
+    _uncoupled(record)
+    recipe, cuts = checkpoint.recipe, type(checkpoint.state.pruned).model_validate(record)
+    shapes = {"outputs": checkpoint.task.output_shape, "inputs": checkpoint.modality.tensors}
+    with pytest.raises(CheckpointError, match="does not fit the network of the recipe"):
+        build(recipe.model, recipe.exits, heads=False, cuts=cuts, **shapes)
+
+
+def test_no_training_goes_on_from_it(half: Path, tmp_path: Path) -> None:
+    from sdcompress.training.run import train
+
+    checkpoint = open_checkpoint(half)
+    longer = recipes.read(checkpoint.recipe.model_dump(mode="json"), ["train.epochs=99"])
+    with pytest.raises(CheckpointError, match="written by 'prune'"):
+        train(longer, tmp_path / "run", extends=checkpoint)
+
+
+def test_the_dry_export_is_of_the_pruned_network(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_trained_model(half)
+    exported: list[tuple[tuple[int, ...], ...]] = []
+    monkeypatch.setattr(dry_export, "_export", lambda net, *_: exported.append(net.map_shapes))
+    model = opened.recipe.model.model_copy(update={"weights": str(half)})
+    dry_export.dry_export(opened.recipe.model_copy(update={"model": model}), opened.dataset())
+    assert exported == [open_checkpoint(half).network().map_shapes]
 
 
 def test_the_table_names_each_round(half: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,6 +289,19 @@ def test_a_target_in_milliseconds_is_searched_by_measured_ones(
     assert round_.before.ms is not None
     assert round_.after.ms is not None
     assert 0.4 * round_.before.ms < round_.after.ms <= 0.6 * round_.before.ms
+
+
+def test_a_target_in_milliseconds_is_met_by_the_clock(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "_MS_STEPS", 1)  # each is an export
+    record = sdcompress.prune(checkpoint, tmp_path / "out", {"target": "ms=80%", "round_to": 4}).state.pruned
+    assert record is not None
+    (round_,) = record.rounds
+    assert round_.before.ms is not None
+    assert round_.after.ms is not None
+    assert 0 < round_.after.ms <= 0.8 * round_.before.ms
+    assert round_.after.macs < round_.before.macs
 
 
 def test_the_time_of_a_network_is_that_of_its_export(checkpoint: Path) -> None:

@@ -18,6 +18,7 @@ from sdcompress.options import EngineOptions
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.headless import joined, with_outputs
 from sdcompress.runtime.open import open_cascade
+from sdcompress.runtime.stepwise import Carried
 from sdcompress.schema.manifest import Segment
 from sdcompress.untrusted import Refused
 
@@ -246,3 +247,30 @@ def test_another_policy_over_the_same_graphs(tiny_artifact: Write) -> None:
     taken = engine.with_policy(engine.policy.model_copy(update={"thresholds": (0.6, NEVER)}))(images(64)).exit_index
     assert set(taken) == {0, 2}
     assert set(engine(images(64)).exit_index) == {0, 1, 2}
+
+
+def test_stages_one_by_one_load_a_head_for_the_first_call_that_wants_its_outputs(tiny_artifact: Write) -> None:
+    engine, whole, headless = counted(open_artifact(tiny_artifact(policy=(NEVER, 0.5))))
+    stages, rows = engine.stepwise(), Carried({"input": images(2)})
+    result = stages.run(0, rows, outputs=False)
+    assert (result.outputs, result.scores, result.exits.tolist()) == (None, None, [False, False])
+    assert stages.run(1, result.carried, outputs=False).outputs is not None  # the policy may let rows exit here
+    assert (whole, headless) == (["segment-1.onnx", "segment-2.onnx"], [("segment-0.onnx", ("hidden",))])
+    assert stages.run(0, rows).outputs is not None
+    assert whole[2:] == ["segment-0.onnx"]
+
+
+def test_an_exit_that_other_thresholds_take_keeps_its_outputs(tiny_artifact: Write) -> None:
+    engine, _, _ = counted(open_artifact(tiny_artifact(policy=(NEVER, 0.5))))
+    result = engine.stepwise([(0.9, 0.5)]).run(0, Carried({"input": images(2)}), outputs=False)
+    assert result.outputs is not None
+    assert result.scores is not None
+
+
+@pytest.mark.parametrize("outputs", [True, False])
+def test_rows_of_a_policy_that_looks_back_and_never_exits_carry_no_signals(tiny_artifact: Write, outputs: bool) -> None:
+    engine, _, _ = counted(open_artifact(tiny_artifact(policy=(NEVER, NEVER), kind="patience")))
+    result = engine.stepwise().run(0, Carried({"input": images(2)}), outputs=outputs)
+    assert (result.scores, result.exits.tolist(), result.carried.signals) == (None, [False, False], ())
+    levels = engine.stepwise([(0.9, NEVER)]).run(0, Carried({"input": images(2)}), outputs=outputs)
+    assert (levels.scores is None, len(levels.carried.signals)) == (False, 1)

@@ -218,6 +218,31 @@ def test_pixels_are_prepared_too(client: Any, tiny_artifact: Callable[..., Path]
     np.testing.assert_allclose(np.reshape(answered["outputs"], (2, 3)), expected.outputs, rtol=1e-6, atol=1e-6)
 
 
+def test_an_exit_that_no_row_takes_has_a_head_only_for_requests_that_ask_for_it(
+    serve: Any, tiny_artifact: Callable[..., Path], tiny_network: Any
+) -> None:
+    folder = tiny_artifact(policy=(2.0, 0.6))
+    client, batch = serve({"tiny": folder}), images(20)
+    expected = tiny_network.exits(batch)
+    inputs = [tensor(shape=[20, 1, 4, 4], data=batch.ravel().tolist())]
+
+    def answered(**parameters: Any) -> Any:
+        return client.infer({"inputs": inputs, "parameters": parameters})
+
+    (folder / "segment-0.onnx").rename(folder / "elsewhere")
+    free = outputs_of(answered())
+    assert set(free["exit_index"]) == {1, 2}
+    outputs = np.reshape(free["outputs"], (20, 3))
+    np.testing.assert_allclose(outputs, expected[free["exit_index"], np.arange(20)], rtol=1e-5, atol=1e-6)
+    assert answered(max_exit=0).status_code == 500
+    assert failures(client) == {"retried": 1, "bug": 1}
+    assert answered().status_code == 200
+    (folder / "elsewhere").rename(folder / "segment-0.onnx")
+    shallow = np.reshape(outputs_of(answered(max_exit=0))["outputs"], (20, 3))
+    np.testing.assert_allclose(shallow, expected[0], rtol=1e-5, atol=1e-6)
+    assert outputs_of(answered(deadline_ms=1e-6))["exit_index"] == [0] * 20
+
+
 def test_min_exit_max_exit_and_deadline(client: Any) -> None:
     inputs = [tensor(shape=[20, 1, 4, 4], data=images(20).ravel().tolist())]
 
@@ -440,9 +465,9 @@ def stall(client: Any, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     stages = client.service.models["tiny"]._stages
     run = stages.run
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, outputs: bool) -> Any:
         time.sleep(seconds)
-        return run(*arguments)
+        return run(*arguments, outputs=outputs)
 
     monkeypatch.setattr(stages, "run", slow)
 
@@ -637,10 +662,10 @@ def test_a_client_is_blamed_only_for_what_its_inputs_cause(
     model = client.service.models["tiny"]
     run = model._stages.run
 
-    def failing(stage: int, carried: Carried) -> Any:
+    def failing(stage: int, carried: Carried, *, outputs: bool) -> Any:
         if probe_fails or carried.tensors["input"].ravel()[0] == np.float32(ROW[0]):
             raise error
-        return run(stage, carried)
+        return run(stage, carried, outputs=outputs)
 
     with monkeypatch.context() as patch:
         patch.setattr(model._stages, "run", failing)
@@ -663,10 +688,10 @@ def test_a_fault_that_passes_costs_no_request(client: Any, monkeypatch: pytest.M
     stages, faults = client.service.models["tiny"]._stages, [NO_MEMORY]
     run = stages.run
 
-    def failing_once(*arguments: Any) -> Any:
+    def failing_once(*arguments: Any, outputs: bool) -> Any:
         if faults:
             raise faults.pop()
-        return run(*arguments)
+        return run(*arguments, outputs=outputs)
 
     monkeypatch.setattr(stages, "run", failing_once)
     assert client.infer(body()).status_code == 200

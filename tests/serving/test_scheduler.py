@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sdcompress.schema.manifest import StageTimes
 from sdcompress.serving.costs import StageCosts
 from sdcompress.serving.errors import OverloadedError
 from sdcompress.serving.job import NO_SCORE, Job
-from sdcompress.serving.scheduler import Batch, Scheduler
+from sdcompress.serving.scheduler import Batch, Part, Scheduler
 
 # 1 row takes 10 ms at each of three stages, 4 rows take 16 ms, 8 rows 28 ms: a full batch has 8 rows
 BATCHES_PAY = StageTimes(rows=(1, 2, 4, 8), ms=((10.0, 12.0, 16.0, 28.0),) * 3, move_ms=(0.0, 0.0))
@@ -77,6 +78,27 @@ class Bench:
     def drain(self) -> None:
         while self.step() is not None:
             pass
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        ({}, [False, False, False]),
+        ({"max_exit": 1}, [False, True, True]),
+        ({"deadline": 1e9}, [True, True, True]),
+        ({"deadline": 1e9, "min_exit": 1}, [False, True, True]),
+    ],
+)
+def test_a_batch_needs_outputs_where_the_options_of_a_request_may_end_it(
+    options: dict[str, Any], needed: list[bool]
+) -> None:
+    rows, carried = np.arange(1), Carried({"x": np.zeros((1, 1), np.float32)})
+    jobs = [Job(carried, 1.0), Job(carried, 1.0, **options)]
+
+    def batch(stage: int) -> Batch:
+        return Batch(stage, tuple(Part(1.0, k, job, stage, carried, rows, rows) for k, job in enumerate(jobs)), 1)
+
+    assert [batch(stage).needs_outputs for stage in range(3)] == needed
 
 
 def test_a_lone_request_runs_at_once_and_to_its_exit() -> None:

@@ -46,7 +46,8 @@ def headline(report: Report) -> str:
     if good:
         best = max(good, key=_speedup)
         shaky = "" if best.stable and reference.stable else " The machine was not steady; measure again."
-        return _trade(report, best, reference) + _early_exit(best, good, rivals) + shaky
+        uncompared = [row for row in fast if losses[row.name] is None]
+        return _trade(report, best, reference) + _early_exit(report, best, good, rivals, uncompared) + shaky
     if not any(comparison_of(report, row) for row in rivals):
         return "No latency was compared. " + _single_row(report, reference)
     if unknown := [row.name for row in fast if losses[row.name] is None]:
@@ -60,12 +61,33 @@ def _speedup(row: ReportRow) -> float:
     return row.speedup_end_to_end or row.speedup or 0.0
 
 
-def _early_exit(best: ReportRow, good: Sequence[ReportRow], rivals: Sequence[ReportRow]) -> str:
-    """Say what the best row with early exit gains over the best without it; empty where only one kind was measured."""
+def _early_exit(
+    report: Report,
+    best: ReportRow,
+    good: Sequence[ReportRow],
+    rivals: Sequence[ReportRow],
+    uncompared: Sequence[ReportRow],
+) -> str:
+    """Say what the best row with early exit gains over the best without it; empty where only one kind was measured.
+
+    Args:
+        report: of the rows.
+        best: the fastest of ``good``.
+        good: faster rows with a small loss.
+        rivals: all rows but the reference.
+        uncompared: faster rows whose loss is not known.
+    """
     kinds = {row.guarantee is not None for row in rivals}
     if kinds != {True, False}:
         return ""
-    others = [row for row in good if (row.guarantee is None) != (best.guarantee is None)]
+
+    def of_other_kind(rows: Sequence[ReportRow]) -> list[ReportRow]:
+        return [row for row in rows if (row.guarantee is None) != (best.guarantee is None)]
+
+    others = of_other_kind(good)
+    if names := [row.name for row in of_other_kind(uncompared)]:
+        compared = f"the {report.metric_name} of {enumeration(names)} was not compared"
+        return f" Whether early exit pays here is not known: {compared}."
     if best.guarantee is None and not others:
         return " Early exit does not pay here: with it nothing is faster and loses at most one point."
     if not others:

@@ -204,6 +204,8 @@ def latencies(report: Report) -> list[Table]:
             f" {bench.warmup_ms:.0f} ms and 10 calls; {bench.duration_s:g} s measured for each line; closed loop,"
             " nothing trimmed. Percentiles with their 99 % order-statistic intervals, of the run alone."
         )
+        if bench.clock == "thread":
+            note += " Times are processor time of the thread: what other work delays does not count."
         if bench.preparation:
             note += f" Preparation: {bench.preparation}."
         percents = [p.percent for p in bench.records[0].latency.percentiles] if bench.records else []
@@ -247,19 +249,33 @@ def _exit_latency(record: BenchRecord) -> Table:
         p99 = next((q.percentile(p) for p in worst.percentiles if p.percent == 99.0), q.NOTHING)
         note += f"Worst path (all to the last exit): mean {q.milliseconds(worst.mean_ms)}, p99 {p99}. "
     if record.mixture_residual is not None:
-        note += f"Mean against the sum of share x forced mean: {record.mixture_residual * 100:+.1f} %."
+        note += f"Mean against the sum of share x forced mean of those: {record.mixture_residual * 100:+.1f} %. "
+    if sentence := prediction(record):
+        note += f"{q.capitalized(sentence)}."
     rows = tuple(
         (
             timing.name,
             q.share(timing.share),
             q.milliseconds(timing.p50_ms),
+            q.milliseconds(timing.mean_ms),
             q.milliseconds(timing.forced_p50_ms),
             q.milliseconds(timing.forced_mean_ms),
         )
         for timing in record.exits
     )
-    columns = ("exit", "exit here", "p50 of those", "p50 forced", "mean forced")
+    columns = ("exit", "exit here", "p50 of those", "mean of those", "p50 forced", "mean forced")
     return Table(f"Exits of {record.name}, one sample", columns, rows, note).without_empty_columns()
+
+
+def prediction(record: BenchRecord) -> str | None:
+    """Return a sentence about the mean that calibration predicted, beside the measured one; None without a policy."""
+    predicted, at_shares, mean = record.predicted_ms, record.predicted_at_shares_ms, record.latency.mean_ms
+    if predicted is None or at_shares is None:
+        return None
+    return (
+        f"calibration predicted a mean of {q.milliseconds(predicted)}, {predicted / mean:.2f} of the measured, and "
+        f"{q.milliseconds(at_shares)} ({at_shares / mean:.2f}) at the exit shares of this run"
+    )
 
 
 def comparisons(report: Report) -> list[Table]:

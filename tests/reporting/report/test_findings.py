@@ -39,7 +39,7 @@ def test_the_headline_says_what_early_exit_adds_to_the_best_without_it(report: R
     bench, comparison = report.benches[0], report.benches[0].comparisons[0]
     (whole, chain) = report.rows
 
-    def beside(speedup: float, accuracy: float, of_chain: float = 0.91) -> str:
+    def beside(speedup: float, accuracy: float | None, of_chain: float | None = 0.91) -> str:
         other = chain.model_copy(
             update={
                 "name": "uint8",
@@ -61,6 +61,9 @@ def test_the_headline_says_what_early_exit_adds_to_the_best_without_it(report: R
     assert beside(1.5, 0.90) == f"{trade} Without early exit nothing is faster and loses at most one point."
     assert beside(3.0, 0.92).endswith("Early exit does not pay here: with it the best is chain, 2.00×.")
     assert beside(3.0, 0.92, of_chain=0.8).endswith("with it nothing is faster and loses at most one point.")
+    unknown = "Whether early exit pays here is not known: the accuracy of {} was not compared."
+    assert beside(1.5, None) == f"{trade} {unknown.format('uint8')}"
+    assert beside(3.0, 0.92, of_chain=None).endswith(f" {unknown.format('chain')}")
 
 
 def test_a_headline_from_an_unsteady_machine_says_what_to_do(report: Report) -> None:
