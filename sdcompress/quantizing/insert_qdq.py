@@ -18,6 +18,7 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
 from sdcompress.onnx_graph.edit import copy_model
+from sdcompress.quantizing.bias_correction import correct_biases
 from sdcompress.quantizing.integer_rewrites import clip_bounds, extract_padding, split_clips
 from sdcompress.quantizing.precisions._base import PRODUCTS, FloatSegment
 from sdcompress.quantizing.ranges import Ranges, measure_ranges
@@ -82,6 +83,7 @@ def quantize_integers(
         quantizer.model.save_model_to_file(out)  # which sorts the nodes
         model = onnx.load(out)
     _remove_output_pairs(model.graph, segment.output_layers)
+    correct_biases(model, float_model, segment.feeds(), threads=segment.threads)
     return model
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
+from sdcompress.artifact.weight_types import contradiction, stored_weights
 from sdcompress.machine import machine
+from sdcompress.quantizing import embeddings
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.uint8 import uint8
 
@@ -88,3 +90,26 @@ def test_of_tokens_only_the_inputs_of_products_are_rounded(
     (y,) = session.run(None, {"x": batches[0]})
     (again,) = session.run(None, {"x": batches[0][1:2]})
     np.testing.assert_array_equal(y[1:2], again)  # no row depends on the others
+
+
+def test_a_table_of_embeddings_is_stored_in_half(
+    graph: Callable[..., onnx.ModelProto], segment_of: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "_LEAST_VALUES", 80)
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["ids"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "weight"], ["y"], name="product"),
+    ]
+    weights = {"table": rng.normal(size=(10, 8)), "weight": rng.normal(size=(8, 8))}
+    narrow = {name: values.astype(np.float32) for name, values in weights.items()}
+    encoder = graph(nodes, {"x": ["batch", "tokens"]}, {"y": ["batch", "tokens", 8]}, narrow)
+    x = rng.integers(0, 10, (4, 5)).astype(np.float32)
+    content = uint8(segment_of(encoder, [x])).SerializeToString()
+    kept = stored_weights(content)
+    assert kept.tensors["table"] == (TensorProto.FLOAT16, 80)
+    assert contradiction("uint8", [kept]) == ""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"x": x})
+    np.testing.assert_allclose(y, narrow["table"][x.astype(int)] @ narrow["weight"], atol=0.15)

@@ -83,6 +83,9 @@ def test_after_drift_the_whole_network_answers_and_says_so_until_a_reset(
     client, inputs = serve({"tiny": certified_artifact}), images(8)
     model = client.service.models["tiny"]
     before = client.infer(body(inputs)).json()
+    until = time.monotonic() + 20
+    while model.watch.audits.pending and time.monotonic() < until:  # the end of an audit raises the alarm too
+        time.sleep(0.01)
     model.watch.monitor.audited(np.ones(10))
     with caplog.at_level(logging.INFO, "sdcompress"):
         assert "certificate_id" not in client.infer(body(inputs)).json()["parameters"]

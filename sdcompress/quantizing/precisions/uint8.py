@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 from onnxruntime.quantization import QuantType
 
+from sdcompress.quantizing.embeddings import halve_embeddings
 from sdcompress.quantizing.insert_qdq import quantize_integers
 from sdcompress.quantizing.precisions._base import FloatSegment
 
@@ -19,6 +20,9 @@ def uint8(segment: FloatSegment) -> onnx.ModelProto:
 
     Of tokens [B, N, C] only the inputs of products are rounded. The kernels give floats as fast as codes, and rounding
     outputs and residual sums too puts the logits of MiniLM several times as far from float32 (``docs/quantize.md``).
+    Tables of embeddings are stored as float16.
     """
     options = {"ActivationSymmetric": False, "DedicatedQDQPair": False}
-    return quantize_integers(segment, QuantType.QUInt8, options, tokens_between=False)
+    model = quantize_integers(segment, QuantType.QUInt8, options, tokens_between=False)
+    halve_embeddings(model.graph)
+    return model

@@ -46,8 +46,8 @@ def headline(report: Report) -> str:
     if good:
         best = max(good, key=_speedup)
         shaky = "" if best.stable and reference.stable else " The machine was not steady; measure again."
-        unknown = [row for row in fast if losses[row.name] is None]
-        return _trade(report, best, reference) + _early_exit(report, best, good, rivals, unknown) + shaky
+        uncompared = [row for row in fast if losses[row.name] is None]
+        return _trade(report, best, reference) + _early_exit(report, best, good, rivals, uncompared) + shaky
     if not any(comparison_of(report, row) for row in rivals):
         return "No latency was compared. " + _single_row(report, reference)
     if unknown := [row.name for row in fast if losses[row.name] is None]:
@@ -66,7 +66,7 @@ def _early_exit(
     best: ReportRow,
     good: Sequence[ReportRow],
     rivals: Sequence[ReportRow],
-    unknown: Sequence[ReportRow],
+    uncompared: Sequence[ReportRow],
 ) -> str:
     """Say what the best row with early exit gains over the best without it; empty where only one kind was measured.
 
@@ -75,7 +75,7 @@ def _early_exit(
         best: the fastest of ``good``.
         good: faster rows with a small loss.
         rivals: all rows but the reference.
-        unknown: faster rows whose loss is not known.
+        uncompared: faster rows whose loss is not known.
     """
     kinds = {row.guarantee is not None for row in rivals}
     if kinds != {True, False}:
@@ -85,7 +85,7 @@ def _early_exit(
         return [row for row in rows if (row.guarantee is None) != (best.guarantee is None)]
 
     others = of_other_kind(good)
-    if names := [row.name for row in of_other_kind(unknown)]:
+    if names := [row.name for row in of_other_kind(uncompared)]:
         compared = f"the {report.metric_name} of {enumeration(names)} was not compared"
         return f" Whether early exit pays here is not known: {compared}."
     if best.guarantee is None and not others:
