@@ -106,8 +106,8 @@ def call_times(
     """Return the times of samples that exit by the policy, measured on those that take each exit.
 
     One sample at a time, in random order, so that caches are as cold as in service. Up to 256 samples represent all:
-    they have about the same exit shares and, where inputs vary in size, the same sizes at each exit. They run in at least
-    five rounds. Nothing is trimmed, because a mean that users measure has the stalls of the machine too.
+    they have about the same exit shares and, where inputs vary in size, the same sizes at each exit. They run in at
+    least five rounds. Nothing is trimmed, because a mean that users measure has the stalls of the machine too.
 
     Args:
         engine: of the artifact.
