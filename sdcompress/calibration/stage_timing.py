@@ -31,6 +31,7 @@ _MIN_MS = 1e-3  # the noise of the clock
 _ROWS = (1, 2, 4, 8, 16, 32)
 _MOVED_ROWS = 16  # at a time, of twice as many
 _LEAST_POLICY_SAMPLES, _POLICY_SAMPLES, _MAX_CALLS = 16, 256, 5000
+_LEAST_OF_EXIT = 2  # in each round
 _MOST_SIZED = 4096  # samples whose size is looked at
 
 
@@ -40,7 +41,7 @@ class CallTimes(NamedTuple):
     Attributes:
         overhead: measured time of all calls, divided by the stage and decision times that they need. What exceeds 1 is
             the transition between stages, and caches that hold data of other stages.
-        exit_ms: [E], mean ms of the samples that take each exit; None: no timed sample took it.
+        exit_ms: [E], mean ms of the samples that take each exit; None: no sample took it.
     """
 
     overhead: float
@@ -108,8 +109,8 @@ def call_times(
     """Return the times of samples that exit by the policy, measured on those that take each exit.
 
     One sample at a time, in random order, so that caches are as cold as in service. Up to 256 samples represent all:
-    they have the same exit shares and, where inputs vary in size, the same sizes at each exit. They run in at least
-    five rounds. Nothing is trimmed, because a mean that users measure has the stalls of the machine too.
+    they have about the same exit shares and, where inputs vary in size, the same sizes at each exit. They run in at
+    least five rounds. Nothing is trimmed, because a mean that users measure has the stalls of the machine too.
 
     Args:
         engine: of the artifact.
@@ -166,15 +167,21 @@ def timing_inputs(engine: Engine, samples: Samples, count: int = _SAMPLES) -> In
 
 
 def _representative(engine: Engine, samples: Samples, exit_index: npt.NDArray[np.int64], count: int) -> list[Inputs]:
-    """Return the inputs of ``count`` samples, evenly spread over the exits and over the sizes at each exit."""
+    """Return the inputs of about ``count`` samples, evenly spread over the exits and over the sizes at each exit.
+
+    An exit that few samples take gets two at least, because other data may take it more often.
+    """
     known = np.linspace(0, len(samples) - 1, min(_MOST_SIZED, len(samples))).astype(np.int64)
     sizes = np.zeros(len(known), np.int64)
     if engine.modality.varies:
         sizes = engine.modality.collate(samples.examples(known)).lengths
-    in_order = known[np.lexsort((sizes, exit_index[known]))]
-    chosen = in_order[((np.arange(count) + 0.5) * len(in_order) / count).astype(np.int64)]
+    in_order, chosen = known[np.lexsort((sizes, exit_index[known]))], list[npt.NDArray[np.int64]]()
+    for exit_ in np.unique(exit_index[known]):
+        takes_it = in_order[exit_index[in_order] == exit_]
+        of_exit = max(_LEAST_OF_EXIT, round(count * len(takes_it) / len(known)))
+        chosen.append(takes_it[((np.arange(of_exit) + 0.5) * len(takes_it) / of_exit).astype(np.int64)])
     # each by itself: in a batch the shorter ones would be padded
-    return [engine.modality.collate(samples.examples(chosen[row : row + 1])) for row in range(count)]
+    return [engine.modality.collate(samples.examples(np.array([row]))) for row in np.concatenate(chosen)]
 
 
 def _mean_size(manifest: Manifest, inputs: Inputs, rows: int) -> float:
