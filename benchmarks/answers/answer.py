@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import yaml
 
 HERE = Path(__file__).resolve().parent
@@ -32,11 +33,12 @@ from record import Record  # noqa: E402
 
 import sdcompress  # noqa: E402
 from sdcompress.artifact.read import open_artifact  # noqa: E402
-from sdcompress.benchmarking.timed_calls import clock_of  # noqa: E402
+from sdcompress.benchmarking.candidate import bench_samples  # noqa: E402
+from sdcompress.benchmarking.timed_calls import TimedCall, clock_of, no_collection, split  # noqa: E402
 from sdcompress.calibration.guarantee import split_of  # noqa: E402
 from sdcompress.calibration.stage_timing import call_times, stage_ms  # noqa: E402
 from sdcompress.checkpoint import open_checkpoint  # noqa: E402
-from sdcompress.data.samples import Samples, Subset  # noqa: E402
+from sdcompress.data.samples import Dataset, Subset  # noqa: E402
 from sdcompress.errors import CheckpointError  # noqa: E402
 from sdcompress.evaluation.paired import metric_difference  # noqa: E402
 from sdcompress.evaluation.trained_model import open_trained_model  # noqa: E402
@@ -50,7 +52,7 @@ from sdcompress.schema.manifest import Policy  # noqa: E402
 from sdcompress.schema.report import BenchRecord, Evaluation, ReportRow  # noqa: E402
 
 Figures = dict[str, Any]
-SECONDS = 4.0  # in which the exits of a policy are timed, before the benchmark and after it
+ROUNDS, SECONDS = 10, 0.5  # in which a prediction is compared with test samples
 
 
 @dataclass(frozen=True)
@@ -137,44 +139,49 @@ def evaluated(plan: Plan, row: dict[str, str]) -> Evaluation:
     return evaluation.model_copy(update={"name": row["name"]})
 
 
-def timed_policy(artifact: Path, validation: Samples, clock: Literal["wall", "thread"]) -> Policy:
-    """Return the policy of an artifact with what its exits take on this machine now, as ``calibrate`` measures it.
+def predicted(artifact: Path, dataset: Dataset, clock: Literal["wall", "thread"]) -> Figures | None:
+    """Return the mean that ``calibrate`` predicts and the mean of test samples, in ms, measured in interleaved rounds.
 
-    Args:
-        artifact: a cascade with a certificate.
-        validation: the samples that it was calibrated on; those that certified it are timed.
-        clock: that is read.
+    In each round the exits are timed on the samples that certified the artifact, as ``calibrate`` does it, and then
+    test samples run in random order. So what else the machine does changes both. None: there is no policy.
     """
     opened = open_artifact(artifact)
     manifest = opened.manifest
-    assert manifest.policy is not None
-    engine = open_cascade(opened, EngineOptions(threads=1))
+    if manifest.policy is None:
+        return None
+    engine, reads = open_cascade(opened, EngineOptions(threads=1)), clock_of(clock)
+    validation = dataset.split("validation")
     samples = Subset(validation, split_of(manifest, validation)[0].certify)
     policy = manifest.policy.model_copy(update={"stage_ms": stage_ms(engine, samples)})
     exits = exit_index_of(opened.evidence().scores, policy.thresholds)
+    examples, _ = bench_samples(dataset.split("test"))
+    timed = TimedCall(engine, split(engine.modality.collate(examples), 1), reads)
     temperatures = [exit_.temperature for exit_ in manifest.exits]
-    measured = call_times(engine, samples, policy, temperatures, exits, seconds=SECONDS, clock=clock_of(clock))
-    return policy.model_copy(update=measured._asdict())
+    policies = []
+    with no_collection():
+        for _ in range(ROUNDS):
+            times = call_times(engine, samples, policy, temperatures, exits, seconds=SECONDS, clock=reads)
+            policies.append(policy.model_copy(update=times._asdict()))
+            timed.measure(SECONDS)
+    shares = np.bincount(timed.exit_index[:, 0], minlength=len(policy.shares)) / len(timed.ms)
+    return prediction(policies, shares.tolist(), [float(ms.mean()) for ms in timed.rounds])
 
 
-def predictions(before: Policy, after: Policy, shares: Sequence[float]) -> Figures:
-    """Return the predicted mean ms, of the times before and after the benchmark, and the shares that it is made with.
+def prediction(policies: Sequence[Policy], shares: Sequence[float], measured_ms: Sequence[float]) -> Figures:
+    """Return predicted and measured ms and their ratios, each ratio with its 95 % interval over the rounds.
 
     Args:
-        before: with times measured before the benchmark.
-        after: with times measured after it.
+        policies: of each round, with the times of their exits.
         shares: of the test samples at each exit.
+        measured_ms: mean of the test samples of each round.
     """
-
-    def mean(shares: Sequence[float]) -> float:
-        return (before.expected_ms(shares) + after.expected_ms(shares)) / 2
-
-    return {
-        "calibration_shares": before.shares,
-        "predicted_ms": mean(before.shares),
-        "predicted_at_test_shares_ms": mean(shares),
-        "exit_ms": [before.exit_ms, after.exit_ms],
-    }
+    measured = np.asarray(measured_ms)
+    found: Figures = {"measured_ms": float(measured.mean()), "calibration_shares": policies[0].shares, "shares": shares}
+    for name, at in (("", policies[0].shares), ("at_test_shares_", shares)):
+        ms = np.array([policy.expected_ms(at) for policy in policies])
+        ratio, spread = ms.mean() / measured.mean(), 1.96 * (ms / measured).std(ddof=1) / len(ms) ** 0.5
+        found |= {f"{name}ms": float(ms.mean()), f"{name}ratio": [ratio, ratio - spread, ratio + spread]}
+    return found
 
 
 def measure(plan: Plan, rounds: int, clock: Literal["wall", "thread"]) -> Figures | None:
@@ -185,19 +192,14 @@ def measure(plan: Plan, rounds: int, clock: Literal["wall", "thread"]) -> Figure
         return None
     print(f"{plan.kind}: {len(rows)} of {len(plan.rows)} rows", flush=True)
     evaluations = {row["name"]: evaluated(plan, row) for row in rows}
-    validation = open_trained_model(plan.path(rows[0]), plan.options).dataset().split("validation")
-    early = {row["name"]: plan.path(row) for row in rows if evaluations[row["name"]].policy}
-    before = {name: timed_policy(artifact, validation, clock) for name, artifact in early.items()}
+    dataset = open_trained_model(plan.path(rows[0]), plan.options).dataset()
+    predictions = {row["name"]: predicted(plan.path(row), dataset, clock) for row in rows}
     bench = sdcompress.bench(
         [plan.path(row) for row in rows],
         {"scenarios": ["single-stream"], "duration_s": plan.seconds, "rounds": rounds, "clock": clock},
         plan.options,
         names=list(evaluations),
     )
-    predicted = {
-        name: predictions(before[name], timed_policy(artifact, validation, clock), evaluations[name].policy.shares)
-        for name, artifact in early.items()
-    }
     report = build(
         title=plan.title,
         command="",
@@ -209,7 +211,7 @@ def measure(plan: Plan, rounds: int, clock: Literal["wall", "thread"]) -> Figure
     records = {record.name: record for record in bench.records}
     found = {
         row.name: figures(row, records[row.name], evaluations[row.name], list(evaluations.values()))
-        | predicted.get(row.name, {"predicted_ms": None})
+        | {"prediction": predictions[row.name]}
         for row in report.rows
     }
     return {

@@ -103,7 +103,7 @@ def _missing(row: Figures, columns: int) -> list[str]:
 
 
 def _cells(row: Figures, further: dict[str, str]) -> list[str]:
-    predicted, at_shares = row["predicted_ms"], row.get("predicted_at_test_shares_ms")
+    prediction = row.get("prediction") or {}
     return [
         row["name"],
         _percent(row["metric"]),
@@ -113,11 +113,15 @@ def _cells(row: Figures, further: dict[str, str]) -> list[str]:
         _number(row["p50_ms"]),
         _number(row["p99_ms"]),
         "reference" if row["speedup"] is None else "{:.2f}x [{:.2f}, {:.2f}]".format(*row["speedup"]),
-        *("" if ms is None else f"{ms / row['mean_ms']:.2f}" for ms in (predicted, at_shares)),
+        *(_ratio(prediction.get(name)) for name in ("ratio", "at_test_shares_ratio")),
         f"{row['bytes'] / 1e6:.2f}",
         f"{row['macs'] / 1e6:.4g}",
         f"`{row['digest'][:8]}`",
     ]
+
+
+def _ratio(value: list[float] | None) -> str:
+    return "" if value is None else "{:.2f} [{:.2f}, {:.2f}]".format(*value)
 
 
 def _percent(value: list[float]) -> str:

@@ -106,8 +106,7 @@ def call_times(
 
     One sample at a time, in random order, so that caches are as cold as in service. Up to 256 samples represent all:
     they have the same exit shares and, where inputs vary in size, the same sizes at each exit. They run in at least
-    five rounds. The time of an exit is the median over the rounds of the mean over its samples, so that a stall does
-    not count.
+    five rounds. Nothing is trimmed, because a mean that users measure has the stalls of the machine too.
 
     Args:
         engine: of the artifact.
@@ -123,24 +122,19 @@ def call_times(
     usual_ms = max(float(reach[exit_index].mean()), _MIN_MS)
     count = int(np.clip(1000 * seconds / _MIN_ROUNDS / usual_ms, _LEAST_POLICY_SAMPLES, _POLICY_SAMPLES))
     inputs = _representative(engine, samples, exit_index, count)
-    order, rounds = np.random.default_rng(0), list[npt.NDArray[np.float64]]()  # of each: summed ms [E], calls [E]
+    order, ms, calls = np.random.default_rng(0), np.zeros(exits), np.zeros(exits)
     for row in range(_WARMUP_ROUNDS):
         cascade(inputs[row % len(inputs)])
-    deadline = clock() + int(seconds * 1e9)
-    while len(rounds) < _MIN_ROUNDS or (clock() < deadline and len(rounds) * len(inputs) < _MAX_CALLS):
-        sums = np.zeros((2, exits))
+    deadline, rounds = clock() + int(seconds * 1e9), 0
+    while rounds < _MIN_ROUNDS or (clock() < deadline and rounds * len(inputs) < _MAX_CALLS):
         for row in order.permutation(len(inputs)):
             start = clock()
             exit_ = int(cascade(inputs[row]).exit_index[0])
-            sums[:, exit_] += (clock() - start) / 1e6, 1
-        rounds.append(sums)
-    ms, calls = np.stack(rounds, axis=1)  # [rounds, E] each
-    means = np.full(exits, np.nan)
-    taken = calls.all(axis=0)
-    means[taken] = np.median(ms[:, taken] / calls[:, taken], axis=0)
-    return CallTimes(
-        float(np.median(ms.sum(axis=1) / (calls @ reach))), tuple(None if np.isnan(ms) else float(ms) for ms in means)
-    )
+            ms[exit_] += (clock() - start) / 1e6
+            calls[exit_] += 1
+        rounds += 1
+    means = tuple(float(total / taken) if taken else None for total, taken in zip(ms, calls, strict=True))
+    return CallTimes(float(ms.sum() / (calls @ reach)), means)
 
 
 def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, ...]:

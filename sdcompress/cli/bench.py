@@ -44,6 +44,13 @@ def bench(
     rounds: Annotated[
         int | None, typer.Option("--rounds", min=5, help="interleaved rounds over all artifacts; default: 10")
     ] = None,
+    clock: Annotated[
+        Literal["wall", "thread"] | None,
+        typer.Option(
+            "--clock",
+            help="wall, or thread: its processor time, for a machine that is busy; default: wall",
+        ),
+    ] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="folder name of the reference")] = None,
     data_dir: DataDir = None,
     threads: Threads = None,
@@ -79,6 +86,7 @@ def bench(
         warmup_ms=None if warmup is None else milliseconds(warmup, "--warmup"),
         duration_s=None if duration is None else milliseconds(duration, "--duration") / 1000,
         rounds=rounds,
+        clock=clock,
     )
     with bar("bench") as progress:
         bench_report = sdcompress.bench(
@@ -165,7 +173,8 @@ def _show(bench_report: BenchReport) -> None:
     _show_backends(bench_report)
     if sentence := noise(bench_report.records):
         say(sentence)
-    say(f"{bench_report.machine.cpu}, {bench_report.threads} thread(s), {bench_report.input}")
+    clock = "" if bench_report.clock == "wall" else ", its processor time instead of the time on the clock"
+    say(f"{bench_report.machine.cpu}, {bench_report.threads} thread(s){clock}, {bench_report.input}")
     if bench_report.preparation:
         say(f"preparation: {bench_report.preparation}")
 

@@ -64,6 +64,8 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     table([*columns, "temperature", "threshold", "share"], rows)
     if manifest.provenance.pruned:
         show_rounds(manifest.provenance.pruned)
+    if manifest.provenance.teacher_sha256:
+        say(f"taught by the network with the weights {manifest.provenance.teacher_sha256[:12]}")
     if policy:
         _show_policy(policy)
     if manifest.certificate:

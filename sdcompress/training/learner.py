@@ -19,6 +19,7 @@ from sdcompress.methods._base import Context
 from sdcompress.models.build import build as build_network
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
+from sdcompress.schema.training import Teacher
 from sdcompress.training import optimizer as optimizers
 from sdcompress.training.balance import class_weights
 from sdcompress.training.batches import Batches, MicroBatch
@@ -87,7 +88,8 @@ class Learner:
         state = self._method.state(Context(len(dataset.train), batches.size, dataset.task, *sizes))
         self.net.to(fabric.device)  # before it is copied
         self._eval_ema, self._teacher_ema, self._teacher = self._copies()
-        trained, self.teacher = load_teacher(recipe, dataset) if self._method.needs.teacher else (None, None)
+        self.teacher: Teacher | None
+        trained, self.teacher = load_teacher(recipe, dataset)
         self._training, self._batches = self._training_step(state, trained), batches
         self.val_features: FeatureCache | None = None
         unused = self._find_unused_parameters(self._training, batches, warn=start is None)

@@ -49,11 +49,11 @@ def check_teacher(recipe: Recipe, needs: Needs) -> None:
         raise _other(recipe, f"is for the task '{checkpoint.state.task.name}', and the recipe for '{recipe.task.name}'")
 
 
-def load_teacher(recipe: Recipe, dataset: Dataset) -> tuple[MultiExit, Teacher]:
+def load_teacher(recipe: Recipe, dataset: Dataset) -> tuple[MultiExit, Teacher] | tuple[None, None]:
     """Return the network that teaches, frozen and in evaluation mode on the CPU, and its record.
 
     Args:
-        recipe: names it in ``method.teacher``.
+        recipe: names it in ``method.teacher``, or names none.
         dataset: of the training.
 
     Raises:
@@ -62,7 +62,8 @@ def load_teacher(recipe: Recipe, dataset: Dataset) -> tuple[MultiExit, Teacher]:
         UsageError: if it names a module that is not trusted, see ``sdcompress.user_code``.
     """
     checkpoint = teacher_checkpoint(recipe)
-    assert checkpoint is not None, "check_teacher has refused a recipe without one"
+    if checkpoint is None:
+        return None, None
     if checkpoint.state.outputs != dataset.outputs or checkpoint.state.task != dataset.task.record:
         raise _other(recipe, f"has the outputs {_few(checkpoint.state.outputs)}, the data {_few(dataset.outputs)}")
     if checkpoint.data_fingerprint != dataset.fingerprint:

@@ -90,16 +90,22 @@ def test_only_finished_trainings_and_artifacts_are_used(answer: Any, tmp_path: P
     assert answer.finished(tmp_path / "artifact")
 
 
-def test_a_prediction_is_the_mean_of_before_and_after_at_both_shares(answer: Any) -> None:
+def test_a_prediction_is_compared_with_its_round_at_both_shares(answer: Any) -> None:
     policy = Policy(
         thresholds=(0.9,), max_drop=0.01, samples=9, metric=None, reference_metric=None, shares=(0.75, 0.25),
         stage_ms=(9.0, 9.0), exit_ms=(1.0, 5.0),
     )  # fmt: skip
-    after = policy.model_copy(update={"exit_ms": (1.2, 5.4)})
-    found = answer.predictions(policy, after, (0.5, 0.5))
-    assert found["predicted_ms"] == pytest.approx(0.75 * 1.1 + 0.25 * 5.2)
-    assert found["predicted_at_test_shares_ms"] == pytest.approx(0.5 * 1.1 + 0.5 * 5.2)
+    slow = policy.model_copy(update={"exit_ms": (2.0, 10.0)})
+    found = answer.prediction([policy, slow], (0.5, 0.5), [3.0, 6.0])  # the machine was slow for both in one round
+    assert found["ms"] == pytest.approx((2.0 + 4.0) / 2)
+    assert found["measured_ms"] == pytest.approx(4.5)
+    assert found["ratio"] == pytest.approx([2 / 3, 2 / 3, 2 / 3])
+    assert found["at_test_shares_ms"] == pytest.approx((3.0 + 6.0) / 2)
+    assert found["at_test_shares_ratio"] == pytest.approx([1.0, 1.0, 1.0])
     assert found["calibration_shares"] == (0.75, 0.25)
+    fast = answer.prediction([policy, policy], (0.75, 0.25), [1.6, 2.0])
+    # 2 / 1.8; the ratios 1.25 and 1 have a standard deviation of 0.25 / sqrt(2), and there are two
+    assert fast["ratio"] == pytest.approx([2 / 1.8, 2 / 1.8 - 1.96 * 0.125, 2 / 1.8 + 1.96 * 0.125])
 
 
 def row(name: str, **figures: Any) -> dict[str, Any]:
@@ -112,7 +118,7 @@ def row(name: str, **figures: Any) -> dict[str, Any]:
         "p50_ms": 3.5,
         "p99_ms": None,
         "speedup": None,
-        "predicted_ms": None,
+        "prediction": None,
         "macs": 1.5e6,
         "bytes": 2_000_000,
         "stable": True,
@@ -128,8 +134,7 @@ def test_the_table_holds_the_figures_and_names_what_is_missing(draw: Any) -> Non
         mean_ms=2.0,
         p50_ms=1.0,
         speedup=[2.0, 1.9, 2.1],
-        predicted_ms=1.9,
-        predicted_at_test_shares_ms=1.96,
+        prediction={"ratio": [0.95, 0.93, 0.97], "at_test_shares_ratio": [0.98, 0.96, 1.0]},
     )
     absent = {"name": "small", "kind": "smaller", "label": "small", "missing": True}
     figures = {
@@ -153,7 +158,7 @@ def test_the_table_holds_the_figures_and_names_what_is_missing(draw: Any) -> Non
         "| whole | 90.00 % [88.0, 92.0] |  | 0.50 | 25.00 % | 4 | 3.5 | too few calls | reference |  |  | 2.00 | 1.5"
     )
     assert "| -1.00 [-2.00, +0.00] |" in lines[5]
-    assert "2.00x [1.90, 2.10] | 0.95 | 0.98 |" in lines[5]
+    assert "2.00x [1.90, 2.10] | 0.95 [0.93, 0.97] | 0.98 [0.96, 1.00] |" in lines[5]
     assert lines[6].startswith("| small | not measured |")
     assert "answer.py ROOT numbers --train" in lines[8]
     picture = draw.svg("numbers", record)

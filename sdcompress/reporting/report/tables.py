@@ -204,6 +204,8 @@ def latencies(report: Report) -> list[Table]:
             f" {bench.warmup_ms:.0f} ms and 10 calls; {bench.duration_s:g} s measured for each line; closed loop,"
             " nothing trimmed. Percentiles with their 99 % order-statistic intervals, of the run alone."
         )
+        if bench.clock == "thread":
+            note += " Times are processor time of the thread: what other work delays does not count."
         if bench.preparation:
             note += f" Preparation: {bench.preparation}."
         percents = [p.percent for p in bench.records[0].latency.percentiles] if bench.records else []
