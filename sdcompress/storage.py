@@ -12,8 +12,9 @@ import shutil
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "digest_of",
     "is_temporary",
     "locked_folder",
+    "make_room",
     "sha256_of",
     "staged_folder",
     "storage_errors",
@@ -145,6 +147,31 @@ def clear_leftovers(out: Path) -> None:
 def is_temporary(path: Path, name: str) -> bool:
     """Whether a path has the name of a temporary file or folder for ``name``."""
     return re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.(tmp|old)", path.name) is not None
+
+
+def make_room(folder: Path, files: Collection[str], *, overwrite: bool) -> None:
+    """Remove from the folder of a search what a killed process left, or all of an old search.
+
+    Args:
+        folder: exists.
+        files: names of what a search writes there, with wildcards as a shell takes them.
+        overwrite: remove an old search.
+
+    Raises:
+        OutputExistsError: if it holds other things.
+    """
+    paths = [path for path in folder.iterdir() if path.name != LOCK]
+    half = [path for path in paths if any(is_temporary(path, name) for name in files)]
+    listed = [path for path in paths if any(fnmatchcase(path.name, name) for name in files)]
+    foreign = sorted(path.name for path in paths if path not in listed and path not in half)
+    if foreign:
+        raise OutputExistsError(
+            f"{folder} holds other things than a search: {', '.join(foreign[:5])}.",
+            allowed="a new or empty folder, or the folder of a search",
+            next_step="choose another folder with --out",
+        )
+    for path in paths if overwrite else half:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager

@@ -56,6 +56,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _every_exit_pays() -> Iterator[None]:
+    """The networks of tests are so small that deciding takes longer than what it saves; that is left to one test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdcompress.calibration.exit_choice._LEAST_GAIN", 1.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What a user is remembered to have trained stays out of the home of whoever runs the tests."""
     before = os.environ.get("XDG_STATE_HOME")

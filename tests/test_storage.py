@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sdcompress.errors import StorageError
+from sdcompress.errors import OutputExistsError, StorageError
 from sdcompress.storage import (
     LOCK,
     clear_leftovers,
     digest_of,
     locked_folder,
+    make_room,
     sha256_of,
     staged_folder,
     write_text,
@@ -141,3 +142,19 @@ def test_digests_are_those_that_others_compute(tmp_path: Path) -> None:
     assert digest_of({"b": 1.5, "a": "ä"}) == digest_of({"a": "ä", "b": 1.5})
     with pytest.raises(ValueError, match="Out of range float"):
         digest_of({"a": float("nan")})
+
+
+def test_what_a_killed_search_left_is_removed_and_other_things_are_refused(tmp_path: Path) -> None:
+    (tmp_path / ".steps.json.0123abcd.tmp").touch()
+    (tmp_path / ".best.0123abcd.tmp").mkdir()
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "journal.log.lock").touch()
+    files = {"steps.json", "best", "parts", "journal.log*"}
+    make_room(tmp_path, files, overwrite=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal.log.lock", "parts"]
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(OutputExistsError, match=r"thesis\.tex"):
+        make_room(tmp_path, files, overwrite=True)
+    (tmp_path / "thesis.tex").unlink()
+    make_room(tmp_path, files, overwrite=True)
+    assert not list(tmp_path.iterdir())

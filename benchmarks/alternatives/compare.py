@@ -36,8 +36,7 @@ from sdcompress.options import EngineOptions, Options  # noqa: E402
 from sdcompress.runtime.backends.onnxruntime import load  # noqa: E402
 from sdcompress.runtime.cascade import array_cascade  # noqa: E402
 from sdcompress.runtime.engine import ExitCost, Float  # noqa: E402
-from sdcompress.runtime.one_graph import open_one_graph  # noqa: E402
-from sdcompress.runtime.open import open_engine  # noqa: E402
+from sdcompress.runtime.open import open_engine, open_one_graph  # noqa: E402
 
 POLICIES = ("max_prob", "margin", "entropy", "pcee", "learned", "fixed")
 POLICIES_IN_UINT8 = ("max_prob", "learned", "margin")

@@ -60,6 +60,8 @@ def variant(model: onnx.ModelProto, change: Callable[[Array], Array]) -> tuple[b
         changed = change(weight)
         zeros, values = zeros + int((changed == 0).sum()), values + weight.size
         initializer.CopyFrom(numpy_helper.from_array(changed, initializer.name))
+    if not values:
+        raise SystemExit(f"No weight has {LEAST} values: such a network is too small to be made sparse.")
     return other.SerializeToString(), zeros / values
 
 

@@ -21,8 +21,8 @@ from sdcompress.options import EngineOptions
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.choose_backend import USUAL
 from sdcompress.runtime.engine import Engine, Prediction
-from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
-from sdcompress.runtime.open import open_cascade
+from sdcompress.runtime.one_graph import OneGraphEngine
+from sdcompress.runtime.open import open_cascade, open_one_graph
 from sdcompress.tasks import Array
 
 __all__ = [
@@ -74,7 +74,7 @@ class Candidate:
 
     def takes(self, batch: int) -> bool:
         """Return whether it accepts this batch size."""
-        return batch == 1 or not (isinstance(self.engine, OneGraphEngine) and self.engine.batch_of_one)
+        return not isinstance(self.engine, OneGraphEngine) or self.engine.takes(batch)
 
 
 @dataclass(frozen=True)

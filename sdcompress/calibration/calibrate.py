@@ -10,11 +10,12 @@ from typing import Any
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import rewrite, staged
+from sdcompress.calibration.exit_choice import faster_form, kept_exits
 from sdcompress.calibration.guarantee import certified_policy, policy_in_expectation, split_of
 from sdcompress.calibration.policy_fitting import fit_policy
 from sdcompress.calibration.reference_model import ReferenceModel, open_reference
 from sdcompress.calibration.stage_timing import call_times, decision_ms, stage_ms, stage_times
-from sdcompress.calibration.thresholds import choose_thresholds
+from sdcompress.calibration.thresholds import NEVER, choose_thresholds
 from sdcompress.certification.calibration_split import calibration_count_for
 from sdcompress.certification.certify import kind_of_test, policy_metrics, smallest_drop
 from sdcompress.certification.groups import check_strata, strata_of, warn_of_strata
@@ -286,24 +287,32 @@ def _choose(
     times, task = stage_ms(engine, samples), engine.task
     fitted, signals, loss = fit_policy(engine, samples, settings, times, progress)
     evidence, policy = fitted.evidence(signals, loss), fitted.policy
-    thresholds = choose_thresholds(evidence.scores, loss, times, settings.max_drop, shared=policy.shared)
+    decisions = decision_ms(policy, signals)
+    kept = kept_exits(engine, samples, evidence, policy, settings=settings, stage_ms=times, decision_ms=decisions)
+    few = kept.of(evidence)
+    chosen = choose_thresholds(few.scores, few.loss, kept.stage_ms, settings.max_drop, shared=policy.shared)
+    (thresholds,) = kept.widened((chosen,))
     warn_of_strata(evidence, task.strata(samples.targets), thresholds, task=task, max_drop=settings.max_drop)
-    chosen = Policy(
+    without_exits = Policy(
         name=settings.policy,
         parameters=policy.parameters,
-        thresholds=thresholds,
+        thresholds=(NEVER,) * len(thresholds),
         max_drop=settings.max_drop,
         split=split,
         samples=len(samples),
         stage_ms=times,
-        decision_ms=decision_ms(policy, signals),
+        decision_ms=decisions,
         stage_times=stage_times(engine, opened.manifest, samples),
         **engine.execution_target._asdict(),
-        **policy_metrics(evidence, thresholds, unlabelled=False)._asdict(),
+        **policy_metrics(evidence, (NEVER,) * len(thresholds), unlabelled=False)._asdict(),
     )
+    update = {"thresholds": thresholds, **policy_metrics(evidence, thresholds, unlabelled=False)._asdict()}
+    early = without_exits.model_copy(update=update)
     exits = exit_index_of(evidence.scores, thresholds)
-    measured = call_times(engine, samples, chosen, fitted.temperatures, exits)
-    return fitted.temperatures, chosen.model_copy(update=measured._asdict())
+    early = early.model_copy(update=call_times(engine, samples, early, fitted.temperatures, exits)._asdict())
+    return fitted.temperatures, faster_form(
+        early, without_exits, engine, samples, fitted.temperatures, settings=settings
+    )
 
 
 def _write(

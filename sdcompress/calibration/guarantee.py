@@ -11,6 +11,7 @@ import numpy as np
 from sdcompress.artifact.evidence import EVIDENCE, Evidence
 from sdcompress.artifact.execution_target import ExecutionTarget, graphs_digest, wiring_digest
 from sdcompress.artifact.write import entry
+from sdcompress.calibration.exit_choice import faster_form
 from sdcompress.calibration.reference_model import ReferenceModel
 from sdcompress.calibration.stage_timing import call_times, stage_times
 from sdcompress.calibration.tuning import Tuning, collect, tune, with_strata
@@ -222,9 +223,11 @@ def policy_in_expectation(
     run = tune_and_collect(manifest, engine, samples, settings, progress)
     losses = np.stack([excess_losses(run.evidence, step) for step in run.tuning.path])
     step = conformal_risk_control(losses, settings.max_drop) - 1
-    policy = _at(max(step, 0), run, settings, split, "in expectation")  # path[0] loses nothing
+    policy = _faster_form(  # path[0] loses nothing
+        max(step, 0), run, settings, split, "in expectation", engine=engine
+    )
     _warn_of_strata(run, policy, settings, engine)
-    return run.tuning.fitted.temperatures, _with_call_times(policy, run, engine)
+    return run.tuning.fitted.temperatures, policy
 
 
 def _warn_of_strata(run: SplitRun, policy: Policy, settings: recipe.Calibrate, engine: CascadeEngine) -> None:
@@ -259,11 +262,24 @@ def _at(step: int, run: SplitRun, settings: recipe.Calibrate, split: str, guaran
     )
 
 
-def _with_call_times(policy: Policy, run: SplitRun, engine: CascadeEngine) -> Policy:
-    """Return the policy with the measured times of its calls."""
+def _faster_form(
+    step: int,
+    run: SplitRun,
+    settings: recipe.Calibrate,
+    split: str,
+    guarantee: Guarantee,
+    *,
+    engine: CascadeEngine,
+) -> Policy:
+    """Return the policy at a step with the measured times of its calls, or no early exit where that is faster.
+
+    Every step of the path before a certified one keeps the bound, and the first is no early exit.
+    """
+    policy, temperatures = _at(step, run, settings, split, guarantee), run.tuning.fitted.temperatures
     exits = exit_index_of(run.evidence.scores, policy.thresholds)
-    measured = call_times(engine, run.samples, policy, run.tuning.fitted.temperatures, exits)
-    return policy.model_copy(update=measured._asdict())
+    policy = policy.model_copy(update=call_times(engine, run.samples, policy, temperatures, exits)._asdict())
+    without_exits = _at(0, run, settings, split, guarantee)
+    return faster_form(policy, without_exits, engine, run.samples, temperatures, settings=settings)
 
 
 def _within_budget(
@@ -279,13 +295,12 @@ def _within_budget(
         UsageError: if no certified step keeps the budget.
     """
     guarantee: Guarantee = "certified" if level.certified else "no certificate"
-    fastest = _with_call_times(_at(level.certified, run, settings, split, guarantee), run, engine)
+    fastest = _faster_form(level.certified, run, settings, split, guarantee, engine=engine)
     budget = settings.budget_ms
 
     def at(step: int) -> Policy:
-        return _at(step, run, settings, split, guarantee).model_copy(
-            update=fastest.model_dump(include={"overhead", "exit_ms"})
-        )
+        measured = fastest.model_dump(include={"overhead", "exit_ms", "whole_ms"})
+        return _at(step, run, settings, split, guarantee).model_copy(update=measured)
 
     if budget is None or not level.certified:
         return fastest
@@ -295,5 +310,7 @@ def _within_budget(
             allowed=f"{fastest.mean_ms:.3g} ms or more; without early exit it is {at(0).mean_ms:.3g} ms",
             next_step="raise --budget or --max-drop, or calibrate on more samples",
         )
+    if fastest.rejected_ms is not None:
+        return fastest
     # every step up to the last certified one keeps the bound, so that the choice among them needs no further test
     return next(policy for step in range(level.certified + 1) if (policy := at(step)).mean_ms <= budget)

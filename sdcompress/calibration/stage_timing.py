@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 from time import perf_counter_ns
 from typing import NamedTuple
@@ -19,7 +20,9 @@ from sdcompress.runtime.cost_model import sample_size
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.manifest import Manifest, Policy, StageTimes, Tensor
 
-__all__ = ["CallTimes", "call_times", "decision_ms", "stage_ms", "stage_times"]
+__all__ = ["CallTimes", "call_times", "decision_ms", "interleaved_ms", "stage_ms", "stage_times", "timing_inputs"]
+
+Call = Callable[[Inputs], object]
 
 _SAMPLES = 64
 _WARMUP_ROUNDS = 3
@@ -28,6 +31,7 @@ _MIN_MS = 1e-3  # the noise of the clock
 _ROWS = (1, 2, 4, 8, 16, 32)
 _MOVED_ROWS = 16  # at a time, of twice as many
 _LEAST_POLICY_SAMPLES, _POLICY_SAMPLES, _MAX_CALLS = 16, 256, 5000
+_LEAST_OF_EXIT = 2  # in each round
 _MOST_SIZED = 4096  # samples whose size is looked at
 
 
@@ -37,7 +41,7 @@ class CallTimes(NamedTuple):
     Attributes:
         overhead: measured time of all calls, divided by the stage and decision times that they need. What exceeds 1 is
             the transition between stages, and caches that hold data of other stages.
-        exit_ms: [E], mean ms of the samples that take each exit; None: no timed sample took it.
+        exit_ms: [E], mean ms of the samples that take each exit; None: no sample took it.
     """
 
     overhead: float
@@ -56,7 +60,7 @@ def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple
         samples: source of the examples.
         seconds: longest time to measure, unless five rounds take longer.
     """
-    return tuple(float(ms) for ms in _stage_ms(engine, _inputs(engine, samples, _SAMPLES), 1, seconds))
+    return tuple(float(ms) for ms in _stage_ms(engine, timing_inputs(engine, samples), 1, seconds))
 
 
 def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, seconds: float = 0.5) -> StageTimes:
@@ -69,7 +73,7 @@ def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, 
         seconds: longest time to measure each number of rows, unless five rounds take longer. Numbers of rows above 1
             whose five rounds would take more than four times as long are left out.
     """
-    inputs = _inputs(engine, samples, _ROWS[-1])
+    inputs = timing_inputs(engine, samples, _ROWS[-1])
     sizes = {
         axis: size
         for tensor in manifest.inputs
@@ -105,8 +109,8 @@ def call_times(
     """Return the times of samples that exit by the policy, measured on those that take each exit.
 
     One sample at a time, in random order, so that caches are as cold as in service. Up to 256 samples represent all:
-    they have the same exit shares and, where inputs vary in size, the same sizes at each exit. They run in at least
-    five rounds. Nothing is trimmed, because a mean that users measure has the stalls of the machine too.
+    they have about the same exit shares and, where inputs vary in size, the same sizes at each exit. They run in at
+    least five rounds. Nothing is trimmed, because a mean that users measure has the stalls of the machine too.
 
     Args:
         engine: of the artifact.
@@ -156,22 +160,28 @@ def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, 
     return tuple(medians_ms)
 
 
-def _inputs(engine: Engine, samples: Samples, count: int) -> Inputs:
+def timing_inputs(engine: Engine, samples: Samples, count: int = _SAMPLES) -> Inputs:
     """Return inputs of ``count`` real examples; they repeat if there are fewer."""
     chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
     return engine.modality.collate(samples.examples(chosen))[np.arange(count) % len(chosen)]
 
 
 def _representative(engine: Engine, samples: Samples, exit_index: npt.NDArray[np.int64], count: int) -> list[Inputs]:
-    """Return the inputs of ``count`` samples, evenly spread over the exits and over the sizes at each exit."""
+    """Return the inputs of about ``count`` samples, evenly spread over the exits and over the sizes at each exit.
+
+    An exit that few samples take gets two at least, because other data may take it more often.
+    """
     known = np.linspace(0, len(samples) - 1, min(_MOST_SIZED, len(samples))).astype(np.int64)
     sizes = np.zeros(len(known), np.int64)
     if engine.modality.varies:
         sizes = engine.modality.collate(samples.examples(known)).lengths
-    in_order = known[np.lexsort((sizes, exit_index[known]))]
-    chosen = in_order[((np.arange(count) + 0.5) * len(in_order) / count).astype(np.int64)]
+    in_order, chosen = known[np.lexsort((sizes, exit_index[known]))], list[npt.NDArray[np.int64]]()
+    for exit_ in np.unique(exit_index[known]):
+        takes_it = in_order[exit_index[in_order] == exit_]
+        of_exit = max(_LEAST_OF_EXIT, round(count * len(takes_it) / len(known)))
+        chosen.append(takes_it[((np.arange(of_exit) + 0.5) * len(takes_it) / of_exit).astype(np.int64)])
     # each by itself: in a batch the shorter ones would be padded
-    return [engine.modality.collate(samples.examples(chosen[row : row + 1])) for row in range(count)]
+    return [engine.modality.collate(samples.examples(np.array([row]))) for row in np.concatenate(chosen)]
 
 
 def _mean_size(manifest: Manifest, inputs: Inputs, rows: int) -> float:
@@ -182,18 +192,33 @@ def _mean_size(manifest: Manifest, inputs: Inputs, rows: int) -> float:
 
 def _stage_ms(engine: Engine, inputs: Inputs, rows: int, seconds: float) -> npt.NDArray[np.float64]:
     """Return the milliseconds from one exit to the next with this number of rows, [E]; see ``stage_ms``."""
-    exits, batches, order = len(engine.exit_names), len(inputs) // rows, np.random.default_rng(0)
+    calls = [partial(engine.forced, exit=k) for k in range(len(engine.exit_names))]
+    reach_ms = interleaved_ms(calls, inputs, rows, seconds)
+    return np.asarray(np.maximum(np.diff(reach_ms, prepend=0.0), _MIN_MS))
+
+
+def interleaved_ms(
+    calls: Sequence[Call], inputs: Inputs, rows: int = 1, seconds: float = 1.0
+) -> npt.NDArray[np.float64]:
+    """Return the mean milliseconds of calls that are compared, measured as ``stage_ms`` measures exits.
+
+    Args:
+        calls: each takes inputs.
+        inputs: of N samples, which the calls get in turn.
+        rows: of a call.
+        seconds: longest time to measure, unless five rounds take longer.
+    """
+    batches, order = len(inputs) // rows, np.random.default_rng(0)
     rounds: list[list[int]] = []
     deadline = perf_counter_ns() + int(seconds * 1e9)
     while len(rounds) < _WARMUP_ROUNDS + _MIN_ROUNDS or (perf_counter_ns() < deadline and len(rounds) < _MAX_ROUNDS):
         start = len(rounds) % batches * rows
-        times_ns = [0] * exits
-        for k in order.permutation(exits):
-            times_ns[k] = _nanoseconds(engine, inputs[start : start + rows], int(k))
+        times_ns = [0] * len(calls)
+        for k in order.permutation(len(calls)):
+            times_ns[k] = _nanoseconds(calls[k], inputs[start : start + rows])
         rounds.append(times_ns)
     stretches = np.array_split(np.array(rounds[_WARMUP_ROUNDS:], np.float64), _MIN_ROUNDS)
-    reach_ms = np.median([stretch.mean(axis=0) for stretch in stretches], axis=0) / 1e6
-    return np.asarray(np.maximum(np.diff(reach_ms, prepend=0.0), _MIN_MS))
+    return np.asarray(np.median([stretch.mean(axis=0) for stretch in stretches], axis=0) / 1e6)
 
 
 def _move_ms(engine: CascadeEngine, manifest: Manifest, k: int, sizes: Mapping[str, int]) -> float:
@@ -217,7 +242,7 @@ def _numpy_move_ms(border: Sequence[Tensor], sizes: Mapping[str, int]) -> float:
     return float(np.median(times_ns[_WARMUP_ROUNDS:])) / _MOVED_ROWS / 1e6
 
 
-def _nanoseconds(engine: Engine, inputs: Inputs, exit_index: int) -> int:
+def _nanoseconds(call: Call, inputs: Inputs) -> int:
     start = perf_counter_ns()
-    engine.forced(inputs, exit_index)
+    call(inputs)
     return perf_counter_ns() - start

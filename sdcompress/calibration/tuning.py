@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.calibration.exit_choice import kept_exits
 from sdcompress.calibration.policy_fitting import FittedPolicy, fit_policy
 from sdcompress.calibration.reference_model import ReferenceModel
 from sdcompress.calibration.stage_timing import decision_ms, stage_ms
@@ -18,6 +19,7 @@ from sdcompress.certification.power_analysis import least_samples
 from sdcompress.data.samples import Samples
 from sdcompress.evaluation.exit_outcomes import exit_outcomes
 from sdcompress.progress import Progress, subprogress
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
 from sdcompress.tasks import Task
@@ -33,7 +35,7 @@ class Tuning:
         fitted: temperatures and the fitted policy.
         stage_ms: [E], from one exit to the next.
         decision_ms: [E-1], of one decision at each exit but the last.
-        path: thresholds, safest first.
+        path: thresholds of every exit but the last, safest first; exits that do not pay are never taken.
         evidence: of the tuning samples; it certifies nothing.
     """
 
@@ -44,8 +46,10 @@ class Tuning:
     evidence: Evidence
 
 
-def tune(engine: Engine, samples: Samples, settings: recipe.Calibrate, progress: Progress | None = None) -> Tuning:
-    """Measure the stage times, fit the policy and make the path.
+def tune(
+    engine: CascadeEngine, samples: Samples, settings: recipe.Calibrate, progress: Progress | None = None
+) -> Tuning:
+    """Measure the stage times, fit the policy, choose the exits that pay and make the path.
 
     Args:
         engine: runs the artifact's graphs.
@@ -56,8 +60,12 @@ def tune(engine: Engine, samples: Samples, settings: recipe.Calibrate, progress:
     times = stage_ms(engine, samples)
     fitted, signals, loss = fit_policy(engine, samples, settings, times, progress)
     evidence = with_strata(fitted.evidence(signals, loss), engine.task, samples, settings)
-    path = _path(evidence, times, settings, engine.task, shared=fitted.policy.shared)
-    return Tuning(fitted, times, decision_ms(fitted.policy, signals), path, evidence)
+    decisions = decision_ms(fitted.policy, signals)
+    kept = kept_exits(
+        engine, samples, evidence, fitted.policy, settings=settings, stage_ms=times, decision_ms=decisions
+    )
+    path = _path(kept.of(evidence), kept.stage_ms, settings, engine.task, shared=fitted.policy.shared)
+    return Tuning(fitted, times, decisions, kept.widened(path), evidence)
 
 
 def _path(

@@ -86,6 +86,13 @@ def _show_policy(policy: Policy) -> None:
         f"{policy.max_drop:.2%}{'' if policy.metric is None else reached}; {policy.mean_ms:.3f} ms on average; "
         f"guarantee: {policy.guarantee}; by {ExecutionTarget(policy.backend, policy.device, policy.plans)}"
     )
+    if policy.rejected_ms is not None:
+        say(
+            f"no early exit: the whole network takes {policy.whole_ms:.3f} ms, the thresholds that keep the drop "
+            f"{policy.rejected_ms:.3f} ms"
+        )
+    elif policy.whole_ms is not None:
+        say(f"the whole network takes {policy.whole_ms:.3f} ms, {policy.whole_ms / policy.mean_ms:.2f} times as long")
 
 
 def _show_one_graph(one_graph: OneGraph) -> None:

@@ -7,7 +7,7 @@ candidates costs no confidence.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.calibration.exit_choice import ExitCosts
 from sdcompress.calibration.threshold_path import threshold_path
 from sdcompress.certification.certify import Path, excess_losses
 from sdcompress.certification.power_analysis import samples_for_betting
@@ -70,7 +71,7 @@ class Outcomes:
         loss: float32 [E, N].
         reach_ms: [E], up to each exit with the heads of all exits before it.
         whole_ms: of the last exit without other heads.
-        decision_ms: of one decision at an exit.
+        decision_ms: for each policy, of one decision at each exit but the last.
     """
 
     source: int
@@ -81,12 +82,7 @@ class Outcomes:
     loss: Float
     reach_ms: Float64
     whole_ms: float
-    decision_ms: float
-
-    @property
-    def head_ms(self) -> float:
-        """Return what an early exit costs whoever passes it: its head, and one more graph."""
-        return max(0.0, float(self.reach_ms[-1]) - self.whole_ms) / max(1, len(self.exits) - 1)
+    decision_ms: Mapping[str, tuple[float, ...]]
 
     def candidate(
         self, kept: Sequence[int], policy: str | None, *, max_drop: float, ms: float, drop: float
@@ -106,11 +102,10 @@ class Outcomes:
             drop=drop,
         )
 
-    def cost(self, kept: Sequence[int], *, decides: bool) -> Float64:
-        """Return the ms up to each kept exit, where the others have no head; decisions are added for a cascade."""
-        passed = np.array([exit_ - rank for rank, exit_ in enumerate(kept)])  # exits before it that are not kept
-        decisions = np.minimum(np.arange(len(kept)) + 1, len(kept) - 1) * self.decision_ms * decides
-        return np.asarray(np.maximum(self.reach_ms[list(kept)] - passed * self.head_ms, 1e-3) + decisions)
+    def cost(self, kept: Sequence[int], policy: str | None) -> Float64:
+        """Return the ms up to each kept exit, where the others have no head; a cascade decides by its policy."""
+        decision_ms = self.decision_ms[policy] if policy else (0.0,) * (len(self.exits) - 1)
+        return ExitCosts(self.reach_ms, self.whole_ms, decision_ms).to(kept)
 
 
 def candidates(
@@ -173,7 +168,7 @@ def _single(network: Outcomes, index: int, reference_loss: Float, budget: Budget
     differences = np.subtract(network.loss[index], reference_loss, dtype=np.float64)
     drop = next((drop for drop in budget.drops if budget.certifiable(differences, drop)), None)
     if drop is not None:
-        ms = float(network.cost([index], decides=False)[0])
+        ms = float(network.cost([index], None)[0])
         yield network.candidate([index], None, max_drop=drop, ms=ms, drop=float(differences.mean()))
 
 
@@ -182,7 +177,7 @@ def _cascade(
 ) -> Iterator[Candidate]:
     """Yield the candidate with the fastest thresholds of the first drop that keeps the target."""
     signals, loss = [network.signals[k] for k in kept], network.loss[list(kept)]
-    costs = network.cost(kept, decides=True)
+    costs = network.cost(kept, policy)
     fitted = policy_class(policy).fit(signals, loss)
     evidence = Evidence(scores(fitted, signals), loss, reference_loss=reference_loss)
     path = threshold_path(evidence.scores, loss, np.diff(costs, prepend=0.0), shared=fitted.shared)[1:]

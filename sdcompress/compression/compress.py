@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress import recipes
-from sdcompress.artifact.read import Artifact
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import staged
 from sdcompress.benchmarking.candidate import bench_samples
 from sdcompress.benchmarking.run import bench
@@ -27,10 +27,10 @@ from sdcompress.certification.certify import bonferroni_delta, excess_losses, ki
 from sdcompress.compression.candidates import DROPS, FLOAT, Budget, Outcomes, candidates, finalists
 from sdcompress.compression.parts import FINALISTS, PARTS, Parts, labels_of
 from sdcompress.data.samples import Dataset, Samples, Subset
-from sdcompress.errors import OutputExistsError, SetupError, UsageError, VerificationError
+from sdcompress.errors import SetupError, UsageError, VerificationError
 from sdcompress.evaluation.exit_outcomes import exit_outcomes
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
-from sdcompress.machine import machine
+from sdcompress.machine import machine, processor
 from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, StepProgress, no_step_progress
 from sdcompress.policies import policy_class
@@ -42,7 +42,7 @@ from sdcompress.schema.compression import Candidate, Compression, Finalist, Sear
 from sdcompress.schema.recipe import Calibrate
 from sdcompress.schema.recipe_compression import Compress
 from sdcompress.schema.report import BenchReport
-from sdcompress.storage import LOCK, clear_leftovers, is_temporary, locked_folder
+from sdcompress.storage import clear_leftovers, locked_folder, make_room
 from sdcompress.tasks import metric_of
 from sdcompress.verbs._types import Folder, Overrides, Source
 
@@ -54,6 +54,7 @@ State = Literal["certified", "not certified", "failed"]
 Losses = npt.NDArray[np.float32]
 Differences = npt.NDArray[np.float64]
 _STEPS = "steps.json"
+_ONE_GRAPHS: tuple[Literal["graph", "if"], ...] = ("graph", "if")
 _ATTEMPTS = 3  # drops at which a finalist is tested where a time is the target; each costs confidence
 _FILES = {BEST, PARTS, FINALISTS, _STEPS, "compress.json", "compress.md", "compress.html"}
 
@@ -106,7 +107,8 @@ def compress(
     folder = Path(out)
     check_ready(Compression, folder, overwrite=True)
     with locked_folder(folder):
-        _make_room(folder, overwrite=overwrite)
+        clear_leftovers(folder / BEST)
+        make_room(folder, _FILES, overwrite=overwrite)
         search = _Search(models, section, folder, options, step_progress or no_step_progress)
         record = search.run()
         _write_best(folder, record.winner)
@@ -140,22 +142,6 @@ def _check_sources(models: Sequence[TrainedModel]) -> None:
             )
 
 
-def _make_room(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder with other things than a search; remove what a killed process left, or an old search."""
-    clear_leftovers(folder / BEST)
-    paths = [path for path in folder.iterdir() if path.name != LOCK]
-    half = [path for path in paths if any(is_temporary(path, name) for name in _FILES)]
-    foreign = sorted(path.name for path in paths if path.name not in _FILES and path not in half)
-    if foreign:
-        raise OutputExistsError(
-            f"{folder} holds other things than a search: {', '.join(foreign[:5])}.",
-            allowed="a new or empty folder, or the folder of a search",
-            next_step="choose another folder with --out",
-        )
-    for path in paths if overwrite else half:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def _write_best(folder: Path, winner: Finalist | None) -> None:
     """Copy the winner to ``best``; without one, remove that of an earlier search, which this one's record denies."""
     if winner is None:
@@ -185,6 +171,7 @@ class _Search:
         for source in range(len(self.models)):
             self._parts.exported(source, [one.exits for one in chosen if one.source == source])
         built = [self._best_drop(one) for one in chosen]
+        built += self._one_graphs(built)
         measured = self._bench([one for one in built if one.state == "certified"])
         record = Compression(
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -286,7 +273,7 @@ class _Search:
         return Calibrate(policy=self._policies()[0], max_drop=drop, confidence=1 - self._delta)
 
     def _outcomes(self, source: int, precision: str, whole: Artifact, cascade: Artifact) -> Outcomes:
-        label, samples, policy = self._parts.labels[source], self._search_samples, policy_class(self._policies()[0])
+        label, samples = self._parts.labels[source], self._search_samples
         with self.step_progress(f"estimate {cascade.path.name}") as progress:
             engine = self._open(cascade)
             signals, loss, _ = exit_outcomes(engine, samples, progress=progress)
@@ -301,7 +288,11 @@ class _Search:
                 loss=loss,
                 reach_ms=reach_ms,
                 whole_ms=sum(stage_ms(self._open(whole), samples)) if early else float(reach_ms[-1]),
-                decision_ms=max(decision_ms(policy.fit(signals, loss), signals)) if early else 0.0,
+                decision_ms={
+                    name: decision_ms(policy_class(name).fit(signals, loss), signals)
+                    for name in self._policies()
+                    if len(engine.exit_names) >= max(2, policy_class(name).least_exits)
+                },
             )
 
     def _open(self, artifact: Artifact) -> Engine:
@@ -350,6 +341,35 @@ class _Search:
         state: State = "certified" if policy.guarantee == "certified" else "not certified"
         return self._finalist(one, artifact, state, excess_losses(evidence, policy.thresholds), None)
 
+    def _one_graphs(self, built: Sequence[Finalist]) -> list[Finalist]:
+        """Return the fastest certified cascade as one graph, in each layout that merges it.
+
+        It predicts as its segments do, which the export checks on samples. So it has no test of its own.
+        """
+        certified = [one for one in built if one.state == "certified" and one.candidate.layout == "cascade"]
+        cascades = {one.candidate.name: open_artifact(self.folder / str(one.folder)) for one in certified}
+        early = [one for one in certified if _exits_early(cascades[one.candidate.name])]
+        fastest = min(early, key=lambda one: _policy_ms(cascades[one.candidate.name]), default=None)
+        if fastest is None:
+            return []
+        return [self._one_graph(fastest, cascades[fastest.candidate.name], layout) for layout in _ONE_GRAPHS]
+
+    def _one_graph(self, one: Finalist, cascade: Artifact, layout: Literal["graph", "if"]) -> Finalist:
+        """Return a finalist as one graph."""
+        name = one.candidate.name
+        candidate = one.candidate.model_copy(update={"name": f"{name}-{layout}", "layout": layout, "merged_from": name})
+        try:
+            artifact = self._parts.one_graph(cascade, layout)
+        except (VerificationError, UsageError) as error:
+            return Finalist(candidate=candidate, state="failed", reason=str(error.problem))
+        folder = artifact.path.relative_to(self.folder).as_posix()
+        entry = artifact.manifest.one_graph
+        assert entry is not None
+        update = {"folder": folder, "digest": artifact.manifest.digest, "bytes": entry.bytes}
+        if not entry.is_faster_on(processor()[0]):  # then the segments run, also in the best
+            update |= {"state": "failed", "reason": "its segments are faster"}
+        return one.model_copy(update={"candidate": candidate, **update})
+
     def _finalist(
         self, one: Candidate, artifact: Artifact, state: State, differences: Differences, p_value: float | None
     ) -> Finalist:
@@ -386,16 +406,26 @@ class _Search:
             )
 
 
+def _exits_early(cascade: Artifact) -> bool:
+    policy = cascade.manifest.policy
+    return policy is not None and any(threshold <= 1 for threshold in policy.thresholds)
+
+
+def _policy_ms(cascade: Artifact) -> float:
+    assert cascade.manifest.policy is not None
+    return cascade.manifest.policy.mean_ms
+
+
 def _best(record: Compression) -> str | None:
     """Return the name of the best certified finalist: the fastest, or that which loses least within the target."""
     measured = {one.name: one.latency.mean_ms for one in record.bench.records}
     target, reference_ms = record.settings.target_ms, measured[record.reference]
-    certified = [one for one in record.finalists if one.state == "certified" and one.candidate.name in measured]
+    certified = [one for one in record.finalists if one.state == "certified" and one.measured_as in measured]
     if target is None:
         faster = {one.name for one in record.bench.comparisons if one.verdict == "faster"}
-        good = [one for one in certified if one.candidate.name in faster]
-        return min(good, key=lambda one: measured[one.candidate.name]).candidate.name if good else None
-    good = [one for one in certified if measured[one.candidate.name] <= target]
+        good = [one for one in certified if one.measured_as in faster]
+        return min(good, key=lambda one: measured[one.measured_as]).candidate.name if good else None
+    good = [one for one in certified if measured[one.measured_as] <= target]
     if not good or reference_ms <= target:
         return None
     return min(good, key=lambda one: (one.candidate.max_drop, one.drop or 0.0)).candidate.name

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.calibration.calibrate import calibrate
@@ -18,7 +19,7 @@ from sdcompress.pipeline.steps import Record, Step, StepProgress
 from sdcompress.progress import Progress
 from sdcompress.schema.compression import Candidate
 from sdcompress.schema.recipe import Calibrate
-from sdcompress.verbs.export import export_all
+from sdcompress.verbs.export import export, export_all
 from sdcompress.verbs.quantize import quantize
 
 __all__ = ["FINALISTS", "PARTS", "Parts", "labels_of"]
@@ -121,6 +122,23 @@ class Parts:
             self.options.threads,  # stage times, which decide the path, are of these threads
         ]
         self.record.run(Step(f"calibrate {candidate.name}", work, inputs, (out,)), self.step_progress)
+        return open_artifact(out)
+
+    def one_graph(self, cascade: Artifact, layout: Literal["graph", "if"]) -> Artifact:
+        """Return a copy of a calibrated cascade with one graph that exits by itself.
+
+        Raises:
+            UsageError: if its policy cannot be merged, or no sample exits early.
+            ParityError: if the graph predicts otherwise.
+            VerificationError: if early exit is not faster in it.
+        """
+        out = cascade.path.with_name(f"{cascade.path.name}-{layout}")
+
+        def work(progress: Progress) -> None:
+            options = replace(self.options, threads=None, progress=progress)  # it is timed with one thread
+            export(cascade.path, out, None, options, layout=layout, overwrite=True)
+
+        self.record.run(Step(f"merge {out.name}", work, [cascade.manifest.digest], (out,)), self.step_progress)
         return open_artifact(out)
 
     def _spec(self, source: int, exits: tuple[str, ...]) -> ExportSpec:

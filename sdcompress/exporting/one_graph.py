@@ -13,16 +13,18 @@ import onnx
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.artifact.write import entry, rewrite, staged
+from sdcompress.calibration.stage_timing import interleaved_ms
 from sdcompress.errors import ParityError, SdcompressError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.modalities import Inputs
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize, tensor_specs
-from sdcompress.options import Options
+from sdcompress.options import EngineOptions, Options
 from sdcompress.policies._base import SIGNALS_ATOL
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
-from sdcompress.runtime.open import open_engine
+from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.open import open_cascade
 from sdcompress.schema.manifest import Manifest, OneGraph
 from sdcompress.verification import parity
 from sdcompress.verification.gate import save_failed
@@ -87,7 +89,8 @@ def export_one_graph(
         names = [exit_.name for exit_ in opened.manifest.exits]
         describe(model, task=opened.task, modality=opened.modality, exits=names)
         inputs = _inputs(opened, trained)
-        comparison = _check_parity(opened, serialize(model), inputs, kind, Path(out))
+        engine = open_cascade(opened, EngineOptions(threads=1))
+        comparison = _check_parity(opened, engine, serialize(model), inputs, kind=kind, out=Path(out))
         never_exiting = [None if threshold is None else math.inf for threshold in thresholds]
         variants = [
             merge(opened.manifest, segments, rule, batch_of_one=kind == "if")
@@ -97,6 +100,7 @@ def export_one_graph(
         graphs = TimedGraphs(*(session.run for session in sessions))
         times = time_paths(graphs, inputs, comparison.exit_index, names, progress=options.progress)
         check_faster(times)
+        mean_ms, segments_ms = interleaved_ms([sessions[0].run, engine], inputs)
         (folder / ONE_GRAPH_FILE).write_bytes(serialize(model))
         one_graph = OneGraph(
             **entry(folder, ONE_GRAPH_FILE).model_dump(),
@@ -112,6 +116,8 @@ def export_one_graph(
             machine=host.cpu,
             busy_cores=host.busy_cores,
             times=times,
+            mean_ms=float(mean_ms),
+            segments_ms=float(segments_ms),
         )
         return rewrite(opened, folder, one_graph=one_graph)
 
@@ -152,10 +158,11 @@ def _inputs(opened: Artifact, trained: TrainedModel) -> Inputs:
     return opened.modality.collate(np.concatenate(examples))
 
 
-def _check_parity(opened: Artifact, graph: bytes, inputs: Inputs, kind: Kind, out: Path) -> OneGraphParity:
+def _check_parity(
+    opened: Artifact, engine: Engine, graph: bytes, inputs: Inputs, *, kind: Kind, out: Path
+) -> OneGraphParity:
     findings: Sequence[parity.Finding]
     allowed = [record.tolerance for record in opened.manifest.parity]
-    engine = open_engine(opened, threads=1)
     try:
         run, batches = one_graph_session(graph).run, graph_batches(kind, _LARGEST_BATCH)
         comparison = compare_one_graph(run, engine, inputs, batches=batches, allowed=allowed)

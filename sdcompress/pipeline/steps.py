@@ -86,6 +86,7 @@ class Record:
     def _damaged(self, why: str) -> VerificationError:
         return VerificationError(
             f"The record of finished steps {self.path} cannot be read: {why}.",
-            allowed="the JSON object that 'sdcompress run' wrote",
-            next_step="remove that file and run again: trainings are kept, the steps after them are done again",
+            allowed="the JSON object that sdcompress wrote",
+            next_step="remove that file and give the same command again: trainings are kept, the other steps are done "
+            "again",
         )

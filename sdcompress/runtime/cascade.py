@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 from time import perf_counter_ns
 from typing import Any
@@ -21,6 +21,7 @@ from sdcompress.runtime.active_rows import ActiveRows, RoutedOutputs
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.cost_model import CostModel, sample_size
 from sdcompress.runtime.engine import ExitCost, Prediction, checked_exit_index, checked_temperatures
+from sdcompress.runtime.one_graph import OneGraphEngine
 from sdcompress.runtime.segments import ArrayExecutor, Executor, ForwardPass, LoadedLater
 from sdcompress.runtime.stepwise import Stepwise
 from sdcompress.schema.manifest import Manifest, Policy, Segment
@@ -34,6 +35,7 @@ def array_cascade(
     load: Callable[[Segment], Graph],
     execution_target: ExecutionTarget | None = None,
     headless: Callable[[Sequence[Segment], Collection[str]], Graph | None] | None = None,
+    one_graph: OneGraphEngine | None = None,
 ) -> CascadeEngine:
     """Return the engine of an artifact whose graphs are callables on numpy arrays.
 
@@ -43,18 +45,20 @@ def array_cascade(
         execution_target: of the graphs; default: ONNX Runtime on the CPU.
         headless: returns one graph of neighbouring segments that gives only the outputs of these names; None if there
             is none.
+        one_graph: runs the calls that it takes; the segments are loaded when another call needs them.
     """
     policy, later = artifact.manifest.policy, set[int]()
     if policy is not None and headless is not None:  # one graph without the head is loaded in the place of two
         ends = [exit_.segment for exit_ in artifact.manifest.exits]
         unused = _never_taken(policy, history=policy_class(policy.name).history)
         later = {ends[index] for k in unused for index in (k, k + 1)}
+    later |= set(range(len(artifact.manifest.segments))) if one_graph else set()
     graphs = [
         LoadedLater(partial(_load_unchanged, artifact, load, segment)) if index in later else load(segment)
         for index, segment in enumerate(artifact.manifest.segments)
     ]
     executor = ArrayExecutor(artifact.manifest, graphs, execution_target or ExecutionTarget(), headless)
-    return CascadeEngine(artifact.manifest, executor, artifact.modality)
+    return CascadeEngine(artifact.manifest, executor, artifact.modality, one_graph)
 
 
 def _load_unchanged(artifact: Artifact, load: Callable[[Segment], Graph], segment: Segment) -> Graph:
@@ -78,10 +82,13 @@ class CascadeEngine:
         manifest: of an artifact that was opened, so checked.
         executor: of its stages.
         modality: of the artifact.
+        one_graph: with the policy of the manifest, for calls without a deadline; None: all run in the executor.
     """
 
-    def __init__(self, manifest: Manifest, executor: Executor, modality: Modality) -> None:
-        self.manifest, self._executor = manifest, executor
+    def __init__(
+        self, manifest: Manifest, executor: Executor, modality: Modality, one_graph: OneGraphEngine | None = None
+    ) -> None:
+        self.manifest, self._executor, self._one_graph = manifest, executor, one_graph
         self._task, self._modality, self._varies = task_of(manifest), modality, modality.varies
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._exit_names = tuple(exit_.name for exit_ in self.manifest.exits)
@@ -93,7 +100,13 @@ class CascadeEngine:
         self._cost_model = CostModel(policy, executor.rows)
         unused = _never_taken(policy, history=self._looks_back) if policy else range(len(self._ends) - 1)
         self._unused = frozenset(unused)
-        self._skipping = executor.skipping(self._unused) if policy else executor
+        if one_graph is None:
+            self._skipping  # noqa: B018 - loads now what the first call would load
+
+    @cached_property
+    def _skipping(self) -> Executor:
+        """Return the executor that computes no head of exits that are never taken."""
+        return self._executor.skipping(self._unused) if self.policy else self._executor
 
     @property
     def execution_target(self) -> ExecutionTarget:
@@ -170,6 +183,8 @@ class CascadeEngine:
         """Predict; samples exit by the policy. See ``Engine.__call__``."""
         due = None if deadline_ms is None else perf_counter_ns() + deadline_ms * 1e6
         inputs = self._executor.checked(inputs)
+        if self._one_graph is not None and due is None and self._one_graph.takes(len(inputs)):
+            return self._one_graph.run(inputs)
         last = len(self._ends) - 1
         if len(inputs) == 0 or (len(self._unused) == last and due is None):
             return self._prediction(self._forced(inputs, last, self._skipping))

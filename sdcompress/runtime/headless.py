@@ -96,13 +96,14 @@ class _Joined:
                 self._define(field.content, _INITIALIZER, _TENSOR_NAME, others, prefix)
         for node in nodes:
             self._define(_renamed(node, _NODE_INPUT, others), _NODE, _NODE_OUTPUT, others, prefix)
-        ports = [(field, *_strings(field.content, _VALUE_NAME)) for field in graph if field.number in {_INPUT, _OUTPUT}]
-        for field, name in ports:
+        ports = [field for field in graph if field.number in {_INPUT, _OUTPUT}]
+        names = [next(iter(_strings(field.content, _VALUE_NAME)), "") for field in ports]
+        for field, name in zip(ports, names, strict=True):
             # what an earlier graph gives is no input any more
             if name not in self._ports and (field.number == _OUTPUT or name not in self._defined):
                 self.content.append(_encoded(field, field.content))
             self._ports.add(name)
-        return others.keys().isdisjoint(name for _, name in ports)
+        return others.keys().isdisjoint(names)
 
     def _define(self, content: bytes | memoryview, kind: int, number: int, others: dict[str, str], prefix: str) -> None:
         """Add a node or a stored tensor, unless it is there already."""

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sdcompress import registry
-from sdcompress.artifact.execution_target import ExecutionTarget
-from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.errors import InputError, UsageError
+from sdcompress.errors import InputError
 from sdcompress.modalities import Inputs, Modality
-from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
-from sdcompress.runtime.backends._base import Backend, ExecutorBackend, Graph
+from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.engine import Prediction
-from sdcompress.runtime.open import ROOM, USUAL, check_runs
 from sdcompress.schema.manifest import Manifest, OneGraph
 from sdcompress.tasks import task_of
 
-__all__ = ["OneGraphEngine", "open_one_graph"]
+__all__ = ["OneGraphEngine"]
 
 
 class OneGraphEngine:
@@ -43,6 +37,10 @@ class OneGraphEngine:
         """Return the names of the E exits, shallow to deep."""
         return tuple(exit_.name for exit_ in self._manifest.exits)
 
+    def takes(self, rows: int) -> bool:
+        """Return whether a batch of so many rows can run."""
+        return rows == 1 or not self.batch_of_one
+
     def preprocess(self, raw: Any) -> Inputs:
         """Turn raw examples into inputs; see ``Engine.preprocess``."""
         return self.modality.prepare(raw)
@@ -56,12 +54,15 @@ class OneGraphEngine:
         Raises:
             InputError: if an input has another dtype or shape.
         """
-        checked = self.modality.check(inputs)
+        return self.run(self.modality.check(inputs))
+
+    def run(self, checked: Inputs) -> Prediction:
+        """Predict from checked inputs; see ``__call__``."""
         rows = len(checked)
         if rows == 0:
             outputs, exit_index = np.empty((0, *self.task.output_shape), np.float32), np.empty(0, np.int64)
             return self.task.prediction(outputs, exit_index, self.exit_names, self._temperatures)
-        if self.batch_of_one and rows != 1:
+        if not self.takes(rows):
             raise InputError(
                 f"A batch of {rows} samples was given to a graph of the kind 'if'.",
                 allowed="one sample: all samples of a batch would have to take one exit",
@@ -69,32 +70,3 @@ class OneGraphEngine:
             )
         outputs, _, exit_index = self._graph(dict(checked.arrays))
         return self.task.prediction(outputs, exit_index, self.exit_names, self._temperatures)
-
-
-def open_one_graph(source: Artifact | Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> OneGraphEngine:
-    """Open the one graph of an artifact, after checking all of it; the errors of ``open_engine``.
-
-    A certificate covers the segments. It allows the thresholds, but does not cover the rounding of this graph.
-
-    Raises:
-        UsageError: if the artifact holds no such graph.
-    """
-    artifact = open_artifact(source)
-    backend, device = options.backend or USUAL, options.device or "cpu"
-    manifest, one_graph = artifact.manifest, artifact.manifest.one_graph
-    if one_graph is None:
-        raise UsageError(
-            f"'{artifact.path}' holds no graph that exits by itself.",
-            allowed="an artifact that was exported with --layout graph or if",
-            next_step=f"sdcompress export {artifact.path} --layout graph --out FOLDER",
-        )
-    check_runs(artifact, ExecutionTarget(backend, device), allow_uncertified=options.allow_uncertified, stacklevel=3)
-    load: Backend | ExecutorBackend = registry.load(ROOM, backend, extra="all")
-    if isinstance(load, ExecutorBackend):
-        raise UsageError(
-            f"The backend '{backend}' runs no graph that exits by itself.",
-            allowed="onnxruntime: TensorRT runs both branches of an If",
-            next_step="open the segments with it: sdcompress.open",
-        )
-    graph = load(artifact.file(one_graph), one_graph, threads=options.threads, device=device)
-    return OneGraphEngine(manifest, one_graph, graph, artifact.modality)

@@ -14,17 +14,18 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
 from sdcompress.checkpoint import Checkpoint
 from sdcompress.errors import ArtifactError, UnknownNameError, UsageError
-from sdcompress.machine import check_threads
+from sdcompress.machine import check_threads, processor
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.runtime.backends._base import Backend, ExecutorBackend, Graph
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.choose_backend import ROOM, USUAL, choose_backend
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.headless import joined
-from sdcompress.schema.manifest import Segment
+from sdcompress.runtime.one_graph import OneGraphEngine
+from sdcompress.schema.manifest import OneGraph, Segment
 from sdcompress.untrusted import Refused
 
-__all__ = ["AUTO", "EAGER", "ROOM", "USUAL", "check_runs", "open_cascade", "open_engine"]
+__all__ = ["AUTO", "EAGER", "ROOM", "USUAL", "check_runs", "open_cascade", "open_engine", "open_one_graph"]
 
 EAGER, AUTO = "eager", "auto"  # the backend of a checkpoint; the fastest one by the artifact's recorded times
 Source = Artifact | Checkpoint | Path | str
@@ -41,6 +42,9 @@ def open_engine(
     require_signature: Path | str | None = None,
 ) -> Engine:
     """Open an artifact, after checking all of it; or a checkpoint with the backend "eager".
+
+    If the artifact holds one graph that exits by itself, and it was faster than the segments on this processor when it
+    was exported, it runs the calls that it takes. All else runs in the segments.
 
     Args:
         source: artifact folder, or the artifact opened from it; with "eager" a checkpoint folder.
@@ -76,7 +80,7 @@ def open_engine(
 
         return open_eager(source.path if isinstance(source, Artifact) else source, options)
     path = source.path if isinstance(source, Checkpoint) else source
-    return open_cascade(path, options, require_signature=require_signature)
+    return open_cascade(path, options, require_signature=require_signature, one_graph=True)
 
 
 def open_cascade(
@@ -84,8 +88,16 @@ def open_cascade(
     options: EngineOptions = DEFAULT_OPTIONS,
     *,
     require_signature: Path | str | None = None,
+    one_graph: bool = False,
 ) -> CascadeEngine:
-    """Open an artifact; the arguments and errors of ``open_engine``, without "eager"."""
+    """Open an artifact; the arguments and errors of ``open_engine``, without "eager".
+
+    Args:
+        source: artifact folder, or the artifact opened from it.
+        options: of the engine.
+        require_signature: see ``open_engine``.
+        one_graph: let the one graph of the artifact run calls, where it was faster; else all run in the segments.
+    """
     backend, threads, device = options.backend or USUAL, options.threads, options.device or "cpu"
     if threads is not None:
         check_threads(threads)
@@ -106,9 +118,46 @@ def open_cascade(
     execution_target = ExecutionTarget(backend, device)
     check_runs(artifact, execution_target, allow_uncertified=options.allow_uncertified, stacklevel=4)
     loads = partial(load, threads=threads, device=device)
+    graph = artifact.manifest.one_graph if one_graph and execution_target == ExecutionTarget() else None
     return array_cascade(
-        artifact, partial(_load, loads, artifact), execution_target, headless=partial(_load_headless, loads, artifact)
+        artifact,
+        partial(_load, loads, artifact),
+        execution_target,
+        headless=partial(_load_headless, loads, artifact),
+        one_graph=_load_one_graph(loads, artifact, graph) if graph and graph.is_faster_on(processor()[0]) else None,
     )
+
+
+def open_one_graph(source: Artifact | Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> OneGraphEngine:
+    """Open the one graph of an artifact, after checking all of it; the errors of ``open_engine``.
+
+    A certificate covers the segments. It allows the thresholds, but does not cover the rounding of this graph.
+
+    Raises:
+        UsageError: if the artifact holds no such graph.
+    """
+    artifact = open_artifact(source)
+    backend, device = options.backend or USUAL, options.device or "cpu"
+    one_graph = artifact.manifest.one_graph
+    if one_graph is None:
+        raise UsageError(
+            f"'{artifact.path}' holds no graph that exits by itself.",
+            allowed="an artifact that was exported with --layout graph or if",
+            next_step=f"sdcompress export {artifact.path} --layout graph --out FOLDER",
+        )
+    check_runs(artifact, ExecutionTarget(backend, device), allow_uncertified=options.allow_uncertified, stacklevel=3)
+    load: Backend | ExecutorBackend = registry.load(ROOM, backend, extra="all")
+    if isinstance(load, ExecutorBackend):
+        raise UsageError(
+            f"The backend '{backend}' runs no graph that exits by itself.",
+            allowed="onnxruntime: TensorRT runs both branches of an If",
+            next_step="open the segments with it: sdcompress.open",
+        )
+    return _load_one_graph(partial(load, threads=options.threads, device=device), artifact, one_graph)
+
+
+def _load_one_graph(load: Callable[[Path, Segment], Graph], artifact: Artifact, one_graph: OneGraph) -> OneGraphEngine:
+    return OneGraphEngine(artifact.manifest, one_graph, load(artifact.file(one_graph), one_graph), artifact.modality)
 
 
 def check_runs(

@@ -18,10 +18,11 @@ class Candidate(Frozen):
 
     name: str
     source: NonNegativeInt = Field(description="index of its checkpoint")
-    layout: Literal["single", "cascade"]
+    layout: Literal["single", "cascade", "graph", "if"]
     exits: tuple[str, ...] = Field(min_length=1, description="that it keeps, the last of them where it ends")
     precision: str = Field(description="fp32, or another of 'sdcompress list precisions'")
     policy: str | None = Field(None, description="of a cascade")
+    merged_from: str | None = Field(None, description="of the layouts graph and if: the name of the cascade")
     max_drop: Fraction = Field(description="of the metric, that it shall be certified for")
     ms: PositiveFloat = Field(description="estimated mean of one sample")
     drop: float = Field(description="of the metric against the reference, on the samples of the search")
@@ -38,6 +39,11 @@ class Finalist(Frozen):
     drop: float | None = Field(None, description="of the metric against the reference, on the certification samples")
     p_value: Fraction | None = Field(None, description="of a single network's test; of a cascade in its certificate")
     bytes: NonNegativeInt = 0
+
+    @property
+    def measured_as(self) -> str:
+        """Return its name in the benchmark, which names the one graph of an artifact apart from its segments."""
+        return f"{self.candidate.name} (one graph)" if self.candidate.layout in {"graph", "if"} else self.candidate.name
 
 
 class SearchedSource(Frozen):
@@ -78,4 +84,5 @@ class Compression(Frozen):
 
     def mean_ms(self, name: str) -> float | None:
         """Return the measured mean of a finalist or of the reference; None: it was not measured."""
-        return next((one.latency.mean_ms for one in self.bench.records if one.name == name), None)
+        measured = {one.candidate.name: one.measured_as for one in self.finalists}.get(name, name)
+        return next((one.latency.mean_ms for one in self.bench.records if one.name == measured), None)

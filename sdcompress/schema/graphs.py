@@ -94,3 +94,9 @@ class OneGraph(Segment):
     machine: str = Field(description="processor on which the times were measured")
     busy_cores: float | None = Field(description="cores that others kept busy before; null: the system does not say")
     times: tuple[PathTime, ...] = Field(description="of every exit")
+    mean_ms: PositiveFloat = Field(description="of one sample, over the samples that it was compared on")
+    segments_ms: PositiveFloat = Field(description="of the same samples in the segments, in turns with it")
+
+    def is_faster_on(self, processor: str) -> bool:
+        """Return whether it was faster than the segments on this processor."""
+        return self.machine == processor and self.mean_ms < self.segments_ms

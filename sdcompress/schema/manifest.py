@@ -169,6 +169,12 @@ class Policy(Frozen):
         description="measured mean ms of the calibration samples that exit at each exit, one at a time under the "
         "policy; null: too few exit there; empty: not measured",
     )
+    whole_ms: PositiveFloat | None = Field(
+        None, description="measured mean ms of the whole network without early exits, at batch 1; null: not measured"
+    )
+    rejected_ms: PositiveFloat | None = Field(
+        None, description="mean ms of thresholds that were given up for the whole network, which is faster; null: none"
+    )
     stage_times: StageTimes | None = Field(None, description="null: not measured in batches")
     backend: str = Field("onnxruntime", description="that it was chosen on")
     device: str = Field("cpu", description="likewise")

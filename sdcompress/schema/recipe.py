@@ -332,6 +332,11 @@ class Calibrate(Frozen):
     fit_temperature: bool = Field(
         True, description="try a fitted temperature at each exit, and keep it where it makes early exit cheaper"
     )
+    drop_slow_exits: bool = Field(
+        True,
+        description="no sample takes an exit that costs more time than it saves, by times measured here; where the "
+        "whole network is faster, none exits early",
+    )
     confidence: Annotated[float, Field(ge=0.5, lt=1)] | None = Field(
         None, description="certify max_drop with this confidence, e.g. 0.95; null: no guarantee"
     )

@@ -16,14 +16,14 @@ from sdcompress.artifact.output_path import check_outside
 from sdcompress.checkpoint import STEPS, read_metrics
 from sdcompress.data import DatasetCache
 from sdcompress.data.samples import Dataset, Subset
-from sdcompress.errors import OutputExistsError, TrainingDivergedError, UnknownNameError
+from sdcompress.errors import TrainingDivergedError, UnknownNameError
 from sdcompress.machine import default_threads, machine
 from sdcompress.progress import Progress, subprogress
 from sdcompress.reporting.write import check_ready, write
 from sdcompress.schema.recipe import Data, Recipe, Train
 from sdcompress.schema.search import MEAN, SearchRange, Tune, Value
 from sdcompress.schema.tuning import Trial, Tuning
-from sdcompress.storage import LOCK, digest_of, locked_folder, write_text
+from sdcompress.storage import digest_of, locked_folder, make_room, write_text
 from sdcompress.tuning.search_space import searched, value_of, with_values
 from sdcompress.tuning.study import JOURNAL, Study, TrialPruned
 
@@ -31,6 +31,7 @@ __all__ = ["BEST", "tune"]
 
 BEST = "best.yaml"
 TRIALS = "trials"
+_FILES = {f"{JOURNAL}*", TRIALS, BEST, "tuning.json", "tuning.md", "tuning.html"}
 
 
 def tune(
@@ -79,28 +80,13 @@ def tune(
     check_ready(Tuning, folder, overwrite=True)
     ranges = searched(read)  # before an old search is thrown away
     with locked_folder(folder):
-        _make_room(folder, overwrite=overwrite)
+        make_room(folder, _FILES, overwrite=overwrite)
         running = _Search(read, ranges, folder, progress, on_start)
         running.work(on_trial)
         record = running.record(command)
         write_text(folder / BEST, recipes.dump(Recipe.model_validate(record.recipe)))
         write(record, folder, overwrite=True)
     return record
-
-
-def _make_room(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder with other things than a search; remove an old search where the user says so."""
-    ours = {JOURNAL, TRIALS, BEST, "tuning.json", "tuning.md", "tuning.html"}
-    paths = [path for path in folder.iterdir() if path.name != LOCK]
-    foreign = sorted(path.name for path in paths if path.name not in ours and not path.name.startswith(JOURNAL))
-    if foreign:
-        raise OutputExistsError(
-            f"{folder} holds other things than a search: {', '.join(foreign[:5])}.",
-            allowed="a new or empty folder, or the folder of a search",
-            next_step="choose another folder with --out",
-        )
-    for path in paths if overwrite else ():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class _WithoutTest(DatasetCache):

@@ -142,6 +142,18 @@ def test_an_exit_takes_what_the_samples_that_take_it_took(tiny_artifact: Callabl
     assert engine.calls == 3 + 5 * 16  # and no less than these
 
 
+def test_an_exit_that_one_sample_takes_is_timed(tiny_artifact: Callable[..., Path]) -> None:
+    images = np.zeros((240, 4, 4, 1), np.uint8)
+    images[7] = 255
+    samples, exits = ArraySamples(images, np.zeros(240, np.int64)), np.where(np.arange(240) == 7, 0, 2)
+    engine = Mixed(open_engine(tiny_artifact(), threads=1))
+    found = call_times(
+        engine, samples, MIXED, (1.0, 2.0, 3.0), exits,
+        seconds=0.0, clock=lambda: engine.now,  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert found.exit_ms == (2.0, None, 6.0)
+
+
 def test_the_predicted_mean_at_other_shares() -> None:
     policy = MIXED.model_copy(update={"exit_ms": (2.0, None, 6.0)})
     assert policy.mean_ms == pytest.approx(0.25 * 2 + 0.75 * 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,7 +33,7 @@ def outcomes(wrong_at_first: int, *, precision: str = "fp32", source: int = 0) -
         loss=loss,
         reach_ms=np.array([1.0, 3.0, 6.0]),
         whole_ms=5.0,
-        decision_ms=0.1,
+        decision_ms={"max_prob": (0.1, 0.1)},
     )
 
 
@@ -40,14 +41,14 @@ def budget(*drops: float, target_ms: float | None = None) -> Budget:
     return Budget(drops, target_ms, delta=0.05, certify_samples=N)
 
 
-def test_an_exit_that_is_not_kept_costs_neither_its_head_nor_its_decision() -> None:
+def test_a_cascade_decides_by_its_policy_and_a_truncated_network_does_not() -> None:
     """Two heads cost 6 - 5 = 1 ms, one of them half of that."""
-    network = outcomes(0)
-    assert network.head_ms == 0.5
-    assert network.cost([2], decides=False) == pytest.approx([5.0])
-    assert network.cost([1], decides=False) == pytest.approx([2.5])
-    assert network.cost([0, 2], decides=True) == pytest.approx([1.1, 5.6])
-    assert network.cost([0, 1, 2], decides=True) == pytest.approx([1.1, 3.2, 6.2])
+    network = replace(outcomes(0), decision_ms={"max_prob": (0.1, 0.1), "entropy": (0.2, 0.3)})
+    assert network.cost([2], None) == pytest.approx([5.0])
+    assert network.cost([1], None) == pytest.approx([2.5])
+    assert network.cost([0, 2], "max_prob") == pytest.approx([1.1, 5.6])
+    assert network.cost([0, 1, 2], "max_prob") == pytest.approx([1.1, 3.2, 6.2])
+    assert network.cost([0, 1, 2], "entropy") == pytest.approx([1.2, 3.5, 6.5])
 
 
 def test_every_choice_of_exits_is_a_candidate_and_the_fastest_comes_first() -> None:

@@ -22,7 +22,7 @@ from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, no_step_progress
 from sdcompress.reporting.compression.findings import findings, headline
-from sdcompress.schema.compression import Compression
+from sdcompress.schema.compression import Candidate, Compression, Finalist
 from sdcompress.schema.recipe import Compress
 from sdcompress.schema.report import BenchReport
 
@@ -46,6 +46,7 @@ def searched(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     out = tmp_path_factory.mktemp("search")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "bench", measured)
+        patch.setattr(room, "_ONE_GRAPHS", ())  # whether one graph is faster depends on the load of the machine
         yield sdcompress.compress(checkpoint, out, SETTINGS), out
 
 
@@ -121,12 +122,42 @@ def test_an_export_of_other_weights_is_made_again(
         assert seen == exported
 
 
-def test_what_a_killed_search_left_is_removed_and_other_things_are_not(tmp_path: Path) -> None:
-    (tmp_path / ".steps.json.0123abcd.tmp").touch()
-    (tmp_path / ".best.0123abcd.tmp").mkdir()
-    (tmp_path / "parts").mkdir()
-    room._make_room(tmp_path, overwrite=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["parts"]
+def cascade_of(name: str, threshold: float, ms: float) -> Any:
+    policy = SimpleNamespace(thresholds=(threshold,), mean_ms=ms)
+    return SimpleNamespace(path=Path(name), manifest=SimpleNamespace(policy=policy))
+
+
+def test_the_fastest_certified_cascade_that_exits_early_is_also_tried_as_one_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cascades = {"never": cascade_of("never", 2.0, 1.0), "slow": cascade_of("slow", 0.5, 3.0)}
+    cascades |= {"fast": cascade_of("fast", 0.5, 2.0), "uncertified": cascade_of("uncertified", 0.5, 0.5)}
+    monkeypatch.setattr(room, "_ONE_GRAPHS", ("graph", "if"))
+    monkeypatch.setattr(room, "open_artifact", lambda path: cascades[Path(path).name])
+    faster = {"graph": False, "if": True}
+
+    def one_graph(cascade: Any, layout: str) -> Any:
+        entry = SimpleNamespace(bytes=7, is_faster_on=lambda _: faster[layout])
+        manifest = SimpleNamespace(one_graph=entry, digest="a" * 64)
+        return SimpleNamespace(path=tmp_path / "finalists" / f"{cascade.path.name}-{layout}", manifest=manifest)
+
+    search = room._Search([], Compress(), tmp_path, Options(), no_step_progress)
+    search.__dict__["_parts"] = SimpleNamespace(one_graph=one_graph)
+    built = [finalist(name, "not certified" if name == "uncertified" else "certified") for name in cascades]
+    graph, if_ = search._one_graphs(built)
+    assert (graph.candidate.name, graph.state, graph.reason) == ("fast-graph", "failed", "its segments are faster")
+    assert (if_.candidate.name, if_.candidate.layout, if_.candidate.merged_from) == ("fast-if", "if", "fast")
+    assert (if_.state, if_.folder, if_.bytes) == ("certified", "finalists/fast-if", 7)
+    assert if_.measured_as == "fast-if (one graph)"
+    assert search._one_graphs([finalist("never", "certified")]) == []
+
+
+def finalist(name: str, state: Any) -> Finalist:
+    candidate = Candidate(
+        name=name, source=0, layout="cascade", exits=("exit1", "final"), precision="fp32", policy="max_prob",
+        max_drop=0.01, ms=1.0, drop=0.0,
+    )  # fmt: skip
+    return Finalist(candidate=candidate, state=state, folder=name, digest="b" * 64)
 
 
 def test_a_drop_takes_the_place_of_the_recipes_target() -> None:

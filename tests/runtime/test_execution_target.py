@@ -19,8 +19,7 @@ from sdcompress.calibration.plan_sample_size import plan
 from sdcompress.certification.recompute import verify_certificate
 from sdcompress.errors import CertificateError, UsageError
 from sdcompress.options import EngineOptions
-from sdcompress.runtime.one_graph import open_one_graph
-from sdcompress.runtime.open import open_cascade, open_engine
+from sdcompress.runtime.open import open_cascade, open_engine, open_one_graph
 from sdcompress.schema import recipe
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.verification.verify import verify

@@ -11,8 +11,7 @@ import pytest
 
 from sdcompress.errors import CertificateError, InputError, UsageError
 from sdcompress.options import EngineOptions
-from sdcompress.runtime.one_graph import open_one_graph
-from sdcompress.runtime.open import open_engine
+from sdcompress.runtime.open import open_engine, open_one_graph
 
 Made = Callable[[str], Path]
 

@@ -55,8 +55,22 @@ def findings(record: Compression) -> list[str]:
     if errors:
         low, high = (f"{error * 100:+.0f} %" for error in (min(errors), max(errors)))
         sentences.append(f"The estimates of the measured finalists were {low} to {high} off.")
+    sentences += _forms(record)
     if best := record.winner:
         sentences.append(f"The artifact is {best.folder}; a copy is in 'best'.")
+    return sentences
+
+
+def _forms(record: Compression) -> list[str]:
+    """Return the times of cascades that were merged to one graph, against those of their segments."""
+    sentences = []
+    for one in record.finalists:
+        graph, segments = record.mean_ms(one.candidate.name), record.mean_ms(one.candidate.merged_from or "")
+        if graph is not None and segments is not None:
+            sentences.append(
+                f"{one.candidate.merged_from} takes {q.milliseconds(graph)} as one graph ({one.candidate.layout}), "
+                f"{q.milliseconds(segments)} in segments."
+            )
     return sentences
 
 
@@ -136,7 +150,8 @@ def points(record: Compression) -> list[tuple[Candidate, float, float]]:
 
 
 def _comparison(record: Compression, name: str) -> Comparison | None:
-    return next((one for one in record.bench.comparisons if one.name == name), None)
+    measured = {one.candidate.name: one.measured_as for one in record.finalists}.get(name, name)
+    return next((one for one in record.bench.comparisons if one.name == measured), None)
 
 
 def _speed(comparison: Comparison) -> str:
