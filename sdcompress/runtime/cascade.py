@@ -220,7 +220,7 @@ class CascadeEngine:
         # without a policy all graphs are loaded; one that looks back needs the signals of all exits, or of none
         skips = self._policy is not None and not (taken and self._looks_back)
         unused = self._unused - taken if skips else frozenset[int]()
-        headless = self._executor.skipping(unused).stages
+        headless = self._executor.without_heads(unused)
         return Stepwise(
             self._executor.stages, self._temperatures, self._policy, self._gates, headless=headless, unused=unused
         )

@@ -209,6 +209,12 @@ class ArrayExecutor:
         skipping.stages = tuple(chosen)
         return skipping
 
+    def without_heads(self, exits: Collection[int]) -> tuple[Stage, ...]:
+        """Return the stages, those of some exits without a head; each runs by itself, unlike those of ``skipping``."""
+        if self._headless is None:
+            return self.stages
+        return tuple(self._without_head(k) if k in exits else stage for k, stage in enumerate(self.stages))
+
     def _one_graph(self, first: int, last: int) -> list[Stage]:
         """Return the stages before an exit so that they run as one graph at its end; [] where there is none.
 

@@ -255,7 +255,8 @@ def test_stages_one_by_one_load_a_head_for_the_first_call_that_wants_its_outputs
     result = stages.run(0, rows, outputs=False)
     assert (result.outputs, result.scores, result.exits.tolist()) == (None, None, [False, False])
     assert stages.run(1, result.carried, outputs=False).outputs is not None  # the policy may let rows exit here
-    assert (whole, headless) == (["segment-1.onnx", "segment-2.onnx"], [("segment-0.onnx", ("hidden",))])
+    assert sorted(whole) == ["segment-1.onnx", "segment-2.onnx"]
+    assert ("segment-0.onnx", ("hidden",)) in headless
     assert stages.run(0, rows).outputs is not None
     assert whole[2:] == ["segment-0.onnx"]
 
