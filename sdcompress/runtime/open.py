@@ -212,7 +212,10 @@ def _load_headless(
         return None
     with temporary as folder:
         file = Path(folder, Path(segments[-1].file).name)
-        file.write_bytes(model)
+        try:
+            file.write_bytes(model)
+        except OSError:  # such as a full disk
+            return None
         return load(file, _one_segment(segments, kept))
 
 
