@@ -20,6 +20,7 @@ from signals import TASK
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, finish, staged
+from sdcompress.calibration import exit_choice
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.samples import ArraySamples
 from sdcompress.exporting.one_graph import Host, export_one_graph
@@ -56,11 +57,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _every_exit_pays() -> Iterator[None]:
-    """The networks of tests are so small that deciding takes longer than what it saves; that is left to one test."""
+def every_exit_pays() -> Iterator[float]:
+    """The networks of tests are so small that deciding takes longer than what it saves. Gives the usual least gain."""
+    usual = exit_choice._LEAST_GAIN
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdcompress.calibration.exit_choice._LEAST_GAIN", 1.0)
-        yield
+        patch.setattr(exit_choice, "_LEAST_GAIN", 1.0)
+        yield usual
 
 
 @pytest.fixture(scope="session", autouse=True)

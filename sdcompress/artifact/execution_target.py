@@ -9,7 +9,15 @@ from sdcompress.printable import printable
 from sdcompress.schema.manifest import Certificate, Engines, Manifest, Policy
 from sdcompress.storage import digest_of
 
-__all__ = ["ExecutionTarget", "check_covered", "graphs_digest", "plans_digest", "threshold_warning", "wiring_digest"]
+__all__ = [
+    "ExecutionTarget",
+    "check_covered",
+    "graphs_digest",
+    "one_graph_agrees",
+    "plans_digest",
+    "threshold_warning",
+    "wiring_digest",
+]
 
 _CALIBRATE_AGAIN = "calibrate this artifact again, with --confidence"
 _ALLOW = (
@@ -92,6 +100,20 @@ def check_covered(manifest: Manifest, target: ExecutionTarget) -> None:
         )
     assert policy is not None, "the manifest's own check"
     _check_thresholds(policy, certificate)
+
+
+def one_graph_agrees(manifest: Manifest) -> bool:
+    """Return whether the one graph of an artifact may answer in the place of segments that a certificate covers.
+
+    It may if it gave their exits and decisions on every sample of its export, in float32. Its sums have another order,
+    which moves the last bits, as another size of a batch does. In 8 bits an operator that is fused across a border of
+    segments rounds to other codes, which moves more than that.
+
+    Args:
+        manifest: with one graph.
+    """
+    one_graph = manifest.one_graph
+    return one_graph is not None and one_graph.near_threshold == 0 and manifest.precisions == ("fp32",)
 
 
 def threshold_warning(manifest: Manifest, target: ExecutionTarget) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress import recipes
+from sdcompress.artifact.execution_target import one_graph_agrees
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import staged
 from sdcompress.benchmarking.candidate import bench_samples
@@ -366,8 +367,14 @@ class _Search:
         entry = artifact.manifest.one_graph
         assert entry is not None
         update = {"folder": folder, "digest": artifact.manifest.digest, "bytes": entry.bytes}
-        if not entry.is_faster_on(processor()[0]):  # then the segments run, also in the best
+        # otherwise the segments run, also in the best
+        if not entry.is_faster_on(processor()[0]):
             update |= {"state": "failed", "reason": "its segments are faster"}
+        elif not one_graph_agrees(artifact.manifest):
+            update |= {
+                "state": "failed",
+                "reason": "its certificate covers the segments, and the graph rounds otherwise",
+            }
         return one.model_copy(update={"candidate": candidate, **update})
 
     def _finalist(

@@ -22,6 +22,7 @@ from sdcompress.policies._base import ExitPolicy
 from sdcompress.progress import subprogress
 from sdcompress.reporting.write import check_ready, write
 from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.open import open_cascade
 from sdcompress.schema.explain import Explanation, Risk, Split
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tasks import Task, task_of
@@ -74,7 +75,8 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
         allowed="an artifact, because the cost of exits is that of the exported graphs",
         next_step=f"sdcompress export {trained.path} --layout cascade --out FOLDER, and explain FOLDER",
     )
-    engine, dataset = trained.engine(), trained.dataset()
+    # its segments: the time of a decision is that of their policy, not of one graph that exits by itself
+    engine, dataset = open_cascade(opened, trained.options), trained.dataset()
     manifest, samples = opened.manifest, dataset.split(split)
     # in the layout 'all' one graph computes every exit, so that early exit saves nothing
     has_curve = manifest.layout != "all" and len(manifest.exits) > 1

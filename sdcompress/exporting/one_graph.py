@@ -22,10 +22,11 @@ from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize, tensor_specs
 from sdcompress.options import EngineOptions, Options
 from sdcompress.policies._base import SIGNALS_ATOL
-from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
+from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS, load
 from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.one_graph import OneGraphEngine
 from sdcompress.runtime.open import open_cascade
-from sdcompress.schema.manifest import Manifest, OneGraph
+from sdcompress.schema.manifest import Manifest, OneGraph, Segment
 from sdcompress.verification import parity
 from sdcompress.verification.gate import save_failed
 from sdcompress.verification.latency_check import TimedGraphs, check_faster, time_paths
@@ -100,14 +101,20 @@ def export_one_graph(
         graphs = TimedGraphs(*(session.run for session in sessions))
         times = time_paths(graphs, inputs, comparison.exit_index, names, progress=options.progress)
         check_faster(times)
-        mean_ms, segments_ms = interleaved_ms([sessions[0].run, engine], inputs)
-        (folder / ONE_GRAPH_FILE).write_bytes(serialize(model))
-        one_graph = OneGraph(
+        file = folder / ONE_GRAPH_FILE
+        file.write_bytes(serialize(model))
+        listed = Segment(
             **entry(folder, ONE_GRAPH_FILE).model_dump(),
             inputs=tensor_specs(model.graph.input),
             outputs=tensor_specs(model.graph.output),
             macs=sum(segment.macs for segment in opened.manifest.segments),
             parameters=sum(segment.parameters for segment in opened.manifest.segments),
+        )
+        # both as they are called in service, with the same checks of inputs
+        graph = OneGraphEngine(opened.manifest, kind, load(file, listed, threads=1, device="cpu"), opened.modality)
+        mean_ms, segments_ms = interleaved_ms([graph, engine], inputs)
+        one_graph = OneGraph(
+            **listed.model_dump(),
             kind=kind,
             samples=len(inputs),
             batches=graph_batches(kind, _LARGEST_BATCH),

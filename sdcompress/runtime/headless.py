@@ -19,6 +19,7 @@ _NODE, _NAME, _INITIALIZER, _INPUT, _OUTPUT, _SPARSE = 1, 2, 5, 11, 12, 15
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_ATTRIBUTE = 1, 2, 3, 5
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
 _TENSOR_NAME, _VALUE_NAME = 8, 1
+_LARGEST = 2**31 - 1  # bytes, of a file that protobuf reads
 
 
 def with_outputs(model: bytes, kept: Collection[str]) -> bytes:
@@ -49,13 +50,16 @@ def joined(models: Sequence[bytes], kept: Collection[str]) -> bytes | None:
         kept: names of the outputs that stay.
 
     Returns:
-        The file; None where files cannot be joined: they differ in the versions of operators, or a node holds graphs.
+        The file; None where files cannot be joined: they differ in the versions of operators, a node holds graphs, or
+        together they may be more than an ONNX file can hold.
 
     Raises:
         Refused: if the bytes are no ONNX file.
     """
     if len(models) == 1:
         return with_outputs(models[0], kept)
+    if sum(map(len, models)) > _LARGEST:
+        return None
     parts = [list(fields(memoryview(model))) for model in models]
     meanings = [[bytes(field.content) for field in part if field.number in _MODEL_MEANING] for part in parts]
     whole = _Joined()

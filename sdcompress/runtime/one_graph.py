@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from sdcompress.errors import InputError
 from sdcompress.modalities import Inputs, Modality
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.engine import Prediction
-from sdcompress.schema.manifest import Manifest, OneGraph
+from sdcompress.schema.manifest import Manifest
 from sdcompress.tasks import task_of
 
 __all__ = ["OneGraphEngine"]
@@ -21,16 +21,16 @@ class OneGraphEngine:
 
     Args:
         manifest: of the artifact.
-        one_graph: its entry there.
+        kind: of the graph: "graph" or "if".
         graph: ready to run.
         modality: of the artifact.
     """
 
-    def __init__(self, manifest: Manifest, one_graph: OneGraph, graph: Graph, modality: Modality) -> None:
+    def __init__(self, manifest: Manifest, kind: Literal["graph", "if"], graph: Graph, modality: Modality) -> None:
         self._manifest, self._graph = manifest, graph
         self.task, self.modality = task_of(manifest), modality
         self._temperatures = tuple(exit_.temperature for exit_ in manifest.exits)
-        self.batch_of_one = one_graph.kind == "if"
+        self.batch_of_one = kind == "if"
 
     @property
     def exit_names(self) -> tuple[str, ...]:

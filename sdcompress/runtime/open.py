@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sdcompress import registry
-from sdcompress.artifact.execution_target import ExecutionTarget, check_covered, threshold_warning
+from sdcompress.artifact.execution_target import ExecutionTarget, check_covered, one_graph_agrees, threshold_warning
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
 from sdcompress.checkpoint import Checkpoint
@@ -22,7 +22,7 @@ from sdcompress.runtime.choose_backend import ROOM, USUAL, choose_backend
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.headless import joined
 from sdcompress.runtime.one_graph import OneGraphEngine
-from sdcompress.schema.manifest import OneGraph, Segment
+from sdcompress.schema.manifest import Manifest, OneGraph, Segment
 from sdcompress.untrusted import Refused
 
 __all__ = ["AUTO", "EAGER", "ROOM", "USUAL", "check_runs", "open_cascade", "open_engine", "open_one_graph"]
@@ -44,7 +44,8 @@ def open_engine(
     """Open an artifact, after checking all of it; or a checkpoint with the backend "eager".
 
     If the artifact holds one graph that exits by itself, and it was faster than the segments on this processor when it
-    was exported, it runs the calls that it takes. All else runs in the segments.
+    was exported, it runs the calls that it takes. All else runs in the segments, and so does all of an artifact with a
+    certificate, unless the graph gave the exits and decisions of the segments (see ``one_graph_agrees``).
 
     Args:
         source: artifact folder, or the artifact opened from it; with "eager" a checkpoint folder.
@@ -118,14 +119,23 @@ def open_cascade(
     execution_target = ExecutionTarget(backend, device)
     check_runs(artifact, execution_target, allow_uncertified=options.allow_uncertified, stacklevel=4)
     loads = partial(load, threads=threads, device=device)
-    graph = artifact.manifest.one_graph if one_graph and execution_target == ExecutionTarget() else None
+    graph = _faster_graph(artifact.manifest, execution_target, options) if one_graph else None
     return array_cascade(
         artifact,
         partial(_load, loads, artifact),
         execution_target,
         headless=partial(_load_headless, loads, artifact),
-        one_graph=_load_one_graph(loads, artifact, graph) if graph and graph.is_faster_on(processor()[0]) else None,
+        one_graph=_load_one_graph(loads, artifact, graph) if graph else None,
     )
+
+
+def _faster_graph(manifest: Manifest, execution_target: ExecutionTarget, options: EngineOptions) -> OneGraph | None:
+    """Return the one graph if it was faster on this processor, and a certificate allows it in the segments' place."""
+    graph = manifest.one_graph
+    if graph is None or execution_target != ExecutionTarget() or not graph.is_faster_on(processor()[0]):
+        return None
+    allowed = manifest.certificate is None or options.allow_uncertified or one_graph_agrees(manifest)
+    return graph if allowed else None
 
 
 def open_one_graph(source: Artifact | Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> OneGraphEngine:
@@ -157,7 +167,8 @@ def open_one_graph(source: Artifact | Path | str, options: EngineOptions = DEFAU
 
 
 def _load_one_graph(load: Callable[[Path, Segment], Graph], artifact: Artifact, one_graph: OneGraph) -> OneGraphEngine:
-    return OneGraphEngine(artifact.manifest, one_graph, load(artifact.file(one_graph), one_graph), artifact.modality)
+    graph = load(artifact.file(one_graph), one_graph)
+    return OneGraphEngine(artifact.manifest, one_graph.kind, graph, artifact.modality)
 
 
 def check_runs(
@@ -212,7 +223,10 @@ def _load_headless(
         return None
     with temporary as folder:
         file = Path(folder, Path(segments[-1].file).name)
-        file.write_bytes(model)
+        try:
+            file.write_bytes(model)
+        except OSError:  # such as a full disk
+            return None
         return load(file, _one_segment(segments, kept))
 
 

@@ -89,7 +89,8 @@ class OneGraph(Segment):
     batches: tuple[PositiveInt, ...]
     max_abs_diff: NonNegativeFloat = Field(description="largest difference of an output from the segments'")
     near_threshold: Annotated[int, Field(ge=0)] = Field(
-        description="samples that exited elsewhere, because their score is within 1e-5 of a threshold"
+        description="samples that exited elsewhere, because their score is within 1e-5 of a threshold, or were decided "
+        "otherwise by outputs within the tolerance"
     )
     machine: str = Field(description="processor on which the times were measured")
     busy_cores: float | None = Field(description="cores that others kept busy before; null: the system does not say")

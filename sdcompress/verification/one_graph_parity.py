@@ -33,7 +33,8 @@ class OneGraphParity:
     Attributes:
         findings: one for each exit, of the samples that take it.
         exit_index: int64 [N], the exit that each sample takes in the segments.
-        undecided: samples that take another exit because their score is within a rounding of a threshold.
+        near_threshold: samples that take another exit because their score is within a rounding of a threshold, or that
+            are decided otherwise because two outputs are.
     """
 
     findings: tuple[Finding, ...]
@@ -93,6 +94,7 @@ class _Tally:
         outputs, expected, task = run(inputs), self._engine(inputs), self._engine.task
         errors = np.abs(outputs[OUTPUTS] - expected.outputs).reshape(len(inputs), -1).max(axis=1)
         inconsistent = task.flips(outputs[DECISION], task.decide(outputs[OUTPUTS]))
+        flipped = task.flips(outputs[DECISION], task.decide(expected.outputs))
         for row, exit_ in enumerate(expected.exit_index):
             self._rows[exit_].add(first + row)
             if outputs[EXIT_INDEX][row] != exit_:
@@ -103,6 +105,8 @@ class _Tally:
             self._largest[exit_] = np.maximum(self._largest[exit_], errors[row])
             if inconsistent[row] or not errors[row] <= self._allowed[exit_]:
                 self._failed[exit_].add(first + row)
+            elif flipped[row]:
+                self.near_threshold.add(first + row)
         return expected.exit_index
 
     def _undecided(self, sample: Inputs, exit_: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +11,13 @@ import numpy as np
 import pytest
 
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration import exit_choice
+from sdcompress.calibration.calibrate import calibrate
 from sdcompress.calibration.exit_choice import ExitCosts, KeptExits, faster_form, paying_exits
 from sdcompress.calibration.thresholds import NEVER
+from sdcompress.certification.recompute import verify_certificate
+from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Policy
 from sdcompress.schema.recipe import Calibrate
 
@@ -19,8 +25,8 @@ N = 100
 
 
 @pytest.fixture(autouse=True)
-def _one_per_cent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exit_choice, "_LEAST_GAIN", 0.01)
+def _usual_gain(monkeypatch: pytest.MonkeyPatch, every_exit_pays: float) -> None:
+    monkeypatch.setattr(exit_choice, "_LEAST_GAIN", every_exit_pays)
 
 
 def evidence(first: int, second: int) -> Evidence:
@@ -95,3 +101,45 @@ def test_otherwise_the_time_of_the_whole_network_is_recorded(monkeypatch: pytest
     assert (kept.thresholds, kept.whole_ms, kept.rejected_ms) == ((0.8,), pytest.approx(7.2), None)
     forced = formed(monkeypatch, early=2.0, whole=1.0, drop_slow_exits=False)
     assert (forced.thresholds, forced.whole_ms) == ((0.8,), pytest.approx(1.8))
+
+
+WISH = Calibrate(max_drop=0.05, confidence=0.9)
+
+
+def test_exits_are_left_out_on_tuning_samples_and_the_certificate_covers_the_others(
+    tiny_artifact: Callable[..., Path], tiny_network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = list[int]()
+
+    def second_pays(evidence: Evidence, *_: Any) -> tuple[int, ...]:
+        seen.append(len(evidence))
+        return (1, 2)
+
+    monkeypatch.setattr(exit_choice, "paying_exits", second_pays)
+    monkeypatch.setattr(exit_choice, "_LEAST_GAIN", 1.0)
+    manifest = calibrate(tiny_artifact(), tmp_path / "out", samples=tiny_network.samples(4000), settings=WISH)
+    certificate, chosen = manifest.certificate, manifest.policy
+    assert certificate is not None
+    assert chosen is not None
+    assert seen == [certificate.tuning_samples]
+    assert {step[0] for step in certificate.path} == {NEVER}
+    assert chosen.thresholds[0] == NEVER
+    assert chosen.thresholds[1] <= 1
+    assert (chosen.guarantee, chosen.shares[0]) == ("certified", 0)
+    assert verify_certificate(open_artifact(tmp_path / "out")) == certificate
+
+
+def test_the_whole_network_in_the_place_of_certified_thresholds_is_certified_too(
+    tiny_artifact: Callable[..., Path], tiny_network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exit_choice, "interleaved_ms", lambda *_, **__: np.array([2.0, 1.0]))
+    with pytest.warns(UserWarning, match="the whole network is faster"):
+        calibrate(tiny_artifact(), tmp_path / "out", samples=tiny_network.samples(4000), settings=WISH)
+    artifact = open_artifact(tmp_path / "out")
+    assert artifact.manifest.policy is not None
+    assert (artifact.manifest.policy.guarantee, artifact.manifest.policy.metric) == (
+        "certified",
+        artifact.manifest.policy.reference_metric,
+    )
+    assert verify_certificate(artifact) is not None
+    assert set(open_engine(artifact, threads=1)(np.zeros((3, 1, 4, 4), np.float32)).exit_index) == {2}

@@ -134,11 +134,11 @@ def test_the_fastest_certified_cascade_that_exits_early_is_also_tried_as_one_gra
     cascades |= {"fast": cascade_of("fast", 0.5, 2.0), "uncertified": cascade_of("uncertified", 0.5, 0.5)}
     monkeypatch.setattr(room, "_ONE_GRAPHS", ("graph", "if"))
     monkeypatch.setattr(room, "open_artifact", lambda path: cascades[Path(path).name])
-    faster = {"graph": False, "if": True}
+    faster, other_exits = {"graph": False, "if": True}, 0
 
     def one_graph(cascade: Any, layout: str) -> Any:
-        entry = SimpleNamespace(bytes=7, is_faster_on=lambda _: faster[layout])
-        manifest = SimpleNamespace(one_graph=entry, digest="a" * 64)
+        entry = SimpleNamespace(bytes=7, is_faster_on=lambda _: faster[layout], near_threshold=other_exits)
+        manifest = SimpleNamespace(one_graph=entry, digest="a" * 64, precisions=("fp32",))
         return SimpleNamespace(path=tmp_path / "finalists" / f"{cascade.path.name}-{layout}", manifest=manifest)
 
     search = room._Search([], Compress(), tmp_path, Options(), no_step_progress)
@@ -150,6 +150,9 @@ def test_the_fastest_certified_cascade_that_exits_early_is_also_tried_as_one_gra
     assert (if_.state, if_.folder, if_.bytes) == ("certified", "finalists/fast-if", 7)
     assert if_.measured_as == "fast-if (one graph)"
     assert search._one_graphs([finalist("never", "certified")]) == []
+    other_exits = 1
+    _, if_ = search._one_graphs(built)
+    assert (if_.state, if_.reason[:24]) == ("failed", "its certificate covers t")
 
 
 def finalist(name: str, state: Any) -> Finalist:

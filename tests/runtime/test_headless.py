@@ -208,6 +208,14 @@ def test_files_that_cannot_be_joined() -> None:
     assert joined([branching().SerializeToString(), scaled("y", "v", 1.0)], ["v"]) is None
 
 
+def test_files_are_joined_up_to_the_size_of_an_onnx_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [scaled("x", "y", 1.0), scaled("y", "z", 1.0)]
+    monkeypatch.setattr("sdcompress.runtime.headless._LARGEST", len(models[0]) + len(models[1]))
+    assert joined(models, ["z"]) is not None
+    monkeypatch.setattr("sdcompress.runtime.headless._LARGEST", len(models[0]) + len(models[1]) - 1)
+    assert joined(models, ["z"]) is None
+
+
 def test_without_a_temporary_folder_all_heads_are_computed(
     tiny_artifact: Write, tiny_network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +225,19 @@ def test_without_a_temporary_folder_all_heads_are_computed(
         raise FileNotFoundError(prefix)
 
     monkeypatch.setattr("sdcompress.runtime.open.TemporaryDirectory", refuse)
+    answer = open_cascade(path, ANY)(images(8))
+    assert np.allclose(answer.outputs, tiny_network.exits(images(8))[-1], atol=1e-5)
+
+
+def test_with_a_full_disk_all_heads_are_computed(
+    tiny_artifact: Write, tiny_network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_artifact(policy=(NEVER, NEVER))
+
+    def refuse(file: Path, _: bytes) -> int:
+        raise OSError(28, "No space left on device", str(file))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     answer = open_cascade(path, ANY)(images(8))
     assert np.allclose(answer.outputs, tiny_network.exits(images(8))[-1], atol=1e-5)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from sdcompress.modalities import Inputs
-from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.engine import Engine, Prediction
 from sdcompress.runtime.open import open_engine
 from sdcompress.verification.one_graph_parity import OneGraphParity, compare_one_graph, graph_batches
 from sdcompress.verification.parity import describe_failures
@@ -103,6 +105,27 @@ def test_an_image_on_the_threshold_may_take_another_exit(tiny_artifact: Callable
         }
 
     parity_ = compare_one_graph(run, engine, INPUTS, batches=(1,), allowed=ALLOWED)
+    assert (describe_failures(parity_.findings), parity_.near_threshold) == ("", 1)
+
+
+def test_a_near_tie_that_is_decided_otherwise_is_counted(engine: Engine) -> None:
+    """The two largest outputs swap within the tolerance, and the graph decides by its own."""
+
+    def close(inputs: Inputs) -> Prediction:
+        found = engine(inputs)
+        outputs = np.zeros_like(found.outputs)
+        outputs[:, 0], outputs[:, 1] = 1.0, 1.0 - 1e-6
+        return replace(found, outputs=outputs)
+
+    tied = Mock(side_effect=close, policy=engine.policy, task=engine.task, exit_names=engine.exit_names)
+
+    def run(inputs: Inputs) -> Outputs:
+        found = close(inputs)
+        outputs = found.outputs.copy()
+        outputs[0, 1] = 1.0 + 1e-6
+        return {"outputs": outputs, "decision": outputs.argmax(1), "exit_index": found.exit_index}
+
+    parity_ = compare_one_graph(run, tied, INPUTS, batches=(40,), allowed=ALLOWED)
     assert (describe_failures(parity_.findings), parity_.near_threshold) == ("", 1)
 
 
