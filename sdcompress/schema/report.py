@@ -209,7 +209,9 @@ class BenchRecord(Frozen):
     exits: tuple[ExitTiming, ...] = ()
     worst_path: Latency | None = Field(None, description="forced to the last exit")
     predicted_ms: float | None = Field(
-        None, description="mean that calibration predicted, where it ran, at the exit shares of its samples"
+        None,
+        description="mean ms that calibration predicted, by the clock on the wall where it ran, at the exit shares of "
+        "its samples; None: it was made for another backend or device",
     )
     predicted_at_shares_ms: float | None = Field(None, description="likewise, at the exit shares of this run")
     mixture_residual: float | None = Field(
