@@ -157,7 +157,11 @@ class Running:
     def _prune(self) -> subprocess.Popen[str]:
         assert self.job.start is not None
         settings = {name: value for name, value in self.job.recipe["prune"].items() if value is not False}
-        options = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+        options = [
+            text
+            for name, value in settings.items()
+            for text in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
+        ]
         start, data = str(self._runs / self.job.start.name), self.job.recipe["data"].get("dir")
         at = ["--data-dir", data] if data else []
         return self._start("prune", start, *options, *at, "--out", str(self._pruned), "--overwrite")

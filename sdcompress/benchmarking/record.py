@@ -81,7 +81,7 @@ def record(
         exits=exits,
         worst_path=latency(measurement.forced[-1].ms, settings.percentiles) if measurement.forced else None,
         mixture_residual=_mixture_residual(measurement, exits) if measurement.forced else None,
-        **_predicted(measurement),
+        **_predicted(measurement, exits, settings.device),
         stable=not unstable_reasons,
         reasons=unstable_reasons,
         raw_ms=tuple(ms.tolist()),
@@ -193,13 +193,14 @@ def _forced_mean(measurement: Measurement, exit_index: int, timed_call: TimedCal
     return float(timed_call.ms[take_it if take_it.any() else slice(None)].mean())
 
 
-def _predicted(measurement: Measurement) -> dict[str, float]:
-    """Return what the calibration predicts of one sample at a time; nothing if there is no policy."""
-    engine = measurement.candidate.engine
-    if isinstance(engine, OneGraphEngine) or not measurement.forced or engine.policy is None:
+def _predicted(measurement: Measurement, exits: tuple[ExitTiming, ...], device: str) -> dict[str, float]:
+    """Return what the calibration predicts of one sample at a time; nothing if it was not made for this target."""
+    candidate, engine = measurement.candidate, measurement.candidate.engine
+    policy = None if isinstance(engine, OneGraphEngine) or not exits else engine.policy
+    if policy is None or (policy.backend, policy.device) != (candidate.backend, device):
         return {}
-    shares = np.bincount(measurement.free.exit_index[:, 0], minlength=len(engine.exit_names)) / len(measurement.free.ms)
-    return {"predicted_ms": engine.policy.mean_ms, "predicted_at_shares_ms": engine.policy.expected_ms(shares.tolist())}
+    at_shares_ms = policy.expected_ms([timing.share for timing in exits])
+    return {"predicted_ms": policy.mean_ms, "predicted_at_shares_ms": at_shares_ms}
 
 
 def reasons(

@@ -41,7 +41,7 @@ class CallTimes(NamedTuple):
     Attributes:
         overhead: measured time of all calls, divided by the stage and decision times that they need. What exceeds 1 is
             the transition between stages, and caches that hold data of other stages.
-        exit_ms: [E], mean ms of the samples that take each exit; None: no sample took it.
+        exit_ms: [E], mean ms of the samples that take each exit; None: no timed sample took it.
     """
 
     overhead: float
@@ -127,8 +127,8 @@ def call_times(
     count = int(np.clip(1000 * seconds / _MIN_ROUNDS / usual_ms, _LEAST_POLICY_SAMPLES, _POLICY_SAMPLES))
     inputs = _representative(engine, samples, exit_index, count)
     order, ms, calls = np.random.default_rng(0), np.zeros(exits), np.zeros(exits)
-    for row in range(_WARMUP_ROUNDS):
-        cascade(inputs[row % len(inputs)])
+    for row in np.linspace(0, len(inputs) - 1, _WARMUP_ROUNDS).astype(int):  # the last one takes the deepest exit
+        cascade(inputs[row])
     deadline, rounds = clock() + int(seconds * 1e9), 0
     while rounds < _MIN_ROUNDS or (clock() < deadline and rounds * len(inputs) < _MAX_CALLS):
         for row in order.permutation(len(inputs)):

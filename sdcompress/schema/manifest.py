@@ -167,7 +167,7 @@ class Policy(Frozen):
     exit_ms: tuple[PositiveFloat | None, ...] = Field(
         (),
         description="measured mean ms of the calibration samples that exit at each exit, one at a time under the "
-        "policy; null: too few exit there; empty: not measured",
+        "policy; null: none of the timed ones exited there; empty: not measured",
     )
     whole_ms: PositiveFloat | None = Field(
         None, description="measured mean ms of the whole network without early exits, at batch 1; null: not measured"

@@ -209,7 +209,7 @@ class BenchRecord(Frozen):
     exits: tuple[ExitTiming, ...] = ()
     worst_path: Latency | None = Field(None, description="forced to the last exit")
     predicted_ms: float | None = Field(
-        None, description="mean that calibration predicted, where it ran, at the exit shares of its samples"
+        None, description="mean that calibration predicted for this backend, at the exit shares of its samples, ms"
     )
     predicted_at_shares_ms: float | None = Field(None, description="likewise, at the exit shares of this run")
     mixture_residual: float | None = Field(

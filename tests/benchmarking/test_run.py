@@ -105,6 +105,8 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     """'slow' takes 2 ms; 'exits' takes 1 ms or 3 ms; opening is not what these tests are about."""
     engines_by_name: dict[str, Any] = {"slow": Spinning(2.0), "same": Spinning(2.0), "exits": Spinning(0.2, 0.8)}
     engines_by_name["uneven"] = Uneven(0.2, 0.8)
+    engines_by_name["elsewhere"] = Uneven(0.2, 0.8)
+    engines_by_name["elsewhere"].policy = Uneven.policy.model_copy(update={"backend": "openvino"})
     manifest = SimpleNamespace(digest="0" * 64, layout="single", one_graph=None)
     monkeypatch.setattr(timed_calls, "perf_counter_ns", now)
     monkeypatch.setattr(candidate, "perf_counter_ns", now)
@@ -162,6 +164,14 @@ def test_inputs_that_leave_early_are_compared_with_themselves_and_with_the_predi
         f"calibration predicted a mean of 0.550 ms, {0.55 / uneven.latency.mean_ms:.2f} of the measured, and "
         f"{milliseconds(uneven.predicted_at_shares_ms)} (1.00) at the exit shares of this run"
     )
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_prediction_for_another_backend_is_left_out() -> None:
+    elsewhere = record(bench(["elsewhere"], examples=IMAGES, settings=QUICK), "elsewhere", "single-stream")
+    assert elsewhere.predicted_ms is None
+    assert elsewhere.predicted_at_shares_ms is None
+    assert prediction(elsewhere) is None
 
 
 def test_the_processor_time_of_a_thread_needs_one_thread() -> None:

@@ -249,9 +249,15 @@ def _exit_latency(record: BenchRecord) -> Table:
         p99 = next((q.percentile(p) for p in worst.percentiles if p.percent == 99.0), q.NOTHING)
         note += f"Worst path (all to the last exit): mean {q.milliseconds(worst.mean_ms)}, p99 {p99}. "
     if record.mixture_residual is not None:
-        note += f"Mean against the sum of share x forced mean of those: {record.mixture_residual * 100:+.1f} %. "
+        note += (
+            f"The mean is {record.mixture_residual * 100:+.1f} % from what the same inputs take when they are forced to"
+            " their exits (the sum of share x forced mean): decisions add time, heads that are left out save it. "
+        )
     if sentence := prediction(record):
-        note += f"{q.capitalized(sentence)}."
+        note += (
+            f"{q.capitalized(sentence)}. If only the second fits, the exit shares of the data have changed. Predictions"
+            " are of the machine, the threads and the wall clock of the calibration."
+        )
     rows = tuple(
         (
             timing.name,
