@@ -69,7 +69,7 @@ def _set_size(module: nn.Module, shown: str, name: str, size: int | tuple[int, .
 def _at_most(size: int | tuple[int, ...], before: Any) -> bool:
     """Return whether a size could be what removing channels leaves of another one."""
     sizes, limits = (value if isinstance(value, tuple) else (value,) for value in (size, before))
-    return len(sizes) == len(limits) and all(a <= b for a, b in zip(sizes, limits, strict=True))
+    return len(sizes) == len(limits) and all(type(b) is int and a <= b for a, b in zip(sizes, limits, strict=True))
 
 
 def _not_here(name: str, size: object, tensor: Tensor | None) -> CheckpointError:

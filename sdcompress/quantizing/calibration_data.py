@@ -85,7 +85,7 @@ class CalibrationData:
     ) -> None:
         self._manifest, self._graphs, self._training = manifest, graphs, training
         self._count, self.threads, self._progress = count, threads, progress
-        self.used = 0
+        self.used = self._reported = 0
 
     def feeds(self, position: int) -> Iterator[Feed]:
         """Return the inputs of the segment at a position, batch by batch."""
@@ -98,5 +98,7 @@ class CalibrationData:
             rows = np.arange(start, min(start + BATCH, len(samples)))
             tensors = sessions.run(modality.collate(samples.examples(rows)))
             yield {name: tensors[name] for name in names}
+            # a precision may read a segment's inputs again, and progress does not go back
+            self._reported = max(self._reported, done + int(rows[-1]) + 1)
             if self._progress is not None:
-                self._progress(done + int(rows[-1]) + 1, len(samples) * len(self._graphs))
+                self._progress(self._reported, len(samples) * len(self._graphs))

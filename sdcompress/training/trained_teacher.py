@@ -64,7 +64,7 @@ def load_teacher(recipe: Recipe, dataset: Dataset) -> tuple[MultiExit, Teacher] 
     checkpoint = teacher_checkpoint(recipe)
     if checkpoint is None:
         return None, None
-    if checkpoint.state.outputs != dataset.outputs or checkpoint.state.task != dataset.task.record:
+    if checkpoint.state.outputs != dataset.outputs:
         raise _other(recipe, f"has the outputs {_few(checkpoint.state.outputs)}, the data {_few(dataset.outputs)}")
     if checkpoint.data_fingerprint != dataset.fingerprint:
         raise _other(
@@ -72,6 +72,8 @@ def load_teacher(recipe: Recipe, dataset: Dataset) -> tuple[MultiExit, Teacher] 
             "was trained on other data, another split or inputs prepared otherwise: it may have learnt the validation "
             "samples",
         )
+    if checkpoint.state.task != dataset.task.record:
+        raise _other(recipe, f"has other settings of the task '{recipe.task.name}'")
     net = checkpoint.network().requires_grad_(requires_grad=False)
     return net, Teacher(source=str(recipe.method.teacher), weights_sha256=checkpoint.weights_sha256)
 

@@ -89,7 +89,7 @@ def test_every_flag_of_train_sets_the_key_that_its_help_names(cli, recipe: Path)
 def test_a_method_named_on_the_command_line_does_not_inherit_the_parameters_of_the_files(cli, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("method: {name: byot, temperature: 2.0}", encoding="utf-8")
     printed = cli("train", "-c", tmp_path / "recipe.yaml", "--method", "baseline", "--print-config")
-    assert yaml.safe_load(printed.out)["method"] == {"name": "baseline", "file": None, "preset": None}
+    assert yaml.safe_load(printed.out)["method"] == {"name": "baseline", "file": None, "teacher": None, "preset": None}
 
 
 @pytest.mark.parametrize("name", recipes.names())

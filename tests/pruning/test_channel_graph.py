@@ -11,6 +11,7 @@ from encoders import FAMILIES, INPUTS, encoder
 from networks import pictures
 from torch import nn
 
+from sdcompress.errors import CheckpointError
 from sdcompress.models.build import build
 from sdcompress.models.inputs import example_inputs
 from sdcompress.models.kept_channels import keep_channels
@@ -20,6 +21,7 @@ from sdcompress.pruning.checking import cut_network, deviation, random_inputs
 from sdcompress.pruning.cuts import merged
 from sdcompress.pruning.importance import unit_scores
 from sdcompress.schema.graphs import Tensor
+from sdcompress.schema.pruning import ChannelCuts
 from sdcompress.schema.recipe import Exits, Model
 
 IMAGES = random_inputs(example_inputs(pictures(3, 32, 32)))
@@ -204,3 +206,11 @@ def test_layers_that_share_a_weight_stay_whole() -> None:
     assert [group.name for group in graph.groups] == ["backbone.5"]
     pruned = cut_network(net, graph.cuts({0: range(4)}))
     assert pruned.backbone.get_submodule("1").weight is pruned.backbone.get_submodule("3").weight
+
+
+def test_a_size_of_what_is_no_number_is_refused() -> None:
+    layer = nn.Conv2d(3, 8, 1)
+    layer.colours = ("red", "green")  # type: ignore[assignment]
+    record = ChannelCuts(channels=(), sizes={"layer.colours": (1, 1)})
+    with pytest.raises(CheckpointError, match="does not fit the network"):
+        keep_channels(nn.ModuleDict({"layer": layer}), record)

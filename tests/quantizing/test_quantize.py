@@ -38,8 +38,10 @@ from sdcompress.errors import (
 from sdcompress.evaluation.exit_outcomes import exit_outputs
 from sdcompress.exporting.one_graph import Host, export_one_graph
 from sdcompress.quantizing import quantize as module
+from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.bf16 import bf16
 from sdcompress.quantizing.precisions.fp16 import fp16
+from sdcompress.quantizing.precisions.int8 import int8
 from sdcompress.quantizing.quantize import ROOM, quantize
 from sdcompress.quantizing.segments import without_signals
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
@@ -561,7 +563,14 @@ def test_a_quantised_cascade_becomes_one_graph(
     assert verify(tmp_path / "graph").one_graph == "graph"
 
 
-def test_progress_goes_to_the_end_of_both_parts(run: Callable, tiny_artifact: Callable) -> None:
+def test_progress_goes_to_the_end_of_both_parts(
+    run: Callable, tiny_artifact: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reading_twice(segment: FloatSegment) -> onnx.ModelProto:  # as where biases are corrected
+        assert list(segment.feeds())
+        return int8(segment)
+
+    monkeypatch.setattr(module, "precision_of", lambda _: reading_twice)
     calls: list[tuple[int, int]] = []
     run(tiny_artifact(), progress=lambda done, total: calls.append((done, total)))
     calibration = [done for done, total in calls if total == 900]  # 300 images for each of 3 segments

@@ -69,6 +69,7 @@ RUNS = {method: [f"method={method}"] for method in METHODS} | {
     "unused": ["model.name=nets:Odd", "model.options={unused: true}"],
     "frozen": ["method=fastbert", "method.backbone_share=0"],
     "views": ["model.name=nets:Odd", "model.options={views: true}", "method=baseline"],
+    "taught": ["method=trained_teacher"],
 }
 
 
@@ -91,9 +92,10 @@ def launched(small: Small, torchrun: Torchrun, tmp_path_factory: pytest.TempPath
         (folder / "teachers" / strategy).mkdir(parents=True)
         (folder / "teachers" / strategy / "recipe.yaml").write_text(recipes.dump(recipe))
     (folder / "recipes").mkdir()
-    recipe_of = {}
+    recipe_of, teacher = {}, folder / "teacher"
+    train(small("method=baseline", "train.epochs=1"), teacher)
     for name, settings in RUNS.items():
-        common = ["train.augment.flip=true"]
+        common = ["train.augment.flip=true", *([f"method.teacher={teacher}"] if name == "taught" else [])]
         if not any(setting.startswith("model.name=") for setting in settings):
             common.append("model.name=nets:plain")
         recipe_of[name] = small(*common, *settings)
