@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -77,11 +78,28 @@ class Artifact:
         except OSError:
             same = False
         if not same:
-            raise ArtifactChangedError(
-                f"'{entry.file}' in '{self.path}' was changed or removed after the artifact was opened.",
-                allowed=f"the file of the SHA-256 {entry.sha256[:12]}…, as long as the artifact is in use",
-                next_step="export it again, or open it again",
-            )
+            raise self._changed(entry)
+
+    def read_unchanged(self, entry: FileEntry) -> bytes:
+        """Return the bytes of a listed file, which are those that were checked: nothing can change in between.
+
+        Raises:
+            ArtifactChangedError: if they are not those that the manifest lists.
+        """
+        try:
+            content = self.file(entry).read_bytes()
+        except OSError as error:
+            raise self._changed(entry) from error
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise self._changed(entry)
+        return content
+
+    def _changed(self, entry: FileEntry) -> ArtifactChangedError:
+        return ArtifactChangedError(
+            f"'{entry.file}' in '{self.path}' was changed or removed after the artifact was opened.",
+            allowed=f"the file of the SHA-256 {entry.sha256[:12]}…, as long as the artifact is in use",
+            next_step="export it again, or open it again",
+        )
 
     def golden(self) -> Golden:
         """Read the golden samples.

@@ -204,10 +204,10 @@ def _load_headless(
     Returns:
         None where segments cannot be joined, or no such file can be written: the segments give the same answers.
     """
-    for segment in segments:  # an engine with another policy may load them long after the artifact was opened
-        artifact.check_unchanged(segment)
+    # an engine with another policy may load them long after the artifact was opened
+    contents = [artifact.read_unchanged(segment) for segment in segments]
     try:
-        model = joined([artifact.file(segment).read_bytes() for segment in segments], kept)
+        model = joined(contents, kept)
     except Refused as error:
         names = ", ".join(f"'{segment.file}'" for segment in segments)
         raise ArtifactError(
