@@ -210,7 +210,7 @@ def test_layers_that_share_a_weight_stay_whole() -> None:
 
 def test_a_size_of_what_is_no_number_is_refused() -> None:
     layer = nn.Conv2d(3, 8, 1)
-    layer.colours = ("red", "green")  # type: ignore[assignment]
+    layer.colours = ("red", "green")
     record = ChannelCuts(channels=(), sizes={"layer.colours": (1, 1)})
     with pytest.raises(CheckpointError, match="does not fit the network"):
         keep_channels(nn.ModuleDict({"layer": layer}), record)
