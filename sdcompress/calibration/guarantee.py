@@ -305,9 +305,10 @@ def _within_budget(
     if budget is None or not level.certified:
         return fastest
     if fastest.mean_ms > budget:
+        whole_ms = fastest.whole_ms or at(0).mean_ms
         raise UsageError(
             f"No thresholds that are certified for a drop of {settings.max_drop:.2%} take {budget:g} ms on average.",
-            allowed=f"{fastest.mean_ms:.3g} ms or more; without early exit it is {at(0).mean_ms:.3g} ms",
+            allowed=f"{fastest.mean_ms:.3g} ms or more; without early exit it is {whole_ms:.3g} ms",
             next_step="raise --budget or --max-drop, or calibrate on more samples",
         )
     if fastest.rejected_ms is not None:

@@ -168,8 +168,8 @@ def _show(bench_report: BenchReport) -> None:
             + _end_to_end(ratio.speedup_end_to_end, ratio.end_to_end_low, ratio.end_to_end_high)
         )
     for record in bench_report.records:
-        if record.predicted_ms is not None and record.predicted_at_shares_ms is not None:
-            say(f"{record.name}: {prediction(record)}")
+        if predicted := prediction(record):
+            say(f"{record.name}: {predicted}")
     _show_backends(bench_report)
     if sentence := noise(bench_report.records):
         say(sentence)
