@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from fractions import Fraction
-from time import perf_counter
+from time import process_time
 from typing import NamedTuple
 
 import numpy as np
@@ -201,9 +201,9 @@ def test_fifty_thousand_samples_and_five_exits_take_seconds() -> None:
     margins = margins + 0.6 * rng.normal(size=(5, 50_000))
     unsure = margins[:-1] + 0.5 * rng.normal(size=(4, 50_000))
     confidences = (1 / (1 + np.exp(-2 * np.abs(unsure)))).astype(np.float32)
-    start = perf_counter()
+    start = process_time()  # not of other programs on the machine
     thresholds = choose_thresholds(confidences, np.float32(margins <= 0), [1.0] * 5, 0.01)
-    assert perf_counter() - start < 10
+    assert process_time() - start < 10
     assert thresholds == choose_thresholds(confidences, np.float32(margins <= 0), [1.0] * 5, 0.01)
     # one threshold for all: 3.95 stages; descent without prices: 3.26
     assert exit_index_of(confidences, thresholds).mean() + 1 == pytest.approx(3.22, abs=0.01)
