@@ -311,7 +311,7 @@ def _choose(
     exits = exit_index_of(evidence.scores, thresholds)
     early = early.model_copy(update=call_times(engine, samples, early, fitted.temperatures, exits)._asdict())
     return fitted.temperatures, faster_form(
-        early, without_exits, engine, samples, fitted.temperatures, settings=settings
+        early, without_exits, engine, samples, fitted.temperatures, exit_index=exits, settings=settings
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.stage_timing import interleaved_ms, timing_inputs
+from sdcompress.calibration.stage_timing import compared_ms, interleaved_ms, timing_inputs
 from sdcompress.calibration.thresholds import NEVER, choose_thresholds
 from sdcompress.data.samples import Samples
 from sdcompress.policies import exit_index_of
@@ -163,6 +163,7 @@ def faster_form(
     samples: Samples,
     temperatures: Sequence[float],
     *,
+    exit_index: npt.NDArray[np.int64],
     settings: recipe.Calibrate,
 ) -> Policy:
     """Return the policy with the measured time of the whole network, or no early exit where that is faster.
@@ -171,14 +172,15 @@ def faster_form(
         policy: with its overhead.
         without_exits: the same without early exit.
         engine: of the artifact.
-        samples: source of the examples.
+        samples: N samples, those that the shares of the policy count.
         temperatures: of every exit.
+        exit_index: exit of each sample under the policy, int64 [N].
         settings: of the calibration.
     """
     if all(threshold > 1 for threshold in policy.thresholds):
         return policy
     calls = [engine.with_policy(one, temperatures) for one in (policy, without_exits)]
-    early, whole = interleaved_ms(calls, timing_inputs(engine, samples, 256))
+    early, whole = compared_ms(calls, engine, samples, exit_index, usual_ms=policy.mean_ms)
     whole_ms = policy.mean_ms * float(whole / early)
     if not settings.drop_slow_exits or whole > (1 - _LEAST_GAIN) * early:
         return policy.model_copy(update={"whole_ms": whole_ms})

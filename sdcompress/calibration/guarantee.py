@@ -279,7 +279,7 @@ def _faster_form(
     exits = exit_index_of(run.evidence.scores, policy.thresholds)
     policy = policy.model_copy(update=call_times(engine, run.samples, policy, temperatures, exits)._asdict())
     without_exits = _at(0, run, settings, split, guarantee)
-    return faster_form(policy, without_exits, engine, run.samples, temperatures, settings=settings)
+    return faster_form(policy, without_exits, engine, run.samples, temperatures, exit_index=exits, settings=settings)
 
 
 def _within_budget(

@@ -20,9 +20,19 @@ from sdcompress.runtime.cost_model import sample_size
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.manifest import Manifest, Policy, StageTimes, Tensor
 
-__all__ = ["CallTimes", "call_times", "decision_ms", "interleaved_ms", "stage_ms", "stage_times", "timing_inputs"]
+__all__ = [
+    "CallTimes",
+    "call_times",
+    "compared_ms",
+    "decision_ms",
+    "interleaved_ms",
+    "stage_ms",
+    "stage_times",
+    "timing_inputs",
+]
 
 Call = Callable[[Inputs], object]
+Rows = npt.NDArray[np.int64]
 
 _SAMPLES = 64
 _WARMUP_ROUNDS = 3
@@ -123,9 +133,8 @@ def call_times(
     """
     cascade, exits = engine.with_policy(policy, temperatures), len(policy.shares)
     reach = np.asarray(policy.reach_ms)
-    usual_ms = max(float(reach[exit_index].mean()), _MIN_MS)
-    count = int(np.clip(1000 * seconds / _MIN_ROUNDS / usual_ms, _LEAST_POLICY_SAMPLES, _POLICY_SAMPLES))
-    inputs = _representative(engine, samples, exit_index, count)
+    count = _affordable(float(reach[exit_index].mean()), 1, seconds, _POLICY_SAMPLES)
+    inputs = _one_by_one(engine, samples, _representative(engine, samples, exit_index, count))
     order, ms, calls = np.random.default_rng(0), np.zeros(exits), np.zeros(exits)
     for row in np.linspace(0, len(inputs) - 1, _WARMUP_ROUNDS).astype(int):  # the last one takes the deepest exit
         cascade(inputs[row])
@@ -139,6 +148,46 @@ def call_times(
         rounds += 1
     means = tuple(float(total / taken) if taken else None for total, taken in zip(ms, calls, strict=True))
     return CallTimes(float(ms.sum() / (calls @ reach)), means)
+
+
+def compared_ms(
+    calls: Sequence[Call],
+    engine: CascadeEngine,
+    samples: Samples,
+    exit_index: npt.NDArray[np.int64],
+    *,
+    usual_ms: float,
+    seconds: float = 1.0,
+) -> npt.NDArray[np.float64]:
+    """Return the mean milliseconds of calls that are compared, over samples of which a few of each exit are timed.
+
+    The exits count by their shares of all samples, so that the mean does not depend on which few are timed. All calls
+    take the same samples in each round; the time of a sample is the median of at least five rounds.
+
+    Args:
+        calls: each takes inputs.
+        engine: of the artifact.
+        samples: N samples.
+        exit_index: exit of each sample under the policy that is compared, int64 [N].
+        usual_ms: of a call, which decides how many samples are timed.
+        seconds: longest time to measure, unless five rounds of 16 samples take longer.
+    """
+    rows = _representative(engine, samples, exit_index, _affordable(usual_ms, len(calls), seconds, _SAMPLES))
+    inputs, order, rounds = _one_by_one(engine, samples, rows), np.random.default_rng(0), list[list[list[int]]]()
+    for call in calls:
+        for row in inputs[-_WARMUP_ROUNDS:]:  # the last ones take the deepest exit
+            call(row)
+    deadline = perf_counter_ns() + int(seconds * 1e9)
+    while len(rounds) < _MIN_ROUNDS or (perf_counter_ns() < deadline and len(rounds) * len(inputs) < _MAX_ROUNDS):
+        times_ns = [[0] * len(calls) for _ in inputs]
+        for row in order.permutation(len(inputs)):
+            for k in order.permutation(len(calls)):
+                times_ns[row][k] = _nanoseconds(calls[k], inputs[row])
+        rounds.append(times_ns)
+    ms = np.median(np.array(rounds, np.float64), axis=0) / 1e6  # [samples, calls]
+    exits, counts = exit_index[rows], np.bincount(exit_index)
+    timed = np.unique(exits)
+    return np.average([ms[exits == exit_].mean(axis=0) for exit_ in timed], axis=0, weights=counts[timed])
 
 
 def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, ...]:
@@ -166,8 +215,8 @@ def timing_inputs(engine: Engine, samples: Samples, count: int = _SAMPLES) -> In
     return engine.modality.collate(samples.examples(chosen))[np.arange(count) % len(chosen)]
 
 
-def _representative(engine: Engine, samples: Samples, exit_index: npt.NDArray[np.int64], count: int) -> list[Inputs]:
-    """Return the inputs of about ``count`` samples, evenly spread over the exits and over the sizes at each exit.
+def _representative(engine: Engine, samples: Samples, exit_index: npt.NDArray[np.int64], count: int) -> Rows:
+    """Return the rows of about ``count`` samples, evenly spread over the exits and over the sizes at each exit.
 
     An exit that few samples take gets two at least, because other data may take it more often.
     """
@@ -175,13 +224,22 @@ def _representative(engine: Engine, samples: Samples, exit_index: npt.NDArray[np
     sizes = np.zeros(len(known), np.int64)
     if engine.modality.varies:
         sizes = engine.modality.collate(samples.examples(known)).lengths
-    in_order, chosen = known[np.lexsort((sizes, exit_index[known]))], list[npt.NDArray[np.int64]]()
+    in_order, chosen = known[np.lexsort((sizes, exit_index[known]))], list[Rows]()
     for exit_ in np.unique(exit_index[known]):
         takes_it = in_order[exit_index[in_order] == exit_]
         of_exit = max(_LEAST_OF_EXIT, round(count * len(takes_it) / len(known)))
         chosen.append(takes_it[((np.arange(of_exit) + 0.5) * len(takes_it) / of_exit).astype(np.int64)])
-    # each by itself: in a batch the shorter ones would be padded
-    return [engine.modality.collate(samples.examples(np.array([row]))) for row in np.concatenate(chosen)]
+    return np.concatenate(chosen)
+
+
+def _one_by_one(engine: Engine, samples: Samples, rows: Rows) -> list[Inputs]:
+    """Return the inputs of each of these samples by itself: in a batch the shorter ones would be padded."""
+    return [engine.modality.collate(samples.examples(np.array([row]))) for row in rows]
+
+
+def _affordable(usual_ms: float, calls: int, seconds: float, most: int) -> int:
+    """Return how many samples fit into ``_MIN_ROUNDS`` rounds of so many calls each."""
+    return int(np.clip(1000 * seconds / _MIN_ROUNDS / calls / max(usual_ms, _MIN_MS), _LEAST_POLICY_SAMPLES, most))
 
 
 def _mean_size(manifest: Manifest, inputs: Inputs, rows: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from sdcompress import methods, registry
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.data.samples import Dataset
@@ -74,6 +76,11 @@ def load_teacher(recipe: Recipe, dataset: Dataset) -> tuple[MultiExit, Teacher] 
         )
     if checkpoint.state.task != dataset.task.record:
         raise _other(recipe, f"has other settings of the task '{recipe.task.name}'")
+    if not checkpoint.state.finished:
+        warnings.warn(
+            f"The training of method.teacher '{recipe.method.teacher}' is not finished: it teaches as it is.",
+            stacklevel=2,
+        )
     net = checkpoint.network().requires_grad_(requires_grad=False)
     return net, Teacher(source=str(recipe.method.teacher), weights_sha256=checkpoint.weights_sha256)
 

@@ -81,10 +81,12 @@ def policy(threshold: float) -> Policy:
 
 
 def formed(monkeypatch: pytest.MonkeyPatch, early: float, whole: float, **settings: Any) -> Policy:
-    monkeypatch.setattr(exit_choice, "interleaved_ms", lambda *_, **__: np.array([early, whole]))
-    monkeypatch.setattr(exit_choice, "timing_inputs", lambda *_: None)
+    monkeypatch.setattr(exit_choice, "compared_ms", lambda *_, **__: np.array([early, whole]))
     engine: Any = SimpleNamespace(with_policy=lambda *_: None)
-    return faster_form(policy(0.8), policy(NEVER), engine, None, (1.0, 1.0), settings=Calibrate(**settings))  # type: ignore[arg-type]
+    never: Any = None
+    return faster_form(
+        policy(0.8), policy(NEVER), engine, never, (1.0, 1.0), exit_index=never, settings=Calibrate(**settings)
+    )
 
 
 def test_where_the_whole_network_is_faster_no_sample_exits_early(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +134,7 @@ def test_exits_are_left_out_on_tuning_samples_and_the_certificate_covers_the_oth
 def test_the_whole_network_in_the_place_of_certified_thresholds_is_certified_too(
     tiny_artifact: Callable[..., Path], tiny_network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exit_choice, "interleaved_ms", lambda *_, **__: np.array([2.0, 1.0]))
+    monkeypatch.setattr(exit_choice, "compared_ms", lambda *_, **__: np.array([2.0, 1.0]))
     with pytest.warns(UserWarning, match="the whole network is faster"):
         calibrate(tiny_artifact(), tmp_path / "out", samples=tiny_network.samples(4000), settings=WISH)
     artifact = open_artifact(tmp_path / "out")

@@ -11,7 +11,7 @@ import pytest
 from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.calibration.stage_timing import call_times, stage_ms, stage_times
+from sdcompress.calibration.stage_timing import call_times, compared_ms, stage_ms, stage_times
 from sdcompress.data.samples import ArraySamples
 from sdcompress.modalities import Inputs, Modality
 from sdcompress.runtime.engine import Prediction
@@ -69,6 +69,29 @@ def test_slow_networks_get_five_rounds(
     engine = Timed(open_engine(tiny_artifact(), threads=1), (0.001, 0.0, 0.0), monkeypatch)
     stage_ms(engine, samples, seconds=0.0)
     assert engine.calls == 3 * (3 + 5)
+
+
+def test_calls_are_compared_by_the_shares_of_all_samples(
+    tiny_artifact: Callable[..., Path], samples: ArraySamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow network: few calls fit, those first in order take the last exit, and the machine stalls once."""
+    engine = Timed(open_engine(tiny_artifact(), threads=1), (), monkeypatch)
+    exit_index = np.repeat([2, 0], [15, 45])
+    singles = [np.asarray(engine.modality.collate(samples.examples(np.array([row])))).tobytes() for row in range(60)]
+    exit_of, timed = dict(zip(singles, exit_index, strict=True)), list[int]()
+
+    def early(inputs: Inputs) -> None:
+        timed.append(exit_of[np.asarray(inputs).tobytes()])
+        engine.now += 100_000_000 if timed[-1] else 10_000_000
+        engine.now += 10_000_000_000 if len(timed) == 40 else 0
+
+    def whole(_: Inputs) -> None:
+        engine.now += 90_000_000
+
+    compared: Any = engine
+    ms = compared_ms([early, whole], compared, samples, exit_index, usual_ms=60.0, seconds=1.0)
+    assert ms == pytest.approx([0.25 * 100 + 0.75 * 10, 90])
+    assert (timed.count(0), timed.count(2)) == (5 * 12, 3 + 5 * 4)  # 3 to warm up, then five rounds
 
 
 def test_with_more_rows(

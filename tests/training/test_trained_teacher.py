@@ -78,6 +78,17 @@ def test_the_teacher_is_frozen_and_in_evaluation_mode(small: Small, whole: Path)
     assert not [*step.parameters()]  # so it is not trained
 
 
+def test_a_teacher_that_was_stopped_teaches_with_a_warning(small: Small, tmp_path: Path) -> None:
+    def stop(done: int, _all: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small("method=baseline"), tmp_path / "stopped", on_step=stop)
+    with pytest.warns(UserWarning, match=r"method\.teacher '.*stopped' is not finished"):
+        train(small(*TAUGHT, "train.epochs=1", f"method.teacher={tmp_path / 'stopped'}"), tmp_path / "taught")
+
+
 def test_an_artifact_names_the_teacher_and_another_one_makes_another_run(
     small: Small, whole: Path, tmp_path: Path
 ) -> None:
