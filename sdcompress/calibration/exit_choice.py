@@ -24,6 +24,7 @@ from sdcompress.schema.manifest import Policy
 __all__ = ["ExitCosts", "KeptExits", "exit_costs", "faster_form", "kept_exits", "paying_exits"]
 
 _LEAST_GAIN = 0.01  # share of the mean time, below which a change may be noise
+_MOST_SAMPLES = 5000  # thresholds are chosen some E^2 / 2 times, and so many samples tell which exits pay
 
 Float64 = npt.NDArray[np.float64]
 Path = tuple[tuple[float, ...], ...]
@@ -138,8 +139,10 @@ def paying_exits(evidence: Evidence, costs: ExitCosts, max_drop: float) -> tuple
     Args:
         evidence: scores and losses of samples.
         costs: of the exits.
-        max_drop: of the metric, on these samples.
+        max_drop: of the metric, on these samples, or on evenly spread ones of more than ``_MOST_SAMPLES``.
     """
+    spread = np.linspace(0, len(evidence) - 1, min(_MOST_SAMPLES, len(evidence))).astype(np.int64)
+    evidence = Evidence(evidence.scores[:, spread], evidence.loss[:, spread])
 
     def mean_ms(kept: tuple[int, ...]) -> float:
         few, reach_ms = KeptExits(kept, (), len(costs.reach_ms)).of(evidence), costs.to(kept)

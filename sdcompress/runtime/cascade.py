@@ -45,7 +45,7 @@ def array_cascade(
         execution_target: of the graphs; default: ONNX Runtime on the CPU.
         headless: returns one graph of neighbouring segments that gives only the outputs of these names; None if there
             is none.
-        one_graph: runs the calls that it takes; the segments are loaded when another call needs them.
+        one_graph: runs single samples; the segments are loaded when another call needs them.
     """
     policy, later = artifact.manifest.policy, set[int]()
     if policy is not None and headless is not None:  # one graph without the head is loaded in the place of two
@@ -82,7 +82,7 @@ class CascadeEngine:
         manifest: of an artifact that was opened, so checked.
         executor: of its stages.
         modality: of the artifact.
-        one_graph: with the policy of the manifest, for calls without a deadline; None: all run in the executor.
+        one_graph: with the policy of the manifest, for single samples without a deadline; None: the executor runs all.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class CascadeEngine:
         """Predict; samples exit by the policy. See ``Engine.__call__``."""
         due = None if deadline_ms is None else perf_counter_ns() + deadline_ms * 1e6
         inputs = self._executor.checked(inputs)
-        if self._one_graph is not None and due is None and self._one_graph.takes(len(inputs)):
+        if self._one_graph is not None and due is None and len(inputs) == 1:  # as it was timed
             return self._one_graph.run(inputs)
         last = len(self._ends) - 1
         if len(inputs) == 0 or (len(self._unused) == last and due is None):

@@ -44,8 +44,8 @@ def open_engine(
     """Open an artifact, after checking all of it; or a checkpoint with the backend "eager".
 
     If the artifact holds one graph that exits by itself, and it was faster than the segments on this processor when it
-    was exported, it runs the calls that it takes. All else runs in the segments, and so does all of an artifact with a
-    certificate, unless the graph gave the exits and decisions of the segments (see ``one_graph_agrees``).
+    was exported, it runs single samples, as it was timed. All else runs in the segments, and so does all of an artifact
+    with a certificate, unless the graph gave the exits and decisions of the segments (see ``one_graph_agrees``).
 
     Args:
         source: artifact folder, or the artifact opened from it; with "eager" a checkpoint folder.
@@ -97,7 +97,7 @@ def open_cascade(
         source: artifact folder, or the artifact opened from it.
         options: of the engine.
         require_signature: see ``open_engine``.
-        one_graph: let the one graph of the artifact run calls, where it was faster; else all run in the segments.
+        one_graph: let the one graph of the artifact run single samples, where it was faster; else the segments run all.
     """
     backend, threads, device = options.backend or USUAL, options.threads, options.device or "cpu"
     if threads is not None:

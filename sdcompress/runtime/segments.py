@@ -204,7 +204,10 @@ class ArrayExecutor:
         chosen = list[Stage]()
         for exit_index in range(len(self.stages)):
             if exit_index not in exits:
-                chosen += self._one_graph(start, exit_index) or self._without_heads(start, exit_index)
+                chosen += self._one_graph(start, exit_index) or [
+                    *map(self._without_head, range(start, exit_index)),
+                    self.stages[exit_index],
+                ]
                 start = exit_index + 1
         skipping.stages = tuple(chosen)
         return skipping
@@ -235,10 +238,6 @@ class ArrayExecutor:
         before = self.stages[first - 1].kept if first else tuple(tensor.name for tensor in self._manifest.inputs)
         waiting = [replace(stage, graphs=(), kept=before) for stage in self.stages[first:last]]
         return [*waiting, replace(end, graphs=((graph, taken, kept),))]
-
-    def _without_heads(self, first: int, last: int) -> list[Stage]:
-        """Return the stages before an exit, each without the head at its end."""
-        return [*map(self._without_head, range(first, last)), self.stages[last]]
 
     def _without_head(self, exit_index: int) -> Stage:
         """Return a stage without the head at its end; as it is where its last graph ends several stages."""

@@ -60,6 +60,20 @@ def test_an_exit_is_kept_that_saves_more_than_it_costs(first: int, second: int, 
     assert paying_exits(evidence(first, second), costs, 0.001) == kept
 
 
+def test_of_many_samples_a_part_that_is_spread_over_them_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exit_choice, "_MOST_SAMPLES", N // 2)
+    sizes, choose = set[int](), exit_choice.choose_thresholds
+
+    def counted(scores: Any, *args: Any) -> tuple[float, ...]:
+        sizes.add(scores.shape[1])
+        return choose(scores, *args)
+
+    monkeypatch.setattr(exit_choice, "choose_thresholds", counted)
+    costs = ExitCosts(np.array([1.0, 3.0, 6.0]), 5.0, (0.0, 0.0))
+    assert paying_exits(evidence(2, 60), costs, 0.001) == (1, 2)
+    assert sizes == {N // 2}
+
+
 def test_one_early_exit_stays_so_that_it_can_be_measured() -> None:
     assert len(paying_exits(evidence(0, 0), ExitCosts(np.array([1.0, 3.0, 6.0]), 5.0, (0.0, 0.0)), 0.001)) == 2
 

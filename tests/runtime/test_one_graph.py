@@ -94,9 +94,9 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-@pytest.mark.parametrize(("kind", "taken"), [("graph", [1, 7]), ("if", [1])])
-def test_where_it_was_faster_it_runs_the_calls_that_it_takes(
-    one_graph_once: Made, tmp_path: Path, rows: list[int], kind: str, taken: list[int]
+@pytest.mark.parametrize("kind", ["graph", "if"])
+def test_where_it_was_faster_it_runs_single_samples(
+    one_graph_once: Made, tmp_path: Path, rows: list[int], kind: str
 ) -> None:
     engine = open_engine(with_graph(one_graph_once("cascade"), one_graph_once(kind), tmp_path / "faster"), threads=1)
     inputs = np.random.default_rng(0).normal(size=(7, 1, 4, 4)).astype(np.float32)
@@ -108,7 +108,7 @@ def test_where_it_was_faster_it_runs_the_calls_that_it_takes(
     engine(inputs[:1], deadline_ms=1e6)
     engine.forced(inputs[:1], 0)
     assert engine.exits(inputs).shape[1] == 7
-    assert rows == taken
+    assert rows == [1]
 
 
 def test_elsewhere_the_segments_run(one_graph_once: Made, tmp_path: Path, rows: list[int]) -> None:
