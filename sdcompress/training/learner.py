@@ -33,6 +33,7 @@ from sdcompress.training.save import Resumable, restore
 from sdcompress.training.schedule import Timeline
 from sdcompress.training.sharding import load, local_value, shard_alike
 from sdcompress.training.step import TrainingStep
+from sdcompress.training.strided_depthwise import keep_in_float32
 from sdcompress.training.trained_teacher import load_teacher
 from sdcompress.training.unused_parameters import describe_unused, reached_parameters, trained_parameters
 from sdcompress.training.warm_start import load_start, start_cuts
@@ -256,6 +257,8 @@ class Learner:
         if self.pruned is not None and self.pruned.heads_for == () and net.heads:
             self.pruned = self.pruned.with_heads_for(net.map_shapes)
         net.to(memory_format=self._layout)
+        if self._recipe.train.precision == "bf16-mixed" and self._fabric.device.type == "cpu":
+            keep_in_float32(net)
         return net
 
     def _find_unused_parameters(self, step: TrainingStep, batches: Batches, *, warn: bool) -> set[str]:

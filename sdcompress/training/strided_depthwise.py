@@ -1,0 +1,30 @@
+"""Keep strided depthwise convolutions in float32 where a CPU trains in bfloat16."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["keep_in_float32"]
+
+
+class _Float32Conv2d(nn.Conv2d):
+    """``nn.Conv2d`` that autocast leaves alone."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
+def keep_in_float32(net: nn.Module) -> None:
+    """Have each depthwise convolution with a stride compute in float32 under autocast.
+
+    oneDNN has no fast kernel for its gradient in bfloat16: it takes 12 to 40 times as long as in float32 on a Xeon
+    with AMX (benchmarks/cifar100_32). Without a stride there is one.
+
+    Args:
+        net: is changed in place; names and values of parameters stay.
+    """
+    for module in net.modules():
+        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1 and max(module.stride) > 1:
+            module.__class__ = _Float32Conv2d  # in place, so that copies and state dicts stay as they are
