@@ -70,7 +70,7 @@ CASES = {
     "gradients of several batches": ["train.accumulate=4", "method=dlb"],
     "gradient equilibrium": ["exits.gradient_scaling=equilibrium"],
     "images on the device": ["train.data_on_device=true"],
-    "bf16": ["train.precision=bf16-mixed", "train.schedule.warmup_epochs=0.5"],
+    "bf16": ["train.precision=bf16-mixed", "exits.head=attention", "train.schedule.warmup_epochs=0.5"],
 }
 
 
