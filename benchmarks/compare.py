@@ -263,13 +263,13 @@ def _commit() -> str:
 
 def work(jobs: list[Job], results: Results, runs: Path, *, count: int, threads: int, deadline: float) -> list[str]:
     """Do the jobs, ``count`` at a time, until all are done or the deadline has come; returns what went wrong."""
-    waiting, running, problems = [job for job in jobs if not results.holds(job)], list[Running](), list[str]()
+    waiting, running, problems = _undone(jobs, results, runs), list[Running](), list[str]()
     with stop_on_signal() as request:
         while running or (waiting and not problems and not request.asked and time.monotonic() < deadline):
-            if not running and _next(waiting, running, results) is None:
-                return [f"{waiting[0].name} needs {[job.name for job in waiting[0].needs]}, which are not done"]
+            if not running and _next(waiting, running, runs) is None:
+                return [f"{waiting[0].name} needs {[job.name for job in waiting[0].needs]}, which are not in {runs}"]
             over = bool(problems) or request.asked or time.monotonic() >= deadline
-            while len(running) < count and not over and (job := _next(waiting, running, results)) is not None:
+            while len(running) < count and not over and (job := _next(waiting, running, runs)) is not None:
                 waiting.remove(job)
                 running.append(Running(job, runs, threads))
                 print(f"{running[-1].job.name} ...", flush=True)
@@ -281,14 +281,27 @@ def work(jobs: list[Job], results: Results, runs: Path, *, count: int, threads: 
     return problems
 
 
-def _next(waiting: list[Job], running: list[Running], results: Results) -> Job | None:
+def _undone(jobs: list[Job], results: Results, runs: Path) -> list[Job]:
+    """Return the jobs without scores, and those whose network one of these needs and that is not in ``runs``.
+
+    The scores may have come with the repository, and the network was left where it was trained.
+    """
+    undone = [job for job in jobs if not results.holds(job)]
+    lost = [need for job in undone for need in job.needs if not (runs / need.name).is_dir()]
+    return [job for job in jobs if job in undone or job in lost]
+
+
+def _next(waiting: list[Job], running: list[Running], runs: Path) -> Job | None:
     """Return the first job that may begin.
 
     Its networks are trained, and no running job searches its row: one folder of a search has room for one process.
     """
     searched = {(one.job.setting, one.job.row) for one in running if one.job.is_tuned}
     free = (job for job in waiting if (job.setting, job.row) not in searched)
-    return next((job for job in free if all(map(results.holds, job.needs))), None)
+    untrained = [*waiting, *(one.job for one in running)]
+    return next(
+        (job for job in free if all(need not in untrained and (runs / need.name).is_dir() for need in job.needs)), None
+    )
 
 
 def _look(job: Running, running: list[Running], problems: list[str], results: Results) -> None:
