@@ -1,6 +1,6 @@
 """Measure what one thread gives in products and convolutions, and what a training step of some networks takes of it.
 
-    PYTHONPATH=. python benchmarks/cifar100_32/step.py --networks cifar:resnet18:0.5 --batches 64 128 256 --compile
+    PYTHONPATH=. python benchmarks/cifar100_32/step.py --networks cifar:resnet18:0.5 --bfloat16 --heads --compile
 
 CPU time, the best of several repetitions, so that other work on the machine counts little. Writes step.json.
 """
@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from sdcompress.models.build import build
 from sdcompress.models.cost import costs
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.recipe import Exits, Model
+from sdcompress.training.strided_depthwise import keep_in_float32
 
 HERE = Path(__file__).resolve().parent
 BATCH = 128
@@ -66,45 +68,85 @@ def ceilings() -> dict[str, dict[str, float]]:
     return gflops
 
 
-def step(name: str, batch: int, *, compiled: bool) -> dict[str, float]:
-    """Return what one training step of a network takes, heads and augmentation not counted."""
-    family, network, width = name.split(":")
+@dataclass(frozen=True)
+class Kind:
+    """Of a training step, augmentation and the terms of a method not counted.
+
+    Attributes:
+        network: family:name:width.
+        batch: images.
+        heads: with three exits before the last, each with its cross-entropy.
+        bfloat16: under autocast.
+        kept: strided depthwise convolutions, which the heads have, in float32 all the same, as ``train`` keeps them.
+        compiled: by torch.compile.
+    """
+
+    network: str
+    batch: int
+    heads: bool = False
+    bfloat16: bool = False
+    kept: bool = True
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.network}, batch {self.batch}",
+            *["three exits"] * self.heads,
+            *["bfloat16"] * self.bfloat16,
+            *["depthwise too"] * (not self.kept),
+            *["compiled"] * self.compiled,
+        ]
+        return ", ".join(parts)
+
+
+def step(kind: Kind) -> dict[str, float]:
+    """Return what one training step takes."""
+    family, network, width = kind.network.split(":")
+    batch = kind.batch
     model = Model(name=f"{family}:{network}", options={} if width == "1" else {"width": float(width)})
-    net = build(model, Exits(count=1), outputs=(100,), inputs=[IMAGE], heads=False)
+    exits = Exits(count=3, head="attention", width_cap=256) if kind.heads else Exits(count=1)
+    net = build(model, exits, outputs=(100,), inputs=[IMAGE], heads=kind.heads)
+    if kind.bfloat16 and kind.kept:
+        keep_in_float32(net)
     macs = costs(net, [IMAGE])[-1].macs
     net = net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=True)
-    run: nn.Module = torch.compile(net) if compiled else net  # type: ignore[assignment]
+    run: nn.Module = torch.compile(net) if kind.compiled else net  # type: ignore[assignment]
     images = torch.randn(batch, 3, 32, 32).to(memory_format=torch.channels_last)
     labels = torch.randint(0, 100, (batch,))
 
     def work() -> None:
-        F.cross_entropy(run(images).logits[-1], labels).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind.bfloat16):
+            logits = run(images).logits
+        sum(F.cross_entropy(one.float(), labels) for one in logits).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     taken = seconds(work)
-    return {
-        "macs": macs,
-        "ms_an_image": round(1e3 * taken / batch, 2),
-        "gflops": round(6 * macs * batch / taken / 1e9, 1),
-    }
+    figures = {"macs": macs, "ms_an_image": round(1e3 * taken / batch, 2)}  # of the backbone
+    return figures if kind.heads else {**figures, "gflops": round(6 * macs * batch / taken / 1e9, 1)}
 
 
 def main() -> None:
     read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     read.add_argument("--networks", nargs="*", default=[], help="family:name:width")
     read.add_argument("--batches", nargs="+", type=int, default=[BATCH])
+    read.add_argument("--bfloat16", action="store_true", help="also in bfloat16")
+    read.add_argument("--heads", action="store_true", help="also with exits")
     read.add_argument("--compile", action="store_true", help="also with torch.compile")
     given = read.parse_args()
     torch.set_num_threads(1)
     record = Record(HERE)
-    steps = {
-        f"{name}, batch {batch}{', compiled' * compiled}": step(name, batch, compiled=compiled)
+    kinds = [
+        Kind(name, batch, heads, bfloat16, kept, compiled)
         for name in given.networks
         for batch in given.batches
+        for heads in ((False, True) if given.heads else (False,))
+        for bfloat16 in ((False, True) if given.bfloat16 else (False,))
+        for kept in ((True, False) if heads and bfloat16 else (True,))
         for compiled in ((False, True) if given.compile else (False,))
-    }
+    ]
+    steps = {str(kind): step(kind) for kind in kinds}
     record.write({"gflops": ceilings(), "steps": steps}, threads=1, batch_of_ceilings=BATCH)
 
 
