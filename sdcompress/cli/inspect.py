@@ -68,6 +68,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
         say(f"taught by the network with the weights {manifest.provenance.teacher_sha256[:12]}")
     if policy:
         _show_policy(policy)
+        _show_segments_apart(manifest, policy)
     if manifest.certificate:
         _show_certificate(manifest.certificate, task_of(manifest))
     if manifest.one_graph:
@@ -93,6 +94,19 @@ def _show_policy(policy: Policy) -> None:
         )
     elif policy.whole_ms is not None:
         say(f"the whole network takes {policy.whole_ms:.3f} ms, {policy.whole_ms / policy.mean_ms:.2f} times as long")
+
+
+def _show_segments_apart(manifest: Manifest, policy: Policy) -> None:
+    """Say how to spare the borders of segments at which no sample exits: in fp32 alone the engine joins these."""
+    exits = zip(manifest.exits, policy.thresholds, strict=False)
+    taken = [exit_.name for exit_, threshold in exits if threshold <= 1]
+    if manifest.precisions == ("fp32",) or len(taken) == len(policy.thresholds):
+        return
+    layout = " ".join(["cascade", *(f"--keep-exits {name}" for name in taken)]) if taken else "single"
+    say(
+        f"in {' and '.join(manifest.precisions)} segments are not joined where no sample exits: exported with --layout "
+        f"{layout}, and quantised then, the network has fewer of them"
+    )
 
 
 def _show_one_graph(one_graph: OneGraph) -> None:

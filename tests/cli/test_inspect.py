@@ -12,6 +12,20 @@ from sdcompress.cli.inspect import show_manifest
 from sdcompress.schema.manifest import Policy
 
 
+def unlabelled(thresholds: tuple[float, ...]) -> Policy:
+    """A policy that was chosen without targets."""
+    count = len(thresholds) + 1
+    return Policy(
+        thresholds=thresholds,
+        max_drop=0.02,
+        samples=9,
+        metric=None,
+        reference_metric=None,
+        shares=(1 / count,) * count,
+        stage_ms=(1.0,) * count,
+    )
+
+
 @pytest.mark.parametrize(("metrics", "shown"), [({"accuracy": 0.9, "ece": 0.02}, True), ({"closeness": 0.9}, False)])
 def test_a_calibration_error_is_shown_where_the_task_has_one(
     tiny_artifact: Callable[..., Path],
@@ -31,17 +45,34 @@ def test_a_policy_without_targets_has_no_metric_and_inputs_have_names(
 ) -> None:
     manifest = open_artifact(tiny_artifact()).manifest
     count = len(manifest.exits)
-    policy = Policy(
-        thresholds=(0.5,) * (count - 1),
-        max_drop=0.02,
-        samples=9,
-        metric=None,
-        reference_metric=None,
-        shares=(1 / count,) * count,
-        stage_ms=(1.0,) * count,
-    )
+    policy = unlabelled((0.5,) * (count - 1))
     show_manifest(manifest.model_copy(update={"policy": policy}), "folder")
     shown = " ".join(capsys.readouterr().out.split())
     assert f"inputs {manifest.inputs[0].name} float32 [batch" in shown
     assert "drop of at most" in shown
     assert "instead of" not in shown
+
+
+@pytest.mark.parametrize(
+    ("precision", "thresholds", "named"),
+    [
+        ("uint8", (2.0, 0.5), "--layout cascade --keep-exits exit2,"),
+        ("uint8", (2.0, 2.0), "--layout single,"),
+        ("uint8", (0.5, 0.5), None),
+        ("fp32", (2.0, 0.5), None),
+    ],
+)
+def test_exits_that_no_sample_takes_are_named_where_segments_stay_apart(
+    tiny_artifact: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+    thresholds: tuple[float, ...],
+    named: str | None,
+) -> None:
+    manifest = open_artifact(tiny_artifact()).manifest
+    assert [exit_.name for exit_ in manifest.exits] == ["exit1", "exit2", "final"]
+    segments = tuple(segment.model_copy(update={"precision": precision}) for segment in manifest.segments)
+    show_manifest(manifest.model_copy(update={"segments": segments, "policy": unlabelled(thresholds)}), "folder")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ("segments are not joined" in shown) == (named is not None)
+    assert named is None or named in shown
