@@ -101,6 +101,7 @@ def compress(
     models = [open_trained_model(source, options) for source in given]
     _check_sources(models)
     section = _merged(models[0].recipe.compress, settings)
+    _warn_of_groups(models[0].recipe.calibrate)
     for precision in section.precisions:
         precision_of(precision)
     for policy in section.policies:
@@ -122,6 +123,17 @@ def _merged(section: Compress, settings: Compress | Overrides | None) -> Compres
     if isinstance(settings, Mapping) and settings.get("max_drop") is not None:
         settings = {"target_ms": None, **settings}
     return recipes.override(section, settings)
+
+
+def _warn_of_groups(calibrate: Calibrate) -> None:
+    """Say that a drop that the recipe wants in every group is not certified so."""
+    if calibrate.group_by is not None:
+        warnings.warn(
+            f"The drop is certified over all samples: calibrate.group_by='{calibrate.group_by}' of the recipe is left "
+            "out. To certify it in every group, calibrate the best cascade once more: "
+            f"sdcompress calibrate ARTIFACT --group-by {calibrate.group_by}",
+            stacklevel=3,
+        )
 
 
 def _check_sources(models: Sequence[TrainedModel]) -> None:

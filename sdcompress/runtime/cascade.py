@@ -36,6 +36,8 @@ def array_cascade(
     execution_target: ExecutionTarget | None = None,
     headless: Callable[[Sequence[Segment], Collection[str]], Graph | None] | None = None,
     one_graph: OneGraphEngine | None = None,
+    *,
+    by_stages: bool = False,
 ) -> CascadeEngine:
     """Return the engine of an artifact whose graphs are callables on numpy arrays.
 
@@ -46,6 +48,7 @@ def array_cascade(
         headless: returns one graph of neighbouring segments that gives only the outputs of these names; None if there
             is none.
         one_graph: runs single samples; the segments are loaded when another call needs them.
+        by_stages: see ``CascadeEngine``.
     """
     policy, later = artifact.manifest.policy, set[int]()
     if policy is not None and headless is not None:  # one graph without the head is loaded in the place of two
@@ -58,7 +61,7 @@ def array_cascade(
         for index, segment in enumerate(artifact.manifest.segments)
     ]
     executor = ArrayExecutor(artifact.manifest, graphs, execution_target or ExecutionTarget(), headless)
-    return CascadeEngine(artifact.manifest, executor, artifact.modality, one_graph)
+    return CascadeEngine(artifact.manifest, executor, artifact.modality, one_graph, by_stages=by_stages)
 
 
 def _load_unchanged(artifact: Artifact, load: Callable[[Segment], Graph], segment: Segment) -> Graph:
@@ -83,10 +86,17 @@ class CascadeEngine:
         executor: of its stages.
         modality: of the artifact.
         one_graph: with the policy of the manifest, for single samples without a deadline; None: the executor runs all.
+        by_stages: the caller runs ``stepwise``: what only whole calls need is loaded by the first of them.
     """
 
     def __init__(
-        self, manifest: Manifest, executor: Executor, modality: Modality, one_graph: OneGraphEngine | None = None
+        self,
+        manifest: Manifest,
+        executor: Executor,
+        modality: Modality,
+        one_graph: OneGraphEngine | None = None,
+        *,
+        by_stages: bool = False,
     ) -> None:
         self.manifest, self._executor, self._one_graph = manifest, executor, one_graph
         self._task, self._modality, self._varies = task_of(manifest), modality, modality.varies
@@ -100,7 +110,7 @@ class CascadeEngine:
         self._cost_model = CostModel(policy, executor.rows)
         unused = _never_taken(policy, history=self._looks_back) if policy else range(len(self._ends) - 1)
         self._unused = frozenset(unused)
-        if one_graph is None:
+        if one_graph is None and not by_stages:
             self._skipping  # noqa: B018 - loads now what the first call would load
 
     @cached_property

@@ -90,6 +90,7 @@ def open_cascade(
     *,
     require_signature: Path | str | None = None,
     one_graph: bool = False,
+    by_stages: bool = False,
 ) -> CascadeEngine:
     """Open an artifact; the arguments and errors of ``open_engine``, without "eager".
 
@@ -98,6 +99,7 @@ def open_cascade(
         options: of the engine.
         require_signature: see ``open_engine``.
         one_graph: let the one graph of the artifact run single samples, where it was faster; else the segments run all.
+        by_stages: see ``CascadeEngine``.
     """
     backend, threads, device = options.backend or USUAL, options.threads, options.device or "cpu"
     if threads is not None:
@@ -126,6 +128,7 @@ def open_cascade(
         execution_target,
         headless=partial(_load_headless, loads, artifact),
         one_graph=_load_one_graph(loads, artifact, graph) if graph else None,
+        by_stages=by_stages,
     )
 
 

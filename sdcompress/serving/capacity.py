@@ -48,7 +48,8 @@ def capacity(
         raise UsageError(f"request_ms is {request_ms}.", allowed="0 or more", next_step="choose another number")
     service = service or ServiceOptions()
     threads = options.threads if options.threads is not None else default_threads().threads
-    engine = open_cascade(artifact, EngineOptions(options.backend, threads, options.device, options.allow_uncertified))
+    here = EngineOptions(options.backend, threads, options.device, options.allow_uncertified)
+    engine = open_cascade(artifact, here, by_stages=True)
     costs, size = warm_up(engine, engine.stepwise(), most_rows=service.batch_rows), _size(engine)
     whole = (0.0,) * (costs.stages - 1) + (1.0,)
     shares = engine.policy.shares if engine.policy else whole

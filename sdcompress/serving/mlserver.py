@@ -45,7 +45,7 @@ class SdcompressRuntime(MLModel):
             SdcompressError: if it cannot be opened or computed; see ``serve``.
         """
         engine_options, service_options = _options(self.settings.parameters.extra or {})
-        engine = open_cascade(await get_model_uri(self.settings), engine_options)
+        engine = open_cascade(await get_model_uri(self.settings), engine_options, by_stages=True)
         self._service = Service({self.name: engine}, service_options)
         await asyncio.to_thread(self._service.start().join)
         if self._service.failure is not None:

@@ -36,7 +36,8 @@ class Source:
 
         A link is resolved first: switching it later changes nothing for what is open, or being opened.
         """
-        return open_cascade(self.folder.resolve(), self.options, require_signature=self.require_signature)
+        folder = self.folder.resolve()
+        return open_cascade(folder, self.options, require_signature=self.require_signature, by_stages=True)
 
     def check_memory(self) -> None:
         """Refuse to open what would not fit beside the versions that are in memory.

@@ -44,7 +44,8 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         RecipeError: if the method cannot serve the task, there are fewer epochs than phases, the batch does not divide,
             train.strategy does not go with something else, model.weights is of another backbone, an untrained
-            backbone is frozen from the first step, or method.teacher is missing, superfluous or of another task.
+            backbone is frozen from the first step, the method has two teachers, or method.teacher is missing,
+            superfluous or of another task.
         SetupError: if there are no weights where model.weights says.
         CheckpointError: if model.weights or method.teacher is a checkpoint that is not intact.
         UsageError: if train.threads is more than this machine runs at once.
@@ -66,7 +67,7 @@ def check_recipe(recipe: Recipe) -> None:
         )
     check_trained_start(recipe)
     check_start(recipe)
-    check_teacher(recipe, method.needs)
+    check_teacher(recipe, method)
 
 
 def check_augmentation(recipe: Recipe, needs: Needs, dataset: Dataset) -> None:

@@ -8,7 +8,7 @@ from sdcompress import methods, registry
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
-from sdcompress.methods._base import Needs
+from sdcompress.methods._base import Method
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Teacher
@@ -25,14 +25,23 @@ def teacher_checkpoint(recipe: Recipe) -> Checkpoint | None:
     return None if recipe.method.teacher is None else open_checkpoint(recipe.method.teacher)
 
 
-def check_teacher(recipe: Recipe, needs: Needs) -> None:
-    """Refuse a recipe that lacks a teacher, names one without need, or names one of another task.
+def check_teacher(recipe: Recipe, method: Method) -> None:
+    """Refuse a method with two teachers, and a recipe that lacks one, names one without need or of another task.
 
     Raises:
         RecipeError: says which.
         CheckpointError: if it is not there, or not intact.
     """
-    name, checkpoint = recipe.method.name, teacher_checkpoint(recipe)
+    name, needs = recipe.method.name, method.needs
+    restarts = any(phase.restart for phase in method.phases)
+    if needs.teacher and (needs.average or restarts):
+        raise RecipeError(
+            f"The method '{name}' learns from a trained network, and also from "
+            f"{'the network before a restart' if restarts else 'the average of its own weights'}.",
+            allowed="one teacher: Needs(teacher=True), Needs(average=...) or Phase(restart=True)",
+            next_step="correct 'needs' and 'phases' of the method",
+        )
+    checkpoint = teacher_checkpoint(recipe)
     if checkpoint is None and needs.teacher:
         raise RecipeError(
             f"The method '{name}' learns from a trained network, and method.teacher names none.",

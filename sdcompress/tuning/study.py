@@ -79,8 +79,10 @@ class Study:
         begun = self._study.user_attrs.get(_DIGEST)
         if begun not in (None, digest):
             raise OutputExistsError(
-                f"{folder} holds a search of another recipe, or over other ranges.",
-                allowed="the same recipe, ranges, epochs, exit, sampler and pruner; trials and minutes may be others",
+                f"{folder} holds a search of another recipe, over other ranges, or with other weights or another file "
+                "of the method.",
+                allowed="the same recipe, ranges, epochs, exit, sampler and pruner, and the same contents of "
+                "model.weights, method.teacher and method.file; trials and minutes may be others",
                 next_step="choose another --out, or --overwrite to throw the old search away",
             )
         if begun is None:

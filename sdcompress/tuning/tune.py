@@ -66,6 +66,7 @@ def tune(
     Raises:
         RecipeError: if the recipe or a range is not valid.
         UnknownNameError: if no exit has the name of ``tune.exit``.
+        SetupError, WeightsError, CheckpointError: if weights that the recipe names are not there, or not intact.
         DataError: if the data is missing, or has no validation split.
         OutputExistsError: if ``out`` holds another search, or other things.
         MissingExtraError: if the extra 'tune', 'train' or 'report' is not installed.
@@ -105,6 +106,28 @@ def _not_identifying() -> dict[str, Any]:
     return {**whole, **{key: set(names) for key, names in parts.items()}}
 
 
+def _identity(recipe: Recipe) -> dict[str, Any]:
+    """Return what decides the metric of a trial: keys of the recipe, and of what they name the SHA-256, not the path.
+
+    Raises:
+        SetupError, WeightsError, CheckpointError: if weights that the recipe names are not there, or not intact.
+    """
+    from sdcompress.models.weights.files import weights_sha256
+    from sdcompress.training.check_recipe import method_sha256
+    from sdcompress.training.trained_teacher import teacher_checkpoint
+    from sdcompress.training.warm_start import start_checkpoint
+
+    keys = recipe.model_dump(mode="json", exclude=_not_identifying())
+    if recipe.model.weights is not None:
+        start = start_checkpoint(recipe)
+        keys["model"]["weights"] = start.weights_sha256 if start else weights_sha256(Path(recipe.model.weights))
+    if teacher := teacher_checkpoint(recipe):
+        keys["method"]["teacher"] = teacher.weights_sha256
+    if recipe.method.file is not None:
+        keys["method"]["file"] = method_sha256(recipe)
+    return keys
+
+
 class _Search:
     """A search under way; see ``tune`` for the arguments."""
 
@@ -125,7 +148,7 @@ class _Search:
         self._epochs = recipe.tune.epochs or recipe.train.epochs
         self._study = Study(
             folder,
-            digest_of(self.recipe.model_dump(mode="json", exclude=_not_identifying())),
+            digest_of(_identity(self.recipe)),
             ranges,
             self.recipe.tune,
             seed=recipe.seed,

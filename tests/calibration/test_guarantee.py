@@ -157,9 +157,9 @@ def test_a_budget_takes_the_safest_certified_step_that_keeps_it(
     tiny_artifact: Build, samples: ArraySamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
-    monkeypatch.setattr("sdcompress.calibration.guarantee.call_times", lambda *_: CallTimes(1.0, (1.0, 2.0, 3.0)))
     # three calibrations are compared: none of them may measure for itself
     monkeypatch.setattr("sdcompress.calibration.tuning.decision_ms", lambda policy, signals: (0.0, 0.0))
+    timed(monkeypatch, exit_ms=(1.0, 2.0, 3.0), whole_ms=3.0)
     _, fastest, _ = certified(tiny_artifact, samples, "fastest")
     budget = (fastest.mean_ms + 3.0) / 2
     certificate, policy, out = certified(tiny_artifact, samples, "budget", budget_ms=budget)
@@ -174,6 +174,39 @@ def test_a_budget_takes_the_safest_certified_step_that_keeps_it(
     with pytest.raises(UsageError, match=r"take 0\.5 ms") as caught:
         certified(tiny_artifact, samples, "never", budget_ms=0.5)
     assert f"{fastest.mean_ms:.3g} ms or more" in caught.value.allowed
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, *, exit_ms: tuple[float, float, float], whole_ms: float) -> None:
+    """Let samples take these times at their exits, and this time where none exits early."""
+    monkeypatch.setattr("sdcompress.calibration.guarantee.call_times", lambda *_: CallTimes(1.0, exit_ms))
+    monkeypatch.setattr(
+        "sdcompress.calibration.guarantee.faster_form",
+        lambda policy, *_, **__: policy.model_copy(update={"whole_ms": whole_ms}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("exit_ms", "whole_ms"),
+    [
+        ((1.0, 2.0, 3.0), 2.8),  # the heads of the first exits take 0.2 ms, which the last step pays and this one not
+        ((40.0, 40.0, 3.0), 2.8),  # the last step is slower than any before it
+    ],
+)
+def test_a_budget_that_the_whole_network_keeps_needs_no_early_exit(
+    tiny_artifact: Build,
+    samples: ArraySamples,
+    monkeypatch: pytest.MonkeyPatch,
+    exit_ms: tuple[float, float, float],
+    whole_ms: float,
+) -> None:
+    monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
+    timed(monkeypatch, exit_ms=exit_ms, whole_ms=whole_ms)
+    certificate, policy, out = certified(tiny_artifact, samples, budget_ms=2.9)
+    assert certificate.levels[0].certified > 0
+    assert policy.thresholds == certificate.path[0] == (2.0, 2.0)
+    assert (policy.mean_ms, policy.whole_ms) == pytest.approx((2.8, 2.8))
+    assert policy.metric == policy.reference_metric
+    assert verify_certificate(open_artifact(out)) == certificate
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])

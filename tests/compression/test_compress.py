@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 import sdcompress
+from sdcompress import recipes
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.run import bench
 from sdcompress.certification.calibration_split import draw_split
 from sdcompress.compression import compress as room
 from sdcompress.compression.parts import Parts
-from sdcompress.errors import OutputExistsError, RecipeError, UnknownNameError, UsageError
+from sdcompress.errors import Interrupted, OutputExistsError, RecipeError, UnknownNameError, UsageError
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, no_step_progress
@@ -161,6 +162,27 @@ def finalist(name: str, state: Any) -> Finalist:
         max_drop=0.01, ms=1.0, drop=0.0,
     )  # fmt: skip
     return Finalist(candidate=candidate, state=state, folder=name, digest="b" * 64)
+
+
+@pytest.mark.parametrize("group_by", ["stratum", "exit"])
+def test_a_drop_that_the_recipe_wants_in_every_group_is_said_to_hold_over_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_by: str
+) -> None:
+    recipe = recipes.read({"calibrate": {"confidence": 0.9, "group_by": group_by}})
+    model = SimpleNamespace(
+        kind="checkpoint", recipe=recipe, data_fingerprint="", opened=SimpleNamespace(task=None), path="net"
+    )
+
+    def stop(*_: Any) -> None:
+        raise Interrupted("Stopped.")
+
+    monkeypatch.setattr(room, "open_trained_model", lambda *_: model)
+    monkeypatch.setattr(room, "_Search", stop)
+    with (
+        pytest.warns(UserWarning, match=rf"over all samples.*calibrate\.group_by='{group_by}'"),
+        pytest.raises(Interrupted),
+    ):
+        sdcompress.compress("net", tmp_path / "search", {"precisions": ()})
 
 
 def test_a_drop_takes_the_place_of_the_recipes_target() -> None:

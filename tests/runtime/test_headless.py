@@ -122,7 +122,9 @@ def test_predictions_stay_the_same(
     assert (engine(images(4), deadline_ms=0.0).exit_index == 0).all()
 
 
-def counted(artifact: Any) -> tuple[CascadeEngine, list[str], list[tuple[str, tuple[str, ...]]]]:
+def counted(
+    artifact: Any, *, by_stages: bool = False
+) -> tuple[CascadeEngine, list[str], list[tuple[str, tuple[str, ...]]]]:
     """An engine whose graphs do nothing, and what it loads: whole segments, and segments with some outputs."""
     whole, headless = list[str](), list[tuple[str, tuple[str, ...]]]()
 
@@ -141,7 +143,7 @@ def counted(artifact: Any) -> tuple[CascadeEngine, list[str], list[tuple[str, tu
         given = tuple(tensor for segment in segments for tensor in segment.outputs)
         return graph(kept, segments[-1].model_copy(update={"outputs": given}))
 
-    return array_cascade(artifact, load, headless=load_headless), whole, headless
+    return array_cascade(artifact, load, headless=load_headless, by_stages=by_stages), whole, headless
 
 
 def test_each_segment_is_loaded_once_until_its_head_is_asked_for(tiny_artifact: Write) -> None:
@@ -154,6 +156,16 @@ def test_each_segment_is_loaded_once_until_its_head_is_asked_for(tiny_artifact: 
     engine.exits(images(2))
     engine.forced(images(2), 0)
     assert whole[1:] == ["segment-0.onnx", "segment-1.onnx"]
+
+
+def test_who_runs_stage_by_stage_loads_what_a_whole_call_needs_with_the_first_one(tiny_artifact: Write) -> None:
+    engine, whole, headless = counted(open_artifact(tiny_artifact(policy=(NEVER, 0.5))), by_stages=True)
+    assert (whole, headless) == (["segment-2.onnx"], [])
+    engine.stepwise()
+    assert headless == [("segment-0.onnx", ("hidden",))]
+    engine(images(2))
+    assert [files for files, _ in headless[1:]] == ["segment-0.onnx+segment-1.onnx"]
+    assert whole == ["segment-2.onnx"]
 
 
 def test_without_any_exit_that_is_taken_one_graph_runs(tiny_artifact: Write) -> None:

@@ -117,6 +117,47 @@ def test_what_cannot_teach_is_refused(small: Small, whole: Path, tmp_path: Path)
     assert newest(tmp_path / "less") is None
 
 
+TWO_TEACHERS = """
+from dataclasses import dataclass
+from sdcompress.methods._base import Method, Needs, Phase
+
+__all__ = ["Two"]
+
+@dataclass(frozen=True, kw_only=True)
+class Two(Method):
+    average: float = 0.0
+    restarts: bool = False
+
+    @property
+    def needs(self):
+        return Needs(teacher=True, average=self.average)
+
+    @property
+    def phases(self):
+        return (Phase(share=0.5), Phase(share=0.5, restart=self.restarts))
+
+    def __call__(self, outputs, batch, state):
+        return {"ce": batch.task.supervised_loss(outputs.logits[-1], batch.target)}
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "also"),
+    [
+        ("method.average=0.9", "the average of its own weights"),
+        ("method.restarts=true", "the network before a restart"),
+    ],
+)
+def test_a_method_of_ones_own_with_two_teachers_is_refused(small: Small, tmp_path: Path, own: str, also: str) -> None:
+    file = tmp_path / "two.py"
+    file.write_text(TWO_TEACHERS)
+    named = ["method=two", f"method.file={file}", f"method.teacher={tmp_path / 'nowhere'}"]
+    with pytest.raises(RecipeError, match=f"learns from a trained network, and also from {also}"):
+        check_recipe(small(*named, own))
+    with pytest.raises(CheckpointError, match="no checkpoint in"):
+        check_recipe(small(*named))
+
+
 def test_a_teacher_of_another_task(small: Small, whole: Path) -> None:
     recipe = small(*TAUGHT, f"method.teacher={whole}")
     other_task = recipe.model_copy(update={"task": recipe.task.model_copy(update={"name": "multilabel"})})

@@ -173,6 +173,57 @@ def test_another_search_is_refused_unless_the_user_throws_the_old_one_away(equat
         sdcompress.tune(RECIPE, tmp_path / "tuned", overwrite=True)
 
 
+METHOD = """
+from dataclasses import dataclass
+from sdcompress.methods._base import Method
+
+__all__ = ["Mine"]
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Method):
+    def __call__(self, outputs, batch, state):
+        return {}
+"""
+
+
+def test_another_method_in_the_same_file_is_another_search(equation, tmp_path: Path) -> None:
+    file, moved = tmp_path / "mine.py", tmp_path / "moved.py"
+    file.write_text(METHOD)
+    moved.write_text(METHOD)
+    own = ["tune.trials=1", "method=mine"]
+    sdcompress.tune(RECIPE, tmp_path / "tuned", settings=[*own, f"method.file={file}"])
+    sdcompress.tune(RECIPE, tmp_path / "tuned", settings=[*own, f"method.file={moved}"])
+    file.write_text(f"{METHOD}# edited")
+    with pytest.raises(OutputExistsError, match="another file of the method"):
+        sdcompress.tune(RECIPE, tmp_path / "tuned", settings=[*own, f"method.file={file}"])
+
+
+def test_other_weights_in_the_same_file_are_another_search(equation, tmp_path: Path) -> None:
+    file, own = tmp_path / "weights.pt", ["tune.trials=1", f"model.weights={tmp_path / 'weights.pt'}"]
+    file.write_bytes(b"first")
+    sdcompress.tune(RECIPE, tmp_path / "tuned", settings=own)
+    sdcompress.tune(RECIPE, tmp_path / "tuned", settings=own)
+    file.write_bytes(b"second")
+    with pytest.raises(OutputExistsError, match="with other weights"):
+        sdcompress.tune(RECIPE, tmp_path / "tuned", settings=own)
+
+
+@pytest.mark.parametrize(("module", "key"), [("trained_teacher", "method.teacher"), ("warm_start", "model.weights")])
+def test_a_network_that_was_trained_anew_makes_another_search(
+    equation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, key: str
+) -> None:
+    for name in ("run", "moved"):
+        (tmp_path / name / "steps").mkdir(parents=True)
+    held = SimpleNamespace(weights_sha256="a" * 64)
+    monkeypatch.setattr(f"sdcompress.training.{module}.open_checkpoint", lambda _: held)
+    own = ["tune.trials=1", "method=trained_teacher"]
+    sdcompress.tune(RECIPE, tmp_path / "tuned", settings=[*own, f"{key}={tmp_path / 'run'}"])
+    sdcompress.tune(RECIPE, tmp_path / "tuned", settings=[*own, f"{key}={tmp_path / 'moved'}"])
+    held.weights_sha256 = "b" * 64
+    with pytest.raises(OutputExistsError, match="with other weights"):
+        sdcompress.tune(RECIPE, tmp_path / "tuned", settings=[*own, f"{key}={tmp_path / 'run'}"])
+
+
 def test_a_range_that_is_wrong_throws_no_old_search_away(equation, tmp_path: Path) -> None:
     sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=1"])
     with pytest.raises(RecipeError, match=r"train\.optimizer\.rate"):

@@ -20,7 +20,7 @@ from sdcompress.errors import SetupError, WeightsError
 from sdcompress.storage import sha256_of
 from sdcompress.untrusted import Refused, parse_json, read_bytes
 
-__all__ = ["WeightsFile", "read_json", "read_weights", "weights_file", "weights_folder"]
+__all__ = ["WeightsFile", "read_json", "read_weights", "weights_file", "weights_folder", "weights_sha256"]
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _PUBLISHED = ("model.safetensors", "pytorch_model.bin")  # names of the Hugging Face hub
@@ -60,8 +60,7 @@ def read_weights(source: Path) -> WeightsFile:
     if path.name.endswith(_INDEX):
         files = _indexed(path)
         tensors = {name: tensor for file in files for name, tensor in _read(file).get("", {}).items()}
-        digest = hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
-        return WeightsFile(path, digest, {"": tensors})
+        return WeightsFile(path, weights_sha256(path), {"": tensors})
     dictionaries = _read(path)
     if not dictionaries:
         raise WeightsError(
@@ -69,7 +68,23 @@ def read_weights(source: Path) -> WeightsFile:
             allowed="a dictionary of tensors (a state_dict), also inside of other dictionaries",
             next_step="save the weights with torch.save(network.state_dict(), 'weights.pt')",
         )
-    return WeightsFile(path, sha256_of(path), dictionaries)
+    return WeightsFile(path, weights_sha256(path), dictionaries)
+
+
+def weights_sha256(source: Path) -> str:
+    """Return the SHA-256 of a file of weights; of several files, that of their digests in order.
+
+    Args:
+        source: as in ``read_weights``.
+
+    Raises:
+        SetupError: if there is no such file or folder.
+        WeightsError: if the folder holds none, or its index names some that are not there.
+    """
+    path = weights_file(source)
+    if not path.name.endswith(_INDEX):
+        return sha256_of(path)
+    return hashlib.sha256("".join(map(sha256_of, _indexed(path))).encode()).hexdigest()
 
 
 def weights_file(source: Path) -> Path:
