@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,9 +14,9 @@ __all__ = ["keep_in_float32"]
 class _Float32Conv2d(nn.Conv2d):
     """``nn.Conv2d`` that autocast leaves alone."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, *further: Any) -> Tensor:  # noqa: A002 - torch's name
         with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.float())
+            return super().forward(input.float(), *further)
 
 
 def keep_in_float32(net: nn.Module) -> None:
@@ -26,5 +29,13 @@ def keep_in_float32(net: nn.Module) -> None:
         net: is changed in place; names and values of parameters stay.
     """
     for module in net.modules():
-        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1 and max(module.stride) > 1:
-            module.__class__ = _Float32Conv2d  # in place, so that copies and state dicts stay as they are
+        if not isinstance(module, nn.Conv2d) or isinstance(module, _Float32Conv2d):
+            continue
+        if module.groups == module.in_channels > 1 and max(module.stride) > 1:
+            module.__class__ = _in_float32(type(module))  # in place, so that copies and state dicts stay as they are
+
+
+@cache
+def _in_float32(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    """Return a class of convolutions, such as those that pad or parametrize themselves, in float32."""
+    return _Float32Conv2d if kind is nn.Conv2d else type(f"Float32{kind.__name__}", (_Float32Conv2d, kind), {})
