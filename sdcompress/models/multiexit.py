@@ -194,7 +194,7 @@ class MultiExit(nn.Module):
         return LogitsOnly(self)
 
     def _feature(self, seen: Tensor) -> Tensor:
-        """[B, D] of what the output layer sees: [B, D, H, W] if it convolves, else [B, D], [B, N, D] or [B, H, W, D]."""
+        """[B, D] of what the output layer sees: [B, D, H, W] if it convolves, else [B, D], [B, N, D], [B, H, W, D]."""
         if seen.dim() == 4:
             convolves = isinstance(self.backbone.get_submodule(self.output_layer), nn.Conv2d)
             return seen.mean((2, 3) if convolves else (1, 2))
