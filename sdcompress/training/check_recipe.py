@@ -97,12 +97,12 @@ def check_augmentation(recipe: Recipe, needs: Needs, dataset: Dataset) -> None:
         )
     moving = [name for name in settings.moving if chosen.get(name)]
     if moving and dataset.task.target_fill is not None and needs.view is not None and needs.view.augmented:
-        off = [f"train.augment.{name}={getattr(type(settings)(), name)}".lower() for name in moving]
+        unmoved = [f"train.augment.{name}={getattr(type(settings)(), name)}".lower() for name in moving]
         raise RecipeError(
             f"The method '{recipe.method.name}' compares two views of an input place by place, and "
             f"train.augment.{moving[0]} moves each of them elsewhere.",
-            allowed=" and ".join(off) + " with this method and targets that have places, such as masks",
-            next_step=" ".join(f"--set {setting}" for setting in off) + ", or choose another method",
+            allowed=" and ".join(unmoved) + " with this method and targets that have places, such as masks",
+            next_step=" ".join(f"--set {setting}" for setting in unmoved) + ", or choose another method",
         )
     integers = [t.name for t in dataset.modality.tensors if not np.issubdtype(np.dtype(t.dtype), np.floating)]
     if integers and augment.mixup:

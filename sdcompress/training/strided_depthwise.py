@@ -36,4 +36,7 @@ def keep_in_float32(net: nn.Module) -> None:
 
 def _in_float32(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
     """Return a class of convolutions, such as those that pad or parametrize themselves, in float32."""
-    return _Float32Conv2d if kind is nn.Conv2d else type(f"Float32{kind.__name__}", (_Float32Conv2d, kind), {})
+    if kind is nn.Conv2d:
+        return _Float32Conv2d
+    made: type[nn.Conv2d] = type(f"Float32{kind.__name__}", (_Float32Conv2d, kind), {})
+    return made
