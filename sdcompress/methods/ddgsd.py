@@ -54,11 +54,12 @@ class Ddgsd(Method):
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The terms ``ce``, ``kd`` and ``feature`` of the equation above."""
-        other = batch.second_view.outputs
+        other, samples = batch.second_view
         (one,), (two,) = outputs.logits, other.logits
         divergence, t = batch.task.divergence, self.temperature
         terms = {
-            "ce": (supervised_loss(one, batch) + supervised_loss(two, batch)) / 2,
+            # masks are augmented with their images, so that each view has its own
+            "ce": (supervised_loss(one, batch) + supervised_loss(two, batch.with_samples(samples))) / 2,
             "kd": self.kd_weight * (divergence(two, one.detach(), t) + divergence(one, two.detach(), t)) / 2,
         }
         if self.feature_weight:

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from sdcompress.methods._base import LabelMethod, Needs, Positive, Presets, Share
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.supervised import encoded_targets
+from sdcompress.objectives.supervised import encoded_targets, unweighted, weighted
 
 __all__ = ["TfKd"]
 
@@ -61,7 +61,7 @@ class TfKd(LabelMethod):
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:  # noqa: ARG002
         """``(1 - alpha) y + alpha q``, [B, K]; the teacher of a mixed sample is mixed."""
         classes = logits.shape[1]
-        y = encoded_targets(batch)
+        y = encoded_targets(unweighted(batch))
         given = torch.eye(classes, device=y.device) * (self.correct - (1 - self.correct) / (classes - 1))
         teachers = F.softmax((given + (1 - self.correct) / (classes - 1)) / self.temperature, dim=1)
-        return (1 - self.kd_weight) * y + self.kd_weight * y @ teachers
+        return weighted((1 - self.kd_weight) * y + self.kd_weight * y @ teachers, batch)

@@ -20,6 +20,8 @@ class AugmentationSettings(Frozen):
 
     mixing: ClassVar[tuple[str, ...]] = ()
     """Those that mix samples, which some methods do not allow."""
+    moving: ClassVar[tuple[str, ...]] = ()
+    """Those that move what an input shows, so that two views of it show it at other places."""
 
 
 class Augment(Protocol):

@@ -39,6 +39,7 @@ class ImageAugmentation(AugmentationSettings):
     """The parameters of ``train.augment`` for images, in the order in which they are applied."""
 
     mixing: ClassVar[tuple[str, ...]] = ("cutmix",)
+    moving: ClassVar[tuple[str, ...]] = ("resized_crop", "crop", "flip")
 
     resized_crop: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0,

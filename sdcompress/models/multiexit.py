@@ -130,7 +130,7 @@ class MultiExit(nn.Module):
         """Return all exits of the inputs in one pass; for images there is one, float [B, C, H, W]."""
         try:
             final = self.backbone(*inputs)
-            feature = _pooled(_kept(self.backbone, self.output_layer, _INPUT))
+            feature = self._feature(_kept(self.backbone, self.output_layer, _INPUT))
             maps = tuple(self._map(tap) for tap in self._maps)
         finally:
             self._forget()
@@ -181,7 +181,7 @@ class MultiExit(nn.Module):
         self._forget()
         return Outputs(
             logits=(*(logits for logits, _ in exits), final),
-            features=(*(vector for _, vector in exits), _pooled(last)),
+            features=(*(vector for _, vector in exits), self._feature(last)),
             maps=(),
         )
 
@@ -192,6 +192,13 @@ class MultiExit(nn.Module):
     def logits_only(self) -> LogitsOnly:
         """Return the same network, returning the tuple of logits: what is exported."""
         return LogitsOnly(self)
+
+    def _feature(self, seen: Tensor) -> Tensor:
+        """[B, D] of what the output layer sees: [B, D, H, W] if it convolves, else [B, D], [B, N, D], [B, H, W, D]."""
+        if seen.dim() == 4:
+            convolves = isinstance(self.backbone.get_submodule(self.output_layer), nn.Conv2d)
+            return seen.mean((2, 3) if convolves else (1, 2))
+        return seen.mean(1) if seen.dim() == 3 else seen
 
     def _map(self, tap: Tap) -> Tensor:
         output = _kept(self.backbone, tap.name, _OUTPUT)
@@ -270,10 +277,3 @@ def _kept(backbone: nn.Module, name: str, attribute: str) -> Tensor:
     value = getattr(backbone.get_submodule(name), attribute)
     assert isinstance(value, Tensor), name
     return value
-
-
-def _pooled(feature: Tensor) -> Tensor:
-    """[B, D] of a classifier's input: a convolution's is [B, D, H, W], a token classifier's [B, N, D]."""
-    if feature.dim() == 4:
-        return feature.mean((2, 3))
-    return feature.mean(1) if feature.dim() == 3 else feature

@@ -75,8 +75,8 @@ def check_augmentation(recipe: Recipe, needs: Needs, dataset: Dataset) -> None:
 
     Raises:
         RecipeError: if the modality has no such parameter; if samples are to be mixed where the method compares or
-            remembers single ones; if targets have places, as masks do, and ``train.augment`` changes inputs alone; or
-            if integers such as token ids are to be mixed.
+            remembers single ones; if targets have places, as masks do, and ``train.augment`` changes inputs alone, or
+            moves the views that the method compares; or if integers such as token ids are to be mixed.
     """
     augment, axes = recipe.train.augment, dataset.train.targets.ndim
     settings = dataset.modality.augmentation_settings(augment)
@@ -95,6 +95,15 @@ def check_augmentation(recipe: Recipe, needs: Needs, dataset: Dataset) -> None:
             "too.",
             allowed="train.augment.mixup, which changes both alike",
             next_step=" ".join(f"--set train.augment.{name}={value}".lower() for name, value in off.items()),
+        )
+    moving = [name for name in settings.moving if chosen.get(name)]
+    if moving and dataset.task.target_fill is not None and needs.view is not None and needs.view.augmented:
+        unmoved = [f"train.augment.{name}={getattr(type(settings)(), name)}".lower() for name in moving]
+        raise RecipeError(
+            f"The method '{recipe.method.name}' compares two views of an input place by place, and "
+            f"train.augment.{moving[0]} moves each of them elsewhere.",
+            allowed=" and ".join(unmoved) + " with this method and targets that have places, such as masks",
+            next_step=" ".join(f"--set {setting}" for setting in unmoved) + ", or choose another method",
         )
     integers = [t.name for t in dataset.modality.tensors if not np.issubdtype(np.dtype(t.dtype), np.floating)]
     if integers and augment.mixup:

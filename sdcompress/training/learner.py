@@ -79,8 +79,14 @@ class Learner:
         rank, world = fabric.global_rank, fabric.world_size
         check_augmentation(recipe, self._method.needs, dataset)
         augment = dataset.modality.augment(recipe.train.augment, rank=rank, world=world)
-        view, fill = self._method.needs.view, dataset.task.target_fill
-        self._prepare: BatchPreparer | CachedInputs = BatchPreparer(augment, view, fabric.device, self._layout, fill)
+        self._prepare: BatchPreparer | CachedInputs = BatchPreparer(
+            augment,
+            self._method.needs.view,
+            fabric.device,
+            self._layout,
+            target_fill=dataset.task.target_fill,
+            modality=dataset.modality,
+        )
         self.loaded = start.state.loaded if start else None
         exits = self._method.needs.exits
         self.pruned = start.state.pruned if start else start_cuts(recipe, exits=exits)

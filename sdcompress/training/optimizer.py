@@ -117,8 +117,12 @@ class Ema(Generic[Net]):
     @cached_property
     def _pairs(self) -> list[tuple[Tensor, Tensor, bool]]:
         # at the first update: when the copy is made, the weights are not sharded yet
-        both = (self.net.state_dict().values(), self._followed.state_dict().values())
-        pairs = [(local_value(average), local_value(current)) for average, current in zip(*both, strict=True)]
+        both = (net.state_dict(keep_vars=True).values() for net in (self.net, self._followed))
+        # a tensor that has several names moves once
+        tensors = {id(average): (average, current) for average, current in zip(*both, strict=True)}
+        pairs = [
+            (local_value(average.detach()), local_value(current.detach())) for average, current in tensors.values()
+        ]
         return [(*pair, any(bool(torch.isinf(values).any()) for values in pair)) for pair in pairs]
 
     def use_batch_statistics(self) -> None:

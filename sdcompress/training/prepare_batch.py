@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from sdcompress.modalities import Augment
+from sdcompress.modalities import Augment, Inputs, Modality
 from sdcompress.modalities._mixing import Mixing
 from sdcompress.objectives.batch import Minibatch, Mix, View
 from sdcompress.training.batches import MicroBatch
@@ -22,6 +22,7 @@ class BatchPreparer:
         device: of the training.
         layout: of inputs in memory.
         target_fill: of the task, see ``Task.target_fill``.
+        modality: of the inputs, which pads those that differ in length; None: none do.
     """
 
     def __init__(
@@ -30,10 +31,12 @@ class BatchPreparer:
         view: View | None,
         device: torch.device,
         layout: torch.memory_format,
+        *,
         target_fill: int | None = None,
+        modality: Modality | None = None,
     ) -> None:
         self._augment, self._view, self._device, self._layout = augment, view, device, layout
-        self._target_fill = target_fill
+        self._target_fill, self._modality = target_fill, modality
 
     def __call__(self, part: MicroBatch, generator: Generator) -> tuple[Minibatch, Minibatch | None]:
         """Return the step's samples and the further view of them; augmentation draws from ``generator``."""
@@ -46,7 +49,32 @@ class BatchPreparer:
         if view.mixed:
             inputs, mixing = self._augment.mixup(second.inputs, view.mixed, generator)
             second = second._replace(inputs=inputs, mix=_mix(second, mixing))
+        if view.gradient and part.companions:  # both are one batch to the network
+            length = max(self._length(primary), self._length(second))
+            return self._padded(primary, length), self._padded(second, length)
         return primary, second
+
+    def _length(self, samples: Minibatch) -> int:
+        """Return the longest of the axes that vary; 0 where none does."""
+        tensors = self._modality.tensors if self._modality else ()
+        return max(
+            (
+                size
+                for values, tensor in zip(samples.inputs, tensors, strict=False)
+                for size, axis in zip(values.shape[1:], tensor.shape[1:], strict=True)
+                if isinstance(axis, str)
+            ),
+            default=0,
+        )
+
+    def _padded(self, samples: Minibatch, length: int) -> Minibatch:
+        if self._modality is None or self._length(samples) == length:
+            return samples
+        names = [tensor.name for tensor in self._modality.tensors]
+        arrays = {name: values.cpu().numpy() for name, values in zip(names, samples.inputs, strict=True)}
+        padded = self._modality.ordered(self._modality.padded(Inputs(arrays, self._modality.mask), length))
+        inputs = (torch.from_numpy(array).to(self._device) for array in padded)
+        return samples._replace(inputs=tuple(map(self._laid_out, inputs)))
 
     def _augmented(self, raw: Minibatch, generator: Generator) -> Minibatch:
         (examples,) = raw.inputs

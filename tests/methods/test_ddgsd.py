@@ -34,6 +34,14 @@ def test_by_hand() -> None:
     assert terms["feature"].item() == pytest.approx(0.1 * (4 + 4) / 2)
 
 
+def test_each_view_has_the_targets_that_moved_with_it() -> None:
+    labels, moved = torch.tensor([0, 0]), torch.tensor([1, 1])
+    outputs, other = (Outputs((z,), (f,), (f,)) for z, f in zip((EVEN, SURE), FEATURES, strict=True))
+    step = step_of(labels, labels, second=SecondView(other, samples_of(moved, labels)))
+    terms = Ddgsd()(outputs, step, nn.Module())
+    assert terms["ce"].item() == pytest.approx((math.log(2) - math.log(0.1)) / 2, rel=1e-5)
+
+
 def test_each_view_is_taught_as_if_the_other_were_fixed() -> None:
     one, two = (z.clone().requires_grad_() for z in (EVEN, SURE))
     _terms(one, two, temperature=1.0)["kd"].backward()

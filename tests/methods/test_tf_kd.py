@@ -38,6 +38,16 @@ def test_its_label_is_a_smoothed_one(classes: int, alpha: float, correct: float,
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+def test_class_weights_multiply_the_share_of_each_class() -> None:
+    """As torch has them: not that of the label, for the whole target."""
+    weights = torch.tensor([1.0, 2.0, 4.0])
+    batch = step_of([1], count=3, class_weights=weights)
+    label = TfKd(kd_weight=0.5, correct=0.5, temperature=0.25).label(torch.zeros(1, 3), batch, nn.Module())
+    # (0.25, 0.5, 0.25) / 0.25 softens to (1, e, 1) / (2 + e)
+    teacher = torch.tensor([[1.0, math.e, 1.0]]) / (2 + math.e)
+    torch.testing.assert_close(label, weights * (0.5 * torch.tensor([[0.0, 1.0, 0.0]]) + 0.5 * teacher))
+
+
 def test_with_the_published_numbers_it_smooths_by_a_tenth() -> None:
     label = TfKd().label(torch.zeros(100, 100), _batch(100), nn.Module())
     teacher = (label[0] - 0.9 * F.one_hot(torch.tensor(0), 100)) / 0.1

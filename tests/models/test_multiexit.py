@@ -160,6 +160,21 @@ def test_a_map_with_channels_last_reaches_the_head_with_channels_first(images):
     torch.testing.assert_close(outputs.features[0], outputs.features[1])
 
 
+def test_the_feature_of_a_classifier_of_pixels_is_the_mean_over_them():
+    class Pixels(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Linear(3, 5)
+
+        def forward(self, images):
+            return self.out(images.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    images = torch.arange(2.0 * 3 * 4 * 6).view(2, 3, 4, 6)
+    (feature,) = MultiExit(Pixels(), output_layer="out")(images).features
+    # 24 pixels a channel, counted from 0, 24, 48
+    assert feature.tolist() == [[11.5, 35.5, 59.5], [83.5, 107.5, 131.5]]
+
+
 def test_without_exits_it_is_the_backbone_alone(images):
     net = MultiExit(cifar("resnet8", outputs=(5,), inputs=pictures(*IMAGE), pretrained=False), output_layer="fc").eval()
     outputs = net(images)

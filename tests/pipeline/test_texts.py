@@ -174,6 +174,11 @@ def test_bench_times_tokenising(folder: Path) -> None:
     assert report.preparation == "from texts, tokenised and padded to the longest"
 
 
+def test_texts_of_the_step_before_may_be_longer_or_shorter(tmp_path: Path) -> None:
+    recipe = {**written(tmp_path), "method": "dlb", "train": {"epochs": 1, "batch_size": 8}}
+    assert sdcompress.train(recipe, tmp_path / "run").state.finished
+
+
 def test_a_stopped_training_ends_with_the_same_bits(folder: Path, tmp_path: Path) -> None:
     recipe = {**written(tmp_path), "train": {"epochs": 2, "batch_size": 8}}
     whole = sdcompress.train(recipe, tmp_path / "whole")

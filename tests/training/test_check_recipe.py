@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from networks import pictures
 
+from sdcompress import methods
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import OutputExistsError, RecipeError
 from sdcompress.methods._base import Needs
@@ -78,6 +79,25 @@ def test_augmentation_that_targets_or_inputs_cannot_follow_is_refused(
         check_augmentation(augmented(small, **changed), needs, dataset)
     advice = [f"--set train.augment.{name}=" for name in changed] or ["another method"]
     assert advice[0] in caught.value.next_step
+
+
+@pytest.mark.parametrize("method", ["ddgsd", "dlb"])
+@pytest.mark.parametrize(
+    ("moved", "off"), [({"flip": True}, "false"), ({"crop": 2}, "0"), ({"resized_crop": 0.5}, "0.0")]
+)
+def test_views_that_are_moved_apart_are_not_compared_place_by_place(
+    small: Small, method: str, moved: dict[str, object], off: str
+) -> None:
+    asked, needs = augmented(small, **moved), methods.build(recipe.MethodSection(name=method)).needs
+    masks = of_kind((5, 4, 4), "float32")
+    masks.task.target_fill = 255
+    with pytest.raises(RecipeError, match="place by place") as caught:
+        check_augmentation(asked, needs, masks)
+    assert f"--set train.augment.{next(iter(moved))}={off}, " in caught.value.next_step
+    check_augmentation(asked, needs, of_kind((5,), "float32"))  # one target a sample has no place
+    for view in (None, View(augmented=False)):
+        check_augmentation(asked, Needs(view=view), masks)
+    check_augmentation(augmented(small, cutout=2), needs, masks)  # it moves nothing
 
 
 NETS = """

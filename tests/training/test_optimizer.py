@@ -83,6 +83,22 @@ def test_average_follows_running_statistics_and_counters() -> None:
     assert ema.net.running_mean.item() == pytest.approx(0.9 * net.running_mean.item(), rel=1e-6)
 
 
+def test_a_tensor_with_two_names_is_averaged_once() -> None:
+    net = nn.ModuleList([nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1)])
+    tied = nn.Linear(1, 1, bias=False)
+    tied.weight = net[0].weight
+    net.extend([tied, net[1]])
+    with torch.no_grad():
+        net[0].weight.fill_(0.0)
+        ema = Ema(net, 0.9)
+        net[0].weight.fill_(10.0)
+        net[1].running_mean.fill_(10.0)
+    ema.update(1000)
+    # 0.9 * 0 + 0.1 * 10
+    assert ema.net[2].weight.item() == pytest.approx(1.0)
+    assert ema.net[3].running_mean.item() == pytest.approx(1.0)
+
+
 def test_a_teaching_average_normalises_as_the_network_that_it_follows() -> None:
     net, batch = nn.BatchNorm1d(1), torch.tensor([[10.0], [30.0]])
     ema = Ema(net, 0.9)

@@ -36,6 +36,42 @@ def test_a_strided_one_computes_the_bits_of_float32_under_autocast(stride: int |
     assert torch.equal(kept.weight.grad, plain.weight.grad)
 
 
+class Wider(nn.Conv2d):
+    """Pads itself, as the convolutions of networks that come from TensorFlow."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        return super().forward(nn.functional.pad(input, (0, 1, 0, 1)))
+
+
+class Doubled(nn.Module):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return 2 * weight
+
+
+def wider() -> nn.Conv2d:
+    torch.manual_seed(0)
+    return Wider(4, 4, 3, stride=2, groups=4)
+
+
+def parametrized() -> nn.Conv2d:
+    made = depthwise(stride=2)
+    nn.utils.parametrize.register_parametrization(made, "weight", Doubled())
+    return made
+
+
+@pytest.mark.parametrize("make", [wider, parametrized])
+def test_those_that_pad_or_parametrize_themselves_still_do(make: Callable[[], nn.Conv2d]) -> None:
+    plain, kept = make(), nn.Sequential(make())
+    keep_in_float32(kept)
+    keep_in_float32(kept)  # nothing is done twice
+    images = torch.randn(2, 4, 8, 8)
+    expected = plain(images)
+    for net in (kept, copy.deepcopy(kept)):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(net(images), expected)
+    assert [*kept[0].state_dict()] == [*plain.state_dict()]
+
+
 @pytest.mark.parametrize("net", [depthwise(stride=1), depthwise(stride=2, groups=2), depthwise(stride=2, groups=1)])
 def test_other_convolutions_stay_in_bfloat16(net: nn.Conv2d) -> None:
     keep_in_float32(net)

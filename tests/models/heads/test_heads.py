@@ -62,6 +62,16 @@ def test_bottleneck_shrinks_large_maps_before_its_largest_kernel():
     assert macs(made, (8, 32, 32)) == 8 * 16 * 256 + 16 * 16 * 64 * 4 + 16 * 64 * 4 + 640
 
 
+def test_bottleneck_pools_no_side_below_the_deepest_map():
+    """512 / 16 needs pooling by 4, to 128; 4 rows are those of the deepest map, and 1 row cannot be pooled."""
+    for rows in (1, 4):
+        made = head("bottleneck", (8, rows, 512), (64, rows, 16))
+        assert made(torch.rand(2, 8, rows, 512))[0].shape == (2, 10)
+        # 1 x 1 at 128 columns, 1 x 8 stride 8 to 16 columns, 1 x 1 there
+        cells = 16 * rows
+        assert macs(made, (8, rows, 512)) == 8 * 16 * 128 * rows + 16 * 16 * 8 * cells + 16 * 64 * cells + 640
+
+
 def test_sepconv_by_hand():
     """Three halvings, 32 -> 64 -> 64 -> 64: depthwise and pointwise twice a block, the first pair 'middle' wide."""
 
