@@ -188,11 +188,19 @@ def cautions(report: Report) -> list[str]:
         if bench.threads > 1:
             sentences.append(f"Measured with {bench.threads} threads: beside other work this is not repeatable.")
         sentences += filter(None, [noise(bench.records)])
-        sentences += _mixtures(bench)
+        sentences += [*_backends(bench), *_mixtures(bench)]
     machines = {(bench.machine.cpu, bench.machine.gpu) for bench in report.benches}
     if len(machines) > 1:
         sentences.append("The benchmarks ran on different machines. Compare times only within one of them.")
     return [*sentences, *_misleading_medians(report), *_strata(report), *_unpaired(report)]
+
+
+def _backends(bench: BenchReport) -> list[str]:
+    """Say which of several backends the rows have the times of."""
+    first, *others = bench.backend.split(",")
+    if not others:
+        return []
+    return [f"The rows have the times on {first}. The table of latencies has those on {enumeration(others)}."]
 
 
 def _mixtures(bench: BenchReport) -> list[str]:
