@@ -16,7 +16,14 @@ from sdcompress.reporting.quantities import (
     share,
     speedup,
 )
-from sdcompress.reporting.report.rows import comparison_of, difference_of, evaluation_pair, score_of, shown_evaluations
+from sdcompress.reporting.report.rows import (
+    comparison_of,
+    difference_of,
+    evaluation_pair,
+    exits_early,
+    score_of,
+    shown_evaluations,
+)
 from sdcompress.reporting.report.strata import stratum_cautions
 from sdcompress.schema.report import BenchRecord, BenchReport, Comparison, Report, ReportRow
 
@@ -77,23 +84,24 @@ def _early_exit(
         rivals: all rows but the reference.
         uncompared: faster rows whose loss is not known.
     """
-    kinds = {row.guarantee is not None for row in rivals}
-    if kinds != {True, False}:
+    kinds = {row.name: exits_early(report, row) for row in rivals}
+    early = kinds[best.name]
+    if {*kinds.values()} != {True, False}:
         return ""
 
     def of_other_kind(rows: Sequence[ReportRow]) -> list[ReportRow]:
-        return [row for row in rows if (row.guarantee is None) != (best.guarantee is None)]
+        return [row for row in rows if kinds[row.name] != early]
 
     others = of_other_kind(good)
     if names := [row.name for row in of_other_kind(uncompared)]:
         compared = f"the {report.metric_name} of {enumeration(names)} was not compared"
         return f" Whether early exit pays here is not known: {compared}."
-    if best.guarantee is None and not others:
+    if not early and not others:
         return " Early exit does not pay here: with it nothing is faster and loses at most one point."
     if not others:
         return " Without early exit nothing is faster and loses at most one point."
     second = max(others, key=_speedup)
-    if best.guarantee is None:
+    if not early:
         return f" Early exit does not pay here: with it the best is {second.name}, {speedup(_speedup(second))}."
     return f" Without early exit the best is {second.name}, {speedup(_speedup(second))}."
 

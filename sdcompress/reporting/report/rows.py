@@ -25,6 +25,7 @@ __all__ = [
     "error_of",
     "evaluation_of",
     "evaluation_pair",
+    "exits_early",
     "is_same_artifact",
     "measured_as",
     "own_exits",
@@ -79,6 +80,13 @@ def shown_evaluations(report: Report) -> list[Evaluation]:
     """Return one evaluation for each row: on the test split if there is one, else on validation."""
     latest = [evaluation_of(report, row, "test") or evaluation_of(report, row, "validation") for row in report.rows]
     return [evaluation for evaluation in latest if evaluation is not None]
+
+
+def exits_early(report: Report, row: ReportRow) -> bool:
+    """Return whether samples of a row exit before the last exit; a policy that was not evaluated counts as if."""
+    evaluation = evaluation_of(report, row, "test") or evaluation_of(report, row, "validation")
+    policy = evaluation.policy if evaluation else None
+    return row.guarantee is not None and (policy is None or policy.shares[-1] < 1)
 
 
 def own_exits(evaluation: Evaluation) -> list[ExitEvaluation]:
