@@ -398,6 +398,7 @@ class _Search:
                 "threads": self.options.threads or 1,
                 "backend": USUAL,
                 "device": "cpu",
+                "clock": "wall",  # as the estimates and a target are
             }
         )
         examples, _ = bench_samples(self._search_samples)

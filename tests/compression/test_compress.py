@@ -23,7 +23,7 @@ from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, no_step_progress
 from sdcompress.reporting.compression.findings import findings, headline
 from sdcompress.schema.compression import Candidate, Compression, Finalist
-from sdcompress.schema.recipe import Compress
+from sdcompress.schema.recipe import Bench, Compress, Recipe
 from sdcompress.schema.report import BenchReport
 
 # the network has learnt next to nothing, so that every exit is about as good as every other
@@ -120,6 +120,20 @@ def test_an_export_of_other_weights_is_made_again(
         record = Record(tmp_path / "steps.json")
         Parts(out, [same_name], ["net"], Options(), record, no_step_progress).exported(0, [("final",)])
         assert seen == exported
+
+
+def test_finalists_are_measured_by_the_clock_of_estimates_and_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe may measure its benchmarks in processor time of one thread, which leaves out the second one here."""
+    models: Any = [SimpleNamespace(recipe=Recipe(bench=Bench(clock="thread")))]
+    search = room._Search(models, Compress(), tmp_path, Options(threads=2), no_step_progress)
+    known = {"_search_samples": [], "_reference": SimpleNamespace(path=tmp_path), "_data": SimpleNamespace(name="d")}
+    vars(search).update(known)
+    monkeypatch.setattr(room, "bench_samples", lambda _: ([], None))
+    monkeypatch.setattr(room, "bench", lambda *_, settings, **__: settings)
+    measured_with: Any = search._bench([])
+    assert (measured_with.clock, measured_with.threads) == ("wall", 2)
 
 
 def cascade_of(name: str, threshold: float, ms: float) -> Any:
