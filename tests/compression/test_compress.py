@@ -122,6 +122,32 @@ def test_an_export_of_other_weights_is_made_again(
         assert seen == exported
 
 
+def test_a_precision_that_computes_nothing_of_a_network_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As fp8 of a network with few channels: the other precisions are searched."""
+
+    def part(_source: int, exits: tuple[str, ...], precision: str) -> str:
+        if precision == "fp8":
+            raise UsageError("Nothing in 'net' can be computed in fp8.")
+        return f"{'+'.join(exits)}-{precision}"
+
+    search = room._Search([], Compress(precisions=("fp8", "uint8")), tmp_path, Options(), no_step_progress)
+    vars(search).update(
+        _exits=[("exit1", "final")],
+        _parts=SimpleNamespace(exported=lambda *_: None, part=part),
+        _certify_samples=[],
+    )
+    monkeypatch.setattr(room, "check", lambda *_: None)
+    monkeypatch.setattr(room._Search, "_calibration", lambda _: None)
+    monkeypatch.setattr(room._Search, "_outcomes", lambda _, *arguments: arguments)
+    with pytest.warns(UserWarning, match=r"fp8 is left out: Nothing in 'net' can be computed in fp8\."):
+        networks = list(search._networks())
+    assert networks == [
+        (0, precision, f"final-{precision}", f"exit1+final-{precision}") for precision in ("fp32", "uint8")
+    ]
+
+
 def test_finalists_are_measured_by_the_clock_of_estimates_and_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
