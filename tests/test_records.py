@@ -48,6 +48,27 @@ def test_a_damaged_record_of_steps(tmp_path: Path, content: bytes) -> None:
     assert done == ["export"] * 2
 
 
+def test_a_step_that_failed_with_other_inputs_is_done_again_with_the_first_ones(tmp_path: Path) -> None:
+    """Its outputs are then partly of the other inputs."""
+    outputs = (tmp_path / "single", tmp_path / "cascade")
+    record = Record(tmp_path / "steps.json")
+
+    def run(opset: int) -> None:
+        def work(_: Any) -> None:
+            for out in outputs:
+                if (opset, out.name) == (11, "cascade"):
+                    raise VerificationError("an operator is not in opset 11")
+                out.write_text(str(opset))
+
+        record.run(Step("export", work, opset, outputs), lambda _: nullcontext(no_progress))
+
+    run(18)
+    with pytest.raises(VerificationError, match="opset 11"):
+        run(11)
+    run(18)
+    assert [out.read_text() for out in outputs] == ["18", "18"]
+
+
 def test_a_record_of_steps_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "steps.json")
     with pytest.raises(VerificationError, match="pipe"):

@@ -267,7 +267,7 @@ class _Search:
         return chosen
 
     def _networks(self) -> Iterator[Outcomes]:
-        """Run and time every source in every precision; one that breaks the network is left out with a warning."""
+        """Run and time every source in every precision; one that fails is left out with a warning."""
         for source, exits in enumerate(self._exits):
             whole, cascade = exits[-1:], exits
             self._parts.exported(source, [whole, cascade])
@@ -276,7 +276,7 @@ class _Search:
             for precision in (FLOAT, *self.settings.precisions):
                 try:
                     parts = [self._parts.part(source, kept, precision) for kept in (whole, cascade)]
-                except (VerificationError, SetupError) as error:
+                except (VerificationError, SetupError, UsageError) as error:
                     warnings.warn(f"{precision} is left out: {error.problem}", stacklevel=2)
                     continue
                 yield self._outcomes(source, precision, *parts)
@@ -410,6 +410,7 @@ class _Search:
                 "threads": self.options.threads or 1,
                 "backend": USUAL,
                 "device": "cpu",
+                "clock": "wall",  # as the estimates and a target are
             }
         )
         examples, _ = bench_samples(self._search_samples)

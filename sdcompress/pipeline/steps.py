@@ -62,13 +62,15 @@ class Record:
 
     def run(self, step: Step, step_progress: StepProgress) -> None:
         """Run a step, unless it was finished with the same inputs and its outputs exist."""
-        key = digest_of({"inputs": step.inputs, "version": version("sdcompress")})
-        complete = step.inputs is not None and all(path.exists() for path in step.outputs)
-        if complete and self._done().get(step.name) == key:
+        key, recorded = digest_of({"inputs": step.inputs, "version": version("sdcompress")}), step.inputs is not None
+        done = self._done() if recorded else {}
+        if done.get(step.name) == key and all(path.exists() for path in step.outputs):
             return
+        if done.pop(step.name, None):  # if it fails, some outputs may be of these inputs, and others of those before
+            write_text(self.path, json.dumps(done, indent=1))
         with step_progress(step.name) as progress:
             step.work(progress)
-        if step.inputs is not None:
+        if recorded:
             write_text(self.path, json.dumps({**self._done(), step.name: key}, indent=1))
 
     def _done(self) -> dict[str, str]:

@@ -77,7 +77,9 @@ class ExitPolicy:
         """
 
         def exits_here(signals: Sequence[Signals]) -> npt.NDArray[np.bool_]:
-            reached: npt.NDArray[np.bool_] = np.greater_equal(self.score(exit_index, signals), threshold)
+            # as the calibration kept the scores among which it chose: a number of float64 makes a score float64
+            score = np.asarray(self.score(exit_index, signals), np.float32)
+            reached: npt.NDArray[np.bool_] = np.greater_equal(score, threshold)
             return reached
 
         return exits_here

@@ -73,8 +73,9 @@ class Pcee(ExitPolicy):
 def _table(best: Float, loss: Float) -> tuple[list[float], list[float]]:
     """Return edges and levels of one exit, of its largest probabilities and losses [N]."""
     order = np.argsort(best, kind="stable")
-    starts = np.linspace(0, len(order), BINS + 1).round().astype(int)[:-1]
-    edges = np.unique(best[order[starts[1:]]])  # equal confidences share a bin
+    starts = np.linspace(0, len(order), BINS + 1).round().astype(int)[1:-1]
+    # equal confidences share a bin; of fewer samples than half the bins the last start is rounded beyond them
+    edges = np.unique(best[order[np.minimum(starts, len(order) - 1)]])
     inside = np.searchsorted(edges, best, side="right")
     counts = np.bincount(inside, minlength=len(edges) + 1)
     sums = np.bincount(inside, weights=1 - loss.astype(np.float64), minlength=len(edges) + 1)

@@ -24,7 +24,7 @@ from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, no_step_progress
 from sdcompress.reporting.compression.findings import findings, headline
 from sdcompress.schema.compression import Candidate, Compression, Finalist
-from sdcompress.schema.recipe import Compress
+from sdcompress.schema.recipe import Bench, Compress, Recipe
 from sdcompress.schema.report import BenchReport
 
 # the network has learnt next to nothing, so that every exit is about as good as every other
@@ -121,6 +121,46 @@ def test_an_export_of_other_weights_is_made_again(
         record = Record(tmp_path / "steps.json")
         Parts(out, [same_name], ["net"], Options(), record, no_step_progress).exported(0, [("final",)])
         assert seen == exported
+
+
+def test_a_precision_that_computes_nothing_of_a_network_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As fp8 of a network with few channels: the other precisions are searched."""
+
+    def part(_source: int, exits: tuple[str, ...], precision: str) -> str:
+        if precision == "fp8":
+            raise UsageError("Nothing in 'net' can be computed in fp8.")
+        return f"{'+'.join(exits)}-{precision}"
+
+    search = room._Search([], Compress(precisions=("fp8", "uint8")), tmp_path, Options(), no_step_progress)
+    vars(search).update(
+        _exits=[("exit1", "final")],
+        _parts=SimpleNamespace(exported=lambda *_: None, part=part),
+        _certify_samples=[],
+    )
+    monkeypatch.setattr(room, "check", lambda *_: None)
+    monkeypatch.setattr(room._Search, "_calibration", lambda _: None)
+    monkeypatch.setattr(room._Search, "_outcomes", lambda _, *arguments: arguments)
+    with pytest.warns(UserWarning, match=r"fp8 is left out: Nothing in 'net' can be computed in fp8\."):
+        networks = list(search._networks())
+    assert networks == [
+        (0, precision, f"final-{precision}", f"exit1+final-{precision}") for precision in ("fp32", "uint8")
+    ]
+
+
+def test_finalists_are_measured_by_the_clock_of_estimates_and_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe may measure its benchmarks in processor time of one thread, which leaves out the second one here."""
+    models: Any = [SimpleNamespace(recipe=Recipe(bench=Bench(clock="thread")))]
+    search = room._Search(models, Compress(), tmp_path, Options(threads=2), no_step_progress)
+    known = {"_search_samples": [], "_reference": SimpleNamespace(path=tmp_path), "_data": SimpleNamespace(name="d")}
+    vars(search).update(known)
+    monkeypatch.setattr(room, "bench_samples", lambda _: ([], None))
+    monkeypatch.setattr(room, "bench", lambda *_, settings, **__: settings)
+    measured_with: Any = search._bench([])
+    assert (measured_with.clock, measured_with.threads) == ("wall", 2)
 
 
 def cascade_of(name: str, threshold: float, ms: float) -> Any:

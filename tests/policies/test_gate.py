@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from signals import signals_of
 
-from sdcompress.policies import gates
+from sdcompress.policies import exit_index_of, gates, scores
+from sdcompress.policies._base import ExitPolicy, Float, Signals
 from sdcompress.policies.max_prob import MaxProb
 
 Leaves = Callable[[np.ndarray], np.ndarray]
@@ -60,6 +62,29 @@ def test_a_row_leaves_at_its_own_confidence_as_a_threshold(logits: np.ndarray, t
         leaves = gate(float(confidence), temperature)(logits)
         assert leaves[row]  # at least, not more than
         assert leaves.tolist() == (confidences >= confidence).tolist()  # equal ones leave together
+
+
+class InFloat64(ExitPolicy):
+    """A score that a number of numpy makes float64, as ``np.log(K)`` does."""
+
+    needs: ClassVar[tuple[str, ...]] = ("entropy",)
+
+    def score(self, exit_index: int, signals: Sequence[Signals]) -> Float:
+        del exit_index
+        score: Float = 1 - signals[-1]["entropy"] / np.log(3)
+        return score
+
+
+def test_a_score_in_float64_leaves_as_in_the_scores_of_the_calibration() -> None:
+    # entropy of 21 exp(-21) = 1.6e-8: the score is 1 - 1.4e-8, which float32 rounds to 1
+    certain = [signals_of(np.float32([[21.0, 0.0, -90.0]]))] * 2
+    policy = InFloat64()
+    assert policy.score(0, certain[:1])[0] < 1
+    known = scores(policy, certain)
+    assert known.tolist() == [[1.0]]
+    assert exit_index_of(known, (1.0,)).tolist() == [0]
+    (leaves,) = gates(policy, (1.0,))
+    assert leaves(certain[:1]).tolist() == [True]
 
 
 @pytest.mark.parametrize("never", [1 + 1e-9, 1.5, math.inf])

@@ -132,6 +132,16 @@ def test_pcee_pools_bins_that_fall() -> None:
     assert policy.edges[0] == pytest.approx([0.32, 0.33])
 
 
+@pytest.mark.parametrize("samples", [8, 10])
+def test_pcee_of_the_fewest_samples_that_a_calibration_tunes_on(samples: int) -> None:
+    """A sixth of 50 is 8: fewer than half as many as there are bins, so that each sample has one."""
+    best = np.linspace(0.3, 0.9, samples, dtype=np.float32)
+    half = samples // 2
+    correct = np.arange(samples) >= half
+    policy = Pcee.fit([signals(best), signals(best)], 1 - np.float32([correct, correct]))
+    assert policy == Pcee(edges=[[float(best[half])]], levels=[[0.0, 1.0]])
+
+
 def test_pcee_with_confidences_that_are_all_equal_is_one_accuracy() -> None:
     same = signals([0.5] * 40)
     policy = Pcee.fit([same, same], np.float32([np.arange(40) >= 30, np.zeros(40)]))

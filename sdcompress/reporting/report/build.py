@@ -10,7 +10,7 @@ from typing import Any
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.certification.groups import group_name
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.reporting.report.rows import comparison_of, evaluation_of, own_exits, record_of, score_of
+from sdcompress.reporting.report.rows import comparison_of, evaluation_of, measured_as, own_exits, record_of, score_of
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.report import BenchRecord, BenchReport, Evaluation, Report, ReportRow
 from sdcompress.tasks import task_of
@@ -49,10 +49,11 @@ def build(
         ArtifactError: if a folder is not an intact artifact.
         UsageError: if an evaluation has other exits than its artifact.
     """
-    reference = reference or _compared_with(benches)
+    manifests = {name: open_artifact(path).manifest for name, path in artifacts.items()}
+    bare_rows = tuple(_bare_row(name, manifest) for name, manifest in manifests.items())
+    reference = reference or _compared_with(benches, bare_rows)
     if reference is not None and reference not in artifacts:
         raise UnknownNameError("rows of this report", reference, artifacts)
-    manifests = {name: open_artifact(path).manifest for name, path in artifacts.items()}
     bare = Report(
         title=title,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -60,7 +61,7 @@ def build(
         recipe=None if recipe is None else dict(recipe),
         metric_name=_metric(manifests, evaluations),
         reference=reference,
-        rows=tuple(_bare_row(name, manifest) for name, manifest in manifests.items()),
+        rows=bare_rows,
         evaluations=tuple(evaluations),
         benches=tuple(benches),
         training={name: tuple(dict(line) for line in lines) for name, lines in (training or {}).items()},
@@ -86,9 +87,13 @@ def _metric(manifests: Mapping[str, Manifest], evaluations: Sequence[Evaluation]
     return next(iter(metrics), "metric")
 
 
-def _compared_with(benches: Sequence[BenchReport]) -> str | None:
-    compared = [comparison.reference for bench in benches for comparison in bench.comparisons]
-    return compared[-1] if compared else None
+def _compared_with(benches: Sequence[BenchReport], rows: Sequence[ReportRow]) -> str | None:
+    """Return the row that the last benchmark compares with; its name there where no row is meant."""
+    compared = [(bench, comparison.reference) for bench in benches for comparison in bench.comparisons]
+    if not compared:
+        return None
+    bench, name = compared[-1]
+    return next((row.name for row in rows if measured_as(bench, row) == name), name)
 
 
 def _bare_row(name: str, manifest: Manifest) -> ReportRow:

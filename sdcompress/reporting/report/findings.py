@@ -16,7 +16,14 @@ from sdcompress.reporting.quantities import (
     share,
     speedup,
 )
-from sdcompress.reporting.report.rows import comparison_of, difference_of, evaluation_pair, score_of, shown_evaluations
+from sdcompress.reporting.report.rows import (
+    comparison_of,
+    difference_of,
+    evaluation_pair,
+    exits_early,
+    score_of,
+    shown_evaluations,
+)
 from sdcompress.reporting.report.strata import stratum_cautions
 from sdcompress.schema.report import BenchRecord, BenchReport, Comparison, Report, ReportRow
 
@@ -77,23 +84,24 @@ def _early_exit(
         rivals: all rows but the reference.
         uncompared: faster rows whose loss is not known.
     """
-    kinds = {row.guarantee is not None for row in rivals}
-    if kinds != {True, False}:
+    kinds = {row.name: exits_early(report, row) for row in rivals}
+    early = kinds[best.name]
+    if {*kinds.values()} != {True, False}:
         return ""
 
     def of_other_kind(rows: Sequence[ReportRow]) -> list[ReportRow]:
-        return [row for row in rows if (row.guarantee is None) != (best.guarantee is None)]
+        return [row for row in rows if kinds[row.name] != early]
 
     others = of_other_kind(good)
     if names := [row.name for row in of_other_kind(uncompared)]:
         compared = f"the {report.metric_name} of {enumeration(names)} was not compared"
         return f" Whether early exit pays here is not known: {compared}."
-    if best.guarantee is None and not others:
+    if not early and not others:
         return " Early exit does not pay here: with it nothing is faster and loses at most one point."
     if not others:
         return " Without early exit nothing is faster and loses at most one point."
     second = max(others, key=_speedup)
-    if best.guarantee is None:
+    if not early:
         return f" Early exit does not pay here: with it the best is {second.name}, {speedup(_speedup(second))}."
     return f" Without early exit the best is {second.name}, {speedup(_speedup(second))}."
 
@@ -188,11 +196,19 @@ def cautions(report: Report) -> list[str]:
         if bench.threads > 1:
             sentences.append(f"Measured with {bench.threads} threads: beside other work this is not repeatable.")
         sentences += filter(None, [noise(bench.records)])
-        sentences += _mixtures(bench)
+        sentences += [*_backends(bench), *_mixtures(bench)]
     machines = {(bench.machine.cpu, bench.machine.gpu) for bench in report.benches}
     if len(machines) > 1:
         sentences.append("The benchmarks ran on different machines. Compare times only within one of them.")
     return [*sentences, *_misleading_medians(report), *_strata(report), *_unpaired(report)]
+
+
+def _backends(bench: BenchReport) -> list[str]:
+    """Say which of several backends the rows have the times of."""
+    first, *others = bench.backend.split(",")
+    if not others:
+        return []
+    return [f"The rows have the times on {first}. The table of latencies has those on {enumeration(others)}."]
 
 
 def _mixtures(bench: BenchReport) -> list[str]:

@@ -7,7 +7,16 @@ from typing import Literal, TypeVar
 
 from sdcompress.evaluation.paired import metric_difference
 from sdcompress.schema.base import Interval
-from sdcompress.schema.report import ENSEMBLE, BenchRecord, Comparison, Evaluation, ExitEvaluation, Report, ReportRow
+from sdcompress.schema.report import (
+    ENSEMBLE,
+    BenchRecord,
+    BenchReport,
+    Comparison,
+    Evaluation,
+    ExitEvaluation,
+    Report,
+    ReportRow,
+)
 
 __all__ = [
     "ENSEMBLE",
@@ -16,7 +25,9 @@ __all__ = [
     "error_of",
     "evaluation_of",
     "evaluation_pair",
+    "exits_early",
     "is_same_artifact",
+    "measured_as",
     "own_exits",
     "record_of",
     "score_of",
@@ -71,6 +82,13 @@ def shown_evaluations(report: Report) -> list[Evaluation]:
     return [evaluation for evaluation in latest if evaluation is not None]
 
 
+def exits_early(report: Report, row: ReportRow) -> bool:
+    """Return whether samples of a row exit before the last exit; a policy that was not evaluated counts as if."""
+    evaluation = evaluation_of(report, row, "test") or evaluation_of(report, row, "validation")
+    policy = evaluation.policy if evaluation else None
+    return row.guarantee is not None and (policy is None or policy.shares[-1] < 1)
+
+
 def own_exits(evaluation: Evaluation) -> list[ExitEvaluation]:
     """Return the exits without the ensemble."""
     return [exit_ for exit_ in evaluation.exits if exit_.name != ENSEMBLE]
@@ -79,19 +97,34 @@ def own_exits(evaluation: Evaluation) -> list[ExitEvaluation]:
 def record_of(
     report: Report, row: ReportRow, scenario: Literal["single-stream", "offline"] = "single-stream"
 ) -> BenchRecord | None:
-    """Return the latest measurement of a row in a scenario."""
-    records = [record for bench in report.benches for record in bench.records if record.scenario == scenario]
+    """Return the latest measurement of a row in a scenario, on the first of several backends."""
+    records = [
+        record
+        for bench in report.benches
+        for record in bench.records
+        if (record.name, record.scenario) == (measured_as(bench, row), scenario)
+    ]
     return _latest(row, records)
+
+
+def measured_as(bench: BenchReport, row: ReportRow) -> str:
+    """Return the name of a row in a benchmark: its own, else that of its artifact on the first backend."""
+    names = [record.name for record in bench.records if is_same_artifact(row, record.name, record.digest)]
+    return names[0] if names and row.name not in names else row.name
 
 
 def comparison_of(report: Report, row: ReportRow) -> Comparison | None:
     """Return the latest single-stream comparison of a row with the reference of the report."""
-    comparisons = [comparison for bench in report.benches for comparison in bench.comparisons]
+    reference = next((one for one in report.rows if one.name == report.reference), None)
+    if reference is None:
+        return None
     return next(
         (
             c
-            for c in reversed(comparisons)
-            if c.scenario == "single-stream" and c.name == row.name and c.reference == report.reference
+            for bench in reversed(report.benches)
+            for c in reversed(bench.comparisons)
+            if c.scenario == "single-stream"
+            and (c.name, c.reference) == (measured_as(bench, row), measured_as(bench, reference))
         ),
         None,
     )

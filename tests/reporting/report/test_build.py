@@ -9,6 +9,7 @@ import pytest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import UnknownNameError
 from sdcompress.reporting.report.build import build
+from sdcompress.reporting.report.findings import cautions
 from sdcompress.schema.report import BenchReport, Evaluation, Report
 
 
@@ -69,6 +70,43 @@ def test_an_artifact_measured_under_two_names_keeps_what_is_its_own(
     only = bench.model_copy(update={"records": (again,)})
     for measured, mean in ((both, same_name.latency.mean_ms), (only, 99.0)):
         assert build(title="t", command="c", artifacts=folders, benches=[measured]).rows[0].mean_ms == mean
+
+
+def test_rows_measured_on_several_backends_have_the_times_and_the_comparison_of_the_first(
+    folders: dict[str, Path], benches: list[BenchReport]
+) -> None:
+    (bench,) = benches
+    whole, chain = bench.records
+    (compared,) = bench.comparisons
+    slow = {"mean_ms": 99.0}
+    records, comparisons = [], []
+    for record in (whole, chain):
+        digest = open_artifact(folders[record.name]).manifest.digest
+        for backend, latency in (("onnxruntime", {}), ("openvino", slow)):
+            name = f"{record.name} ({backend})"
+            measured = {"latency": record.latency.model_copy(update=latency), "digest": digest, "backend": backend}
+            records.append(record.model_copy(update={"name": name, **measured}))
+            comparisons.append(
+                compared.model_copy(
+                    update={
+                        "name": name,
+                        "reference": "whole (onnxruntime)",
+                        "speedup_mean": 0.04 if latency else compared.speedup_mean,
+                    }
+                )
+            )
+    both = bench.model_copy(
+        update={
+            "backend": "onnxruntime,openvino",
+            "records": tuple(records),
+            "comparisons": tuple(comparisons[1:]),  # the first is the reference itself
+        }
+    )
+    report = build(title="t", command="c", artifacts=folders, benches=[both])
+    assert report.reference == "whole"
+    assert [row.mean_ms for row in report.rows] == [whole.latency.mean_ms, chain.latency.mean_ms]
+    assert [row.speedup for row in report.rows] == [None, 2.29]
+    assert "The rows have the times on onnxruntime. The table of latencies has those on openvino." in cautions(report)
 
 
 def test_an_unknown_reference(folders: dict[str, Path]) -> None:

@@ -13,7 +13,7 @@ from sdcompress.reporting import quantities as q
 from sdcompress.reporting.report.build import build
 from sdcompress.reporting.report.findings import cautions, findings, headline
 from sdcompress.schema.base import Interval
-from sdcompress.schema.report import BenchReport, Comparison, Evaluation, ExitEvaluation, Report
+from sdcompress.schema.report import BenchReport, Comparison, Evaluation, ExitEvaluation, PolicyEvaluation, Report
 
 
 @pytest.fixture
@@ -64,6 +64,37 @@ def test_the_headline_says_what_early_exit_adds_to_the_best_without_it(report: R
     unknown = "Whether early exit pays here is not known: the accuracy of {} was not compared."
     assert beside(1.5, None) == f"{trade} {unknown.format('uint8')}"
     assert beside(3.0, 0.92, of_chain=None).endswith(f" {unknown.format('chain')}")
+
+
+def test_a_policy_by_which_no_sample_exits_early_is_no_early_exit_in_the_headline(report: Report) -> None:
+    """'chain' is the fastest and its calibration disabled early exit; a cascade with early exit is slower."""
+    bench, comparison = report.benches[0], report.benches[0].comparisons[0]
+    whole, chain = report.rows
+    by_last_exit = PolicyEvaluation(metric=0.91, shares=(0.0, 1.0), metric_by_exit=(None, 0.91))
+    disabled = report.evaluations[1].model_copy(update={"policy": by_last_exit})
+    rows = {
+        "chain": chain,
+        "truncated": chain.model_copy(update={"name": "truncated", "guarantee": None, "speedup_end_to_end": 1.5}),
+    }
+
+    def beside(*further: Evaluation) -> str:
+        other = {one.name: chain.model_copy(update={"name": one.name, "speedup_end_to_end": 1.2}) for one in further}
+        shown = {**rows, **other}
+        changed = {
+            "rows": (whole, *shown.values()),
+            "evaluations": (report.evaluations[0], disabled, *further),
+            "benches": (
+                bench.model_copy(
+                    update={"comparisons": tuple(comparison.model_copy(update={"name": name}) for name in shown)}
+                ),
+            ),
+        }
+        return headline(report.model_copy(update=changed))
+
+    trade = "chain is 2.29× as fast as whole (2.00× end to end) and loses 1.00 points of accuracy."
+    assert beside() == trade
+    early = report.evaluations[1].model_copy(update={"name": "early"})
+    assert beside(early) == f"{trade} Early exit does not pay here: with it the best is early, 1.20×."
 
 
 def test_a_headline_from_an_unsteady_machine_says_what_to_do(report: Report) -> None:
