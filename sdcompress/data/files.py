@@ -45,7 +45,9 @@ class FileSamples(ABC):
         return [self._modality.decode(self.file(int(index))) for index in indices]
 
     def examples(self, indices: Indices) -> Array:
-        """Return the examples at these positions, [b, ...]."""
+        """Return the examples at these positions, [b, ...]; of none the edge cases say the shape."""
+        if len(indices) == 0:
+            return np.stack([next(iter(self._modality.edge_cases().values()))])[:0]
         return np.stack([self._example(int(index)) for index in indices])
 
     def prepared_by(self, modality: Modality) -> FileSamples:

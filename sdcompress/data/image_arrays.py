@@ -72,9 +72,10 @@ class ImageSamples:
 
     def __init__(self, images: Images, targets: Array, preprocess: Preprocess) -> None:
         self._raw, self._images, self._preprocess = ArraySamples(images, targets), images, preprocess
-        first = geometry(images[0], preprocess) if len(images) else images
-        self._unchanged = len(images) == 0 or np.array_equal(first, images[0])
-        self._in_memory = self._unchanged or first.nbytes * len(images) <= _IN_MEMORY
+        probe = _probe(images.shape[1:])
+        sized = geometry(probe, preprocess) if len(images) else probe
+        self._unchanged = np.array_equal(sized, probe)
+        self._in_memory = self._unchanged or sized.nbytes * len(images) <= _IN_MEMORY
 
     def prepared_by(self, modality: Modality) -> ImageSamples:
         """Return the same images, brought to the size of another modality."""
@@ -110,3 +111,8 @@ class ImageSamples:
 
     def _resize(self, images: Images) -> Images:
         return np.stack([geometry(image, self._preprocess) for image in images])
+
+
+def _probe(shape: tuple[int, ...]) -> Images:
+    """An image of noise: one of a single colour would stay what it is where others are resized and cut."""
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -37,14 +37,16 @@ def own_settings(preprocess: Preprocess, like: Mapping[str, Any]) -> dict[str, A
         "interpolation": preprocess.resize is not None,
     }
     own = {name: getattr(preprocess, name) for name, usable in fits.items() if usable}
-    if preprocess.crop is None or "crop" not in like:  # a crop of the data set's own holds for no other data set
+    # a crop of the data set's own holds for no other data set
+    if preprocess.crop is None or preprocess.resize is None or "crop" not in like:
         return own
-    return {**own, "crop": _crop(preprocess, preprocess.crop, like["crop"])}
+    return {**own, "crop": _crop(preprocess.resize, preprocess.crop, like["crop"])}
 
 
-def _crop(preprocess: Preprocess, crop: tuple[int, int], like: Any) -> Any:
+def _crop(resize: tuple[int, int] | int, crop: tuple[int, int], like: Any) -> Any:
     """Return the share that a crop keeps; a share that gives the same pixels is equal."""
-    assert isinstance(preprocess.resize, int), preprocess
-    side = min(crop)
-    same = isinstance(like, float) and round(side / like) == preprocess.resize
-    return like if same else round(side / preprocess.resize, 3)
+    # one number for the shorter side, where the crop is a square
+    pairs = [(min(crop), resize)] if isinstance(resize, int) else list(zip(crop, resize, strict=True))
+    same = isinstance(like, float) and all(round(side / like) == resized for side, resized in pairs)
+    side, resized = min(pairs)
+    return like if same else round(side / resized, 3)

@@ -14,6 +14,7 @@ __all__ = ["SUFFIXES", "columns_of", "rows_of"]
 
 SUFFIXES = frozenset({".csv", ".jsonl", ".tsv", ".txt"})
 _DIALECTS: dict[str, dict[str, Any]] = {".csv": {}, ".tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE}}
+_LONGEST = 2**30  # characters of a value
 _Row = tuple[int, Mapping[str, Any]]  # line number, from 1
 
 
@@ -83,6 +84,8 @@ def _unreadable(file: Path, error: Exception) -> DataError:
 
 
 def _delimited(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Row]:
+    # Python's own limit is 131,072, which a long document exceeds; there is one for all readers, and it is only raised
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
     reader = csv.DictReader(lines, strict=True, **_DIALECTS[file.suffix.lower()])
     _check_columns(file, reader.fieldnames or (), columns)
     for row in reader:

@@ -79,10 +79,10 @@ def run(
     step_progress = step_progress or no_step_progress
     check_recipe(checked)
     options = Options(data_dir=checked.data.dir, download=checked.data.download, command=command)
-    if newest(folder / "train" / checked.method.name) is None:
+    state, record = _Run(checked, folder, options, overwrite, on_epoch, on_start), Record(folder / "steps.json")
+    if state.trains_anew:
         with step_progress("check the data") as progress:
             check_data(checked, options.datasets, progress)
-    state, record = _Run(checked, folder, options, overwrite, on_epoch, on_start), Record(folder / "steps.json")
     with locked_folder(folder):
         for step in state.steps():
             record.run(step, step_progress)
@@ -108,6 +108,11 @@ class _Run:
         """Return the report, once the steps are done."""
         return self._reports[-1]
 
+    @property
+    def trains_anew(self) -> bool:
+        """Return whether a training begins: there is none in its folder, or it is replaced."""
+        return any(newest(self._training(spec)[1]) is None or self._replaces(spec) for spec in self._methods())
+
     def steps(self) -> Iterator[Step]:
         """Yield all steps in order; a step is defined when those before it are finished, because it depends on them."""
         for spec in self._methods():
@@ -129,14 +134,11 @@ class _Run:
 
     def _train(self, spec: schema.MethodSection, progress: Progress) -> None:
         """Train one method, or resume its training, which keeps its own record of its inputs."""
-        with requires_extra("train"):
-            from sdcompress.training.run import holds_another  # torch
-
-        recipe, folder = self.recipe.model_copy(update={"method": spec, "controls": ()}), self.out / "train" / spec.name
+        recipe, folder = self._training(spec)
         checkpoint = sdcompress.train(
             recipe,
             folder,
-            overwrite=self.overwrite and holds_another(recipe, folder),
+            overwrite=self._replaces(spec),
             progress=progress,
             on_epoch=self.on_epoch,
             on_start=self.on_start,
@@ -144,6 +146,17 @@ class _Run:
             load=self.options.datasets,
         )
         self.checkpoints[spec.name] = open_trained_model(checkpoint, self.options)
+
+    def _training(self, spec: schema.MethodSection) -> tuple[schema.Recipe, Path]:
+        """Return the recipe of one method's training, and its folder."""
+        return self.recipe.model_copy(update={"method": spec, "controls": ()}), self.out / "train" / spec.name
+
+    def _replaces(self, spec: schema.MethodSection) -> bool:
+        """Return whether one method's training replaces that of another recipe."""
+        with requires_extra("train"):
+            from sdcompress.training.run import holds_another  # torch
+
+        return self.overwrite and holds_another(*self._training(spec))
 
     def _make_artifacts(self, spec: schema.MethodSection) -> Iterator[Step]:
         """Yield the artifacts of one method that are measured: as exported, then in each precision."""
@@ -212,7 +225,9 @@ class _Run:
         """Evaluate a model on both splits; an empty validation split is skipped."""
         for split in SPLITS:
             path = self._evaluation_file(name, split)
-            if split == "validation" and not path.exists() and len(model.dataset().val) == 0:
+            may_be_empty = split == "validation" and (not path.exists() or self.recipe.data.validation == 0)
+            if may_be_empty and len(model.dataset().val) == 0:
+                path.unlink(missing_ok=True)  # of a recipe before that held samples out
                 continue
 
             def work(progress: Progress, split: Literal["validation", "test"] = split, path: Path = path) -> None:

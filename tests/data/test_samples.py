@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from sdcompress.data import load
+from sdcompress.data.files import FolderSamples
 from sdcompress.data.image_arrays import image_source
 from sdcompress.data.samples import ArraySamples, Dataset, Subset, originals
 from sdcompress.errors import DataError
@@ -95,6 +96,15 @@ def test_files_are_given_at_their_own_size(tmp_path: Path) -> None:
     assert [(image.size, image.mode) for image in whole] == [(size, "RGB") for size in sizes * 2]
     assert [image.getpixel((0, 0)) for image in whole] == [(k, 10 * k, 3) for k in range(6)]
     assert found.examples(np.arange(6)).shape == (6, 28, 28, 3)  # as before
+
+
+def test_of_no_files_there_are_no_examples_of_the_shape_of_others(tmp_path: Path) -> None:
+    """Such as an empty validation split, beside the golden samples of an artifact."""
+    modality = Modality.of(Preprocess(channels=1, resize=(3, 5), mean=(0.5,), std=(0.5,)))
+    files = FolderSamples(tmp_path, [[tmp_path / "a.png"], []], modality)
+    none = Subset(files, np.array([], np.int64))
+    examples = none.examples(np.arange(len(none)))
+    assert (examples.shape, examples.dtype) == ((0, 3, 5, 1), np.uint8)
 
 
 def test_samples_that_keep_no_originals_say_so() -> None:

@@ -39,6 +39,17 @@ def test_a_set_that_is_large_when_resized_gives_the_same_images(monkeypatch: pyt
     assert len(when_asked.train) == 6
 
 
+def test_a_blank_first_image_does_not_spare_the_others_the_geometry() -> None:
+    """Of a single colour it stays what it is when its middle half is enlarged; the others do not."""
+    images = np.zeros((2, 2, 2, 1), np.uint8)
+    images[1, :, 1] = 90
+    preprocess = Preprocess(channels=1, resize=(4, 4), crop=(2, 2), mean=(0.5,), std=(0.5,))
+    source = image_source(("a", "b"), preprocess, (images, np.arange(2)))
+    # bilinear between the centres of two pixels: 0 and 90 become 0, 22.5, 67.5, 90, of which the middle is kept
+    enlarged = np.array([[23, 68], [23, 68]], np.uint8)[None, :, :, None]
+    assert np.array_equal(source.train.examples(np.array([1])), enlarged)
+
+
 def test_the_folder_is_the_recipes_then_the_environments_then_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDCOMPRESS_DATA", "/from/environment")
     assert data_folder(Data(dir="/from/recipe")) == Path("/from/recipe")
@@ -80,6 +91,15 @@ def test_a_recipe_says_how_images_are_prepared_and_the_set_says_the_rest() -> No
 def test_the_share_of_the_crop(own: float | None, settings: dict[str, Any], resize: Any, cut: Any) -> None:
     made = changed(Preprocess.square(224, **OWN, crop=own), image_size=64, **settings)
     assert (made.resize, made.crop) == (resize, cut)
+
+
+def test_weights_say_a_crop_of_images_that_are_no_squares() -> None:
+    """8 x 16 cut out of 10 x 20 is a share of 0.8, 0.81 comes to the same pixels, 0.5 does not."""
+    image = Image.of(Preprocess.square(8, **OWN, crop=0.8)).with_settings({"image_size": [8, 16]})
+    assert (image.preprocess.resize, image.preprocess.crop) == ((10, 20), (8, 16))
+    assert image.own_settings({"crop": 0.81})["crop"] == 0.81
+    assert image.own_settings({"crop": 0.5})["crop"] == 0.8
+    assert image.with_settings({"image_size": [8, 16], "crop": 0.5}).preprocess.resize == (16, 32)
 
 
 def test_an_image_of_a_recipe_alone_needs_size_mean_and_std() -> None:

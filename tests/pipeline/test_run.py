@@ -261,6 +261,13 @@ def test_overwrite_trains_anew_and_redoes_all(done: Path) -> None:
     assert recipes.read(done / "recipe.yaml").train.batch_size == 16
 
 
+def test_overwrite_trains_nothing_anew_that_would_fail_at_its_end(done: Path) -> None:
+    before = files(done)
+    with pytest.raises(RecipeError, match="holds out 0 samples for validation"):
+        go(done, "data.validation=0", overwrite=True)
+    assert not changed(before, files(done))
+
+
 def test_a_run_that_goes_down_before_every_step_goes_on_and_does_each_once(tmp_path: Path) -> None:
     steps: list[str] = []
     expected = [step for step in STEPS if "baseline" not in step]
@@ -278,10 +285,14 @@ def test_a_run_that_goes_down_before_every_step_goes_on_and_does_each_once(tmp_p
 
 
 def test_without_validation_images_the_test_split_alone_is_scored(tmp_path: Path) -> None:
+    before = tmp_path / "run" / "evaluations" / "baseline-validation.json"  # of a recipe that held images out
+    before.parent.mkdir(parents=True)
+    before.write_text("{}", encoding="utf-8")
     settings = ["data.validation=0", "data.test_limit=300", "method=baseline", "controls=[]", "export.layouts=[single]"]
     steps, made = go(tmp_path / "run", *settings)
     scored = [step for step in steps if step.startswith("evaluate")]
     assert scored == ["evaluate baseline on test", "evaluate baseline-final on test"]
+    assert not before.exists()
     assert [row.name for row in made.rows] == ["baseline-final"]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sdcompress.data.source import Source
 from sdcompress.data.sources._splits import left_out
-from sdcompress.data.sources._tables import Table, check_training_rows, row_classes, rows_source
+from sdcompress.data.sources._tables import Table, check_label_apart, check_training_rows, row_classes, rows_source
 from sdcompress.errors import DataError
 from sdcompress.modalities._rows import columns_of, rows_of
 from sdcompress.modalities.table import Table as TableModality
@@ -30,8 +30,10 @@ def read_rows(file: Path, columns: Sequence[str], labels: Sequence[str], *, seve
         several: whether a label is a tuple, of one value for each of these columns, or the value of the one column.
 
     Raises:
+        RecipeError: if a label is one of the columns.
         DataError: as ``rows_of``.
     """
+    check_label_apart(columns, labels)
     columns = columns or [name for name in columns_of(file) if name not in labels]
     names, raw, given = list[str](), list[Any](), list[Any]()
     for name, values in rows_of(file, (*columns, *labels), nullable=columns):

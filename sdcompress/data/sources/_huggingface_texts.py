@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcompress.data.source import Source
-from sdcompress.data.sources._tables import Table, texts_source
+from sdcompress.data.sources._tables import Table, check_label_apart, texts_source
 from sdcompress.errors import DataError, nearest
 from sdcompress.schema import recipe
 
@@ -30,9 +30,11 @@ def dataset_texts(root: Path, tables: Mapping[str, Any], spec: recipe.Data) -> S
         spec: names the columns.
 
     Raises:
+        RecipeError: if the label is one of the columns.
         DataError: if the columns are not there or ambiguous, a row lacks a text or a label, or splits have different
             classes.
     """
+    check_label_apart(spec.columns, (spec.label,))
     columns = spec.columns or _only(root, tables["train"].features, spec.label)
     read = {split: _table(root, split, table, columns, spec.label) for split, table in tables.items()}
     classes = common_classes(root, [table.features[spec.label] for table in tables.values()])

@@ -17,7 +17,16 @@ from sdcompress.modalities._rows import SUFFIXES, rows_of
 from sdcompress.schema import recipe
 from sdcompress.tasks import Array
 
-__all__ = ["Table", "check_training_rows", "read_table", "row_classes", "rows_source", "table_files", "texts_source"]
+__all__ = [
+    "Table",
+    "check_label_apart",
+    "check_training_rows",
+    "read_table",
+    "row_classes",
+    "rows_source",
+    "table_files",
+    "texts_source",
+]
 
 _TABLES = SUFFIXES - {".txt"}  # which has no labels
 
@@ -81,8 +90,10 @@ def read_table(file: Path, columns: Sequence[str], label: str) -> Table:
     """Read a split; rows are named by the file's name and the line.
 
     Raises:
+        RecipeError: if the label is one of the columns.
         DataError: as ``rows_of``.
     """
+    check_label_apart(columns, (label,))
     names, raw, labels = list[str](), list[Any](), list[Any]()
     for name, (*texts, given) in rows_of(file, (*columns, label)):
         names.append(Path(name).name)
@@ -129,6 +140,21 @@ def texts_source(
         modality=recipe.ModalitySection(name="text", columns=list(columns)),
         columns=columns,
     )
+
+
+def check_label_apart(columns: Sequence[str], labels: Sequence[str]) -> None:
+    """Refuse a label that the network would be given as an input: every figure would be too good.
+
+    Raises:
+        RecipeError: if a column is both.
+    """
+    if both := [name for name in labels if name in columns]:
+        others = ", ".join(name for name in columns if name not in labels)
+        raise RecipeError(
+            f"The column '{both[0]}' is in data.columns and in data.label: the network would be given its answer.",
+            allowed="a label that is none of the columns",
+            next_step=f"--set 'data.columns=[{others}]'" if others else "correct data.columns or data.label",
+        )
 
 
 def check_training_rows(tables: Mapping[str, Table], place: Path) -> None:

@@ -26,7 +26,7 @@ def table(spec: recipe.Data) -> Source:
     """Return the rows below ``data.dir``.
 
     Raises:
-        RecipeError: if ``data.dir`` is not set, or ``data.exclude`` names a row that is not there.
+        RecipeError: if ``data.dir`` is not set, ``data.exclude`` names a row that is not there, or a column is a label.
         DataError: if a file is missing or broken, lacks a column, or a label is not of the training classes.
     """
     if spec.dir is None:

@@ -26,7 +26,7 @@ def texts(spec: recipe.Data) -> Source:
     """Return the texts below ``data.dir``.
 
     Raises:
-        RecipeError: if ``data.dir`` is not set, or there are more than two columns.
+        RecipeError: if ``data.dir`` is not set, there are more than two columns, or the label is one of them.
         DataError: if a file is missing or broken, lacks a column, or a label is not of the training classes.
     """
     if spec.dir is None:

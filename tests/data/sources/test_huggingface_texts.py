@@ -10,7 +10,7 @@ from texts import tokenizer_in
 
 from sdcompress.data import load
 from sdcompress.data.samples import Dataset, originals
-from sdcompress.errors import DataError
+from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema.recipe import Data, ModalitySection
 
 datasets = pytest.importorskip("datasets")
@@ -52,6 +52,11 @@ def test_labels_are_positions_of_classes_that_are_called_by_other_numbers(tmp_pa
     unlabelled = datasets.Dataset.from_dict({"text": TEXTS, "label": [0, 1, 2, -1]}, features=stars)
     with pytest.raises(DataError, match=r"/3 .*has the label -1"):
         loaded(tmp_path / "unlabelled", unlabelled)
+
+
+def test_a_label_among_the_columns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"'label' is in data\.columns"):
+        loaded(tmp_path, table(datasets.Value("string"), review=TEXTS), columns=("review", "label"))
 
 
 def test_pairs_by_the_names_of_their_columns(tmp_path: Path) -> None:

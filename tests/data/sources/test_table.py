@@ -111,6 +111,15 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         data.load(Data(name="table", dir=str(tmp_path), label="lable"), seed=0)
 
 
+@pytest.mark.parametrize(("name", "label"), [("table", "label"), ("table_numbers", "code, label")])
+def test_a_label_among_the_columns_is_refused(tmp_path: Path, name: str, label: str) -> None:
+    csv(tmp_path, "train", [f"{n},x,{n},{n % 2}" for n in range(20)])
+    spec = Data(name=name, dir=str(tmp_path), label=label, columns=("age", "label"))
+    with pytest.raises(RecipeError, match=r"'label' is in data\.columns") as caught:
+        data.load(spec, seed=0, task=TaskSection(name="regression" if "," in label else "classification"))
+    assert "'data.columns=[age]'" in caught.value.next_step
+
+
 def test_the_files_of_adult_are_read_as_published(tmp_path: Path) -> None:
     rows = "".join(ADULT.format(label) for label in ("<=50K", ">50K") * 10)
     (tmp_path / "adult.data.xz").write_bytes(lzma.compress(rows.encode()))

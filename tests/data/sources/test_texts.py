@@ -114,6 +114,24 @@ def test_pairs_and_other_columns(folder: Path) -> None:
     assert len(dataset.modality.tensors) == 3
 
 
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+def test_a_document_is_longer_than_the_usual_value_of_a_table(folder: Path, suffix: str) -> None:
+    """Python's csv module refuses a value of more than 131,072 characters unless it is told otherwise."""
+    lines = ["text,label", f"{'good ' * 30_000},1", *(f"bad film {row},0" for row in range(6))]
+    for split in ("train", "dev", "test"):
+        (folder / f"{split}.tsv").unlink()
+        (folder / f"{split}{suffix}").write_text("\n".join(lines).replace(",", {".csv": ",", ".tsv": "\t"}[suffix]))
+    with pytest.warns(UserWarning, match="1 of 7 texts have more than 16 tokens"):
+        dataset = loaded(folder)
+    (first,) = originals(dataset.train, np.array([0]))
+    assert len(first) == 150_000
+
+
+def test_a_text_that_is_its_own_label_is_refused(folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"'label' is in data\.columns"):
+        loaded(folder, columns=("text", "label"))
+
+
 def test_one_table_is_split(folder: Path) -> None:
     for name in ("dev", "test"):
         (folder / f"{name}.tsv").unlink()
