@@ -446,7 +446,7 @@ def test_no_memory_for_the_outputs_of_a_request_ends_it_once_and_no_other(
 ) -> None:
     """Of its rows one exits at the first stage, or is cut there by its deadline; the others would have gone on."""
     bench = Bench()
-    large = bench.job(*([1.0, 2.0] if cut else [0.0, 2.0]), **({"deadline": 0.013} if cut else {}))
+    large = bench.job(*([1.0, 2.0] if cut else [0.0, 2.0]), deadline=0.013 if cut else None)
     other = bench.job(2.0)
 
     def no_memory(*_: object) -> None:

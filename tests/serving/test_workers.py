@@ -57,7 +57,7 @@ def ended(pid: int) -> bool:
 def test_a_worker_that_warms_up_loads_again_once_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may have opened the version before: the others would serve the new one beside it."""
     sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(room.os, "kill", lambda *arguments: sent.append(arguments))
+    monkeypatch.setattr(os, "kill", lambda *arguments: sent.append(arguments))
     parents, theirs = multiprocessing.Pipe()
     started = SimpleNamespace(pid=7, is_alive=lambda: True, start=lambda: None)
     context = SimpleNamespace(Pipe=lambda: (parents, Mock()), Process=lambda **_: started)
