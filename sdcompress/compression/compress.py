@@ -25,7 +25,9 @@ from sdcompress.calibration.guarantee import split_of
 from sdcompress.calibration.stage_timing import decision_ms, stage_ms
 from sdcompress.certification.calibration_split import CalibrationSplit, draw_split, seed_of, tuning_count
 from sdcompress.certification.certify import bonferroni_delta, excess_losses, kind_of_test, p_value_of
+from sdcompress.compression.best import best_of, exits_early, policy_ms
 from sdcompress.compression.candidates import DROPS, FLOAT, Budget, Outcomes, candidates, finalists
+from sdcompress.compression.estimates import ESTIMATES, kept_candidates
 from sdcompress.compression.parts import FINALISTS, PARTS, Parts, labels_of
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import SetupError, UsageError, VerificationError
@@ -57,7 +59,7 @@ Differences = npt.NDArray[np.float64]
 _STEPS = "steps.json"
 _ONE_GRAPHS: tuple[Literal["graph", "if"], ...] = ("graph", "if")
 _ATTEMPTS = 3  # drops at which a finalist is tested where a time is the target; each costs confidence
-_FILES = {BEST, PARTS, FINALISTS, _STEPS, "compress.json", "compress.md", "compress.html"}
+_FILES = {BEST, PARTS, FINALISTS, ESTIMATES, _STEPS, "compress.json", "compress.md", "compress.html"}
 
 
 def compress(
@@ -177,8 +179,7 @@ class _Search:
 
     def run(self) -> Compression:
         """Estimate, build, certify and measure."""
-        networks = list(self._networks())
-        ranked = candidates(networks, networks[0].loss[-1], self._policies(), self._budget)
+        ranked = self._ranked()
         rivals = [one for one in ranked if not self._is_reference(one)]  # it is measured beside them anyway
         chosen = finalists(rivals, self.settings.finalists)
         for source in range(len(self.models)):
@@ -206,7 +207,26 @@ class _Search:
             bench=measured,
             machine=machine(),
         )
-        return record.model_copy(update={"best": _best(record)})
+        return record.model_copy(update={"best": best_of(record)})
+
+    def _ranked(self) -> list[Candidate]:
+        """Return all candidates, the best first; those of this search before, if it was begun before."""
+        networks = list(self._networks())
+
+        def estimated() -> list[Candidate]:
+            outcomes = [self._outcomes(*network) for network in networks]
+            return candidates(outcomes, outcomes[0].loss[-1], self._policies(), self._budget)
+
+        inputs = {
+            "settings": self.settings.model_dump(mode="json"),
+            "policies": self._policies(),
+            "data": self.models[0].data_fingerprint,
+            "sources": [(label, model.digest) for label, model in zip(self._parts.labels, self.models, strict=True)],
+            "networks": [(source, precision) for source, precision, *_ in networks],
+            "threads": self.options.threads,
+            "processor": processor(),
+        }
+        return kept_candidates(self.folder, inputs, estimated)
 
     @cached_property
     def _parts(self) -> Parts:
@@ -266,8 +286,8 @@ class _Search:
             self._data.task.check_names(policy_class(policy).needs, policy)
         return chosen
 
-    def _networks(self) -> Iterator[Outcomes]:
-        """Run and time every source in every precision; one that fails is left out with a warning."""
+    def _networks(self) -> Iterator[tuple[int, str, Artifact, Artifact]]:
+        """Build every source in every precision, whole and as a cascade; one that fails is left out with a warning."""
         for source, exits in enumerate(self._exits):
             whole, cascade = exits[-1:], exits
             self._parts.exported(source, [whole, cascade])
@@ -275,11 +295,11 @@ class _Search:
                 check(self._parts.part(0, cascade, FLOAT), self._certify_samples, self._calibration())
             for precision in (FLOAT, *self.settings.precisions):
                 try:
-                    parts = [self._parts.part(source, kept, precision) for kept in (whole, cascade)]
+                    network, all_exits = (self._parts.part(source, kept, precision) for kept in (whole, cascade))
                 except (VerificationError, SetupError, UsageError) as error:
                     warnings.warn(f"{precision} is left out: {error.problem}", stacklevel=2)
                     continue
-                yield self._outcomes(source, precision, *parts)
+                yield source, precision, network, all_exits
 
     def _calibration(self) -> Calibrate:
         drop = self._budget.drops[-1]
@@ -361,8 +381,8 @@ class _Search:
         """
         certified = [one for one in built if one.state == "certified" and one.candidate.layout == "cascade"]
         cascades = {one.candidate.name: open_artifact(self.folder / str(one.folder)) for one in certified}
-        early = [one for one in certified if _exits_early(cascades[one.candidate.name])]
-        fastest = min(early, key=lambda one: _policy_ms(cascades[one.candidate.name]), default=None)
+        early = [one for one in certified if exits_early(cascades[one.candidate.name])]
+        fastest = min(early, key=lambda one: policy_ms(cascades[one.candidate.name]), default=None)
         if fastest is None:
             return []
         return [self._one_graph(fastest, cascades[fastest.candidate.name], layout) for layout in _ONE_GRAPHS]
@@ -424,28 +444,3 @@ class _Search:
                 command=self.options.command,
                 progress=progress,
             )
-
-
-def _exits_early(cascade: Artifact) -> bool:
-    policy = cascade.manifest.policy
-    return policy is not None and any(threshold <= 1 for threshold in policy.thresholds)
-
-
-def _policy_ms(cascade: Artifact) -> float:
-    assert cascade.manifest.policy is not None
-    return cascade.manifest.policy.mean_ms
-
-
-def _best(record: Compression) -> str | None:
-    """Return the name of the best certified finalist: the fastest, or that which loses least within the target."""
-    measured = {one.name: one.latency.mean_ms for one in record.bench.records}
-    target, reference_ms = record.settings.target_ms, measured[record.reference]
-    certified = [one for one in record.finalists if one.state == "certified" and one.measured_as in measured]
-    if target is None:
-        faster = {one.name for one in record.bench.comparisons if one.verdict == "faster"}
-        good = [one for one in certified if one.measured_as in faster]
-        return min(good, key=lambda one: measured[one.measured_as]).candidate.name if good else None
-    good = [one for one in certified if measured[one.measured_as] <= target]
-    if not good or reference_ms <= target:
-        return None
-    return min(good, key=lambda one: (one.candidate.max_drop, one.drop or 0.0)).candidate.name

@@ -99,7 +99,9 @@ class Parts:
             reference: from which its drop is counted; None: its own last exit.
         """
         cascade = self.part(candidate.source, candidate.exits, candidate.precision)
-        out = self.folder / FINALISTS / candidate.name
+        # a drop each: a search that goes on would make the thresholds of a smaller one again, by other times
+        name = f"{candidate.name}-{candidate.max_drop:g}"
+        out = self.folder / FINALISTS / name
         settings = Calibrate(policy=str(candidate.policy), max_drop=candidate.max_drop, confidence=confidence)
 
         def work(progress: Progress) -> None:
@@ -121,7 +123,7 @@ class Parts:
             len(samples),
             self.options.threads,  # stage times, which decide the path, are of these threads
         ]
-        self.record.run(Step(f"calibrate {candidate.name}", work, inputs, (out,)), self.step_progress)
+        self.record.run(Step(f"calibrate {name}", work, inputs, (out,)), self.step_progress)
         return open_artifact(out)
 
     def one_graph(self, cascade: Artifact, layout: Literal["graph", "if"]) -> Artifact:

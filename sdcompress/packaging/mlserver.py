@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from sdcompress.artifact.execution_target import ExecutionTarget
+from sdcompress.artifact.execution_target import ExecutionTarget, check_covered
 from sdcompress.artifact.read import Artifact
+from sdcompress.errors import CertificateError
 from sdcompress.packaging._base import ModelName, Target, model_name
 
 __all__ = ["MLServer"]
@@ -48,6 +49,10 @@ class MLServer(Target):
         name = self.name or model_name(artifact)
         shutil.copytree(artifact.path, folder / _ARTIFACT)
         extra: dict[str, Any] = self.model_dump(exclude={"name"}, exclude_none=True)
+        try:
+            check_covered(artifact.manifest, self.execution_target(artifact))
+        except CertificateError:  # ``package`` was told to allow it; without this MLServer refuses to load it
+            extra["allow_uncertified"] = True
         settings = {
             "name": name,
             "implementation": _RUNTIME,

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from sdcompress.artifact.execution_target import ExecutionTarget, plans_digest
+from sdcompress.artifact.execution_target import ExecutionTarget, one_graph_agrees, plans_digest
 from sdcompress.artifact.read import Artifact
-from sdcompress.errors import UsageError
+from sdcompress.errors import CertificateError, UsageError
 from sdcompress.packaging._base import ModelName, Target, model_name
 from sdcompress.packaging._triton_config import LABELS, Batching, Serving, config_pbtxt, port
 from sdcompress.packaging._triton_program import CANDIDATES, EXIT_INDEX_TENSOR, cascade_program
@@ -50,7 +50,7 @@ class Triton(Target):
         None,
         description="of a cascade: 'bls', a program that runs whole batches through the segments; 'sequence', the same "
         "step by step, so that samples join others at each segment, one sample a request; 'graph', the one graph. "
-        "null: 'graph' where the artifact has one, else 'bls'",
+        "null: 'graph' where the artifact has one that its certificate, if any, allows; else 'bls'",
     )
     backend: Literal["onnxruntime", "tensorrt"] = Field("onnxruntime", description="of the graphs or the engines")
     device: Literal["cpu", "cuda"] | None = Field(None, description="null: cuda with tensorrt, else cpu")
@@ -77,7 +77,18 @@ class Triton(Target):
         return self
 
     def execution_target(self, artifact: Artifact) -> ExecutionTarget:
-        """Return backend, device and engine plans; see ``Target``."""
+        """Return backend, device and engine plans; see ``Target``.
+
+        Raises:
+            CertificateError: if the one graph shall answer in the place of segments that a certificate covers, and may
+                not.
+        """
+        if self.form == "graph" and not _may_answer(artifact):
+            raise CertificateError(
+                f"The certificate of '{artifact.path}' covers its segments, and the one graph rounds otherwise.",
+                allowed="form=bls or form=sequence, which run the segments",
+                next_step="leave the form out; or package the graph without a guarantee: --allow-uncertified",
+            )
         plans = plans_digest(self.engines(artifact)) if self.backend == "tensorrt" else None
         return ExecutionTarget(self.backend, self.runs_on, plans)
 
@@ -165,7 +176,9 @@ class _Repository:
         if len(manifest.segments) == 1:
             allowed, default = [], ""
         else:
-            allowed, default = ["bls", "sequence"] + ["graph"] * one_graph, "graph" if one_graph else "bls"
+            allowed, default = ["bls", "sequence"] + ["graph"] * one_graph, "bls"
+            if one_graph and _may_answer(self._artifact):
+                default = "graph"
         if form is not None and form not in allowed:
             raise UsageError(
                 f"'{self._artifact.path}' (layout {manifest.layout}) cannot have the form '{form}'"
@@ -305,3 +318,9 @@ class _Repository:
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _may_answer(artifact: Artifact) -> bool:
+    """Return whether the one graph, if there is one, may answer in the place of the segments, as in ``open``."""
+    manifest = artifact.manifest
+    return manifest.certificate is None or manifest.one_graph is None or one_graph_agrees(manifest)

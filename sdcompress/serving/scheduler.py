@@ -274,9 +274,17 @@ class Scheduler:
         for part in batch.parts:
             rows = np.arange(start, start + len(part))
             start += len(part)
-            if not part.job.cancelled and part.job.error is None and (on := self._exit(part, rows, result)):
+            if part.job.cancelled or part.job.error is not None:
+                continue
+            try:
+                on = self._exit(part, rows, result)
+            except MemoryError as error:  # for the outputs of all its rows: other requests need less
+                self._end(part.job, error)
+                continue
+            if on is not None:
                 waiting.append(on)
-        for part in _compacted(waiting):
+        # a request may have failed after some of its rows went on
+        for part in _compacted([part for part in waiting if part.job.error is None]):
             self._push(part)
 
     def fail(self, batch: Batch, error: Exception) -> None:
@@ -287,9 +295,7 @@ class Scheduler:
             if part.job.cancelled or part.job.error is not None:
                 continue
             if last_try:
-                part.job.error = error
-                self._drop(part.job)
-                self._ended.append(part.job)
+                self._end(part.job, error)
             else:
                 part.alone = True
                 self._push(part)
@@ -335,6 +341,12 @@ class Scheduler:
         if job.finished:
             self._ended.append(job)
 
+    def _end(self, job: Job, error: Exception) -> None:
+        """Let a request fail."""
+        job.error = error
+        self._drop(job)
+        self._ended.append(job)
+
     def _cut(self, part: Part) -> None:
         """Let rows take the last exit that they passed."""
         assert part.outputs is not None
@@ -350,9 +362,14 @@ class Scheduler:
     def _release_late(self, now: float) -> None:
         for key, lane in [*self._lanes.items()]:
             for part in lane.remove(lambda part: self._too_late(part, now)):
-                self._cut(part)
+                if part.job.error is not None:
+                    continue
+                try:
+                    self._cut(part)
+                except MemoryError as error:
+                    self._end(part.job, error)
             if not lane.parts:
-                del self._lanes[key]
+                self._lanes.pop(key, None)
 
     def _chosen(self, now: float) -> _LaneKey:
         """Return the lane to run; see the top of this file."""

@@ -243,4 +243,8 @@ def _note(batch: Batch, seconds: float) -> None:
 
 def _deliver(ended: list[Job]) -> None:
     for job in ended:
+        if isinstance(job.error, MemoryError):  # of its outputs
+            _LOG.error("no memory for the outputs of a request", extra={"rows": job.rows}, exc_info=job.error)
+            error, job.error = job.error, _device_failed()
+            job.error.__cause__ = error
         job.on_end(job)

@@ -50,6 +50,7 @@ class _Process:
 
     def __init__(self, number: int, setup: ServiceSetup) -> None:
         self.number, self.ready, self.told, self._lock = number, False, False, Lock()
+        self._loads = False  # once it is ready
         context = get_context("spawn")  # a fork would copy locks that threads of the parent hold
         self._connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_work, args=(setup, theirs), name=f"worker {number}")
@@ -65,6 +66,8 @@ class _Process:
                     self._connection.recv_bytes()
                     self.ready = True
                     _LOG.info("worker ready", extra={"worker": self.number, "pid": self.process.pid})
+                    if self._loads:
+                        self.load()
 
     def metrics(self) -> str:
         """Return its metrics; nothing if it does not answer."""
@@ -76,6 +79,12 @@ class _Process:
                 if self._connection.poll(_METRICS_WITHIN_S):
                     return self._connection.recv_bytes().decode()
         return ""
+
+    def load(self) -> None:
+        """Let it load its models again; one that starts may have opened those before already."""
+        if self.ready:
+            self.signal(signal.SIGHUP)
+        self._loads = not self.ready
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Tell it to stop, or what the number of another signal says."""
@@ -150,11 +159,10 @@ class Workers:
             process.signal()
 
     def _told_to_load(self, number: int, frame: FrameType | None) -> None:
-        """Let every process that is ready load its models again; one that starts now opens what is there."""
-        del frame
+        """Let every process load its models again."""
+        del number, frame
         for process in self._processes:
-            if process.ready:
-                process.signal(number)
+            process.load()
 
     def _watch(self) -> None:
         all_ready = False

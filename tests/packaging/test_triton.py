@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import sdcompress
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import CertificateError, OutputExistsError, UnknownNameError, UsageError
 from sdcompress.options import Options
+from sdcompress.packaging import triton as room
 from sdcompress.packaging._triton_program import cascade_program
 from sdcompress.packaging.kserve import KServe
 from sdcompress.packaging.triton import Triton
@@ -418,3 +420,25 @@ def with_engines(folder: Path, version: str) -> Any:
     )
     manifest = opened.manifest.model_copy(update={"engines": (engines,)})
     return type(opened)(opened.path, manifest)
+
+
+@pytest.mark.parametrize(
+    ("near_threshold", "precision", "form"), [(0, "fp32", "graph"), (1, "fp32", "bls"), (0, "uint8", "bls")]
+)
+def test_one_graph_that_rounds_otherwise_is_not_packaged_under_the_certificate_of_the_segments(
+    near_threshold: int, precision: str, form: str, tmp_path: Path
+) -> None:
+    one_graph = SimpleNamespace(near_threshold=near_threshold)
+    manifest = SimpleNamespace(
+        one_graph=one_graph, certificate="of the segments", segments=(1, 2), precisions=(precision,), layout="graph"
+    )
+    artifact: Any = SimpleNamespace(path=tmp_path, manifest=manifest)
+    assert room._Repository(Triton(name="net"), artifact, tmp_path)._form() == form
+    asked = Triton(name="net", form="graph")
+    assert room._Repository(asked, artifact, tmp_path)._form() == "graph"  # with --allow-uncertified
+    if form == "bls":
+        with pytest.raises(CertificateError, match="the one graph rounds otherwise"):
+            asked.execution_target(artifact)
+        manifest.certificate = None
+        assert room._Repository(Triton(name="net"), artifact, tmp_path)._form() == "graph"
+    asked.execution_target(artifact)

@@ -152,3 +152,12 @@ def test_the_package_holds_the_artifact_as_it_is(artifact: Path, tmp_path: Path)
     assert open_artifact(tmp_path / "out" / "artifact").manifest.digest == digest
     assert settings["parameters"]["version"] == digest[:12]
     assert "artifact/manifest.json" in (tmp_path / "out" / "SHA256SUMS").read_text()
+
+
+def test_what_was_packaged_without_its_certificate_is_allowed_to_load(certified_artifact: Path, tmp_path: Path) -> None:
+    extra = {}
+    for device in ("cpu", "cuda"):  # the certificate is for cpu
+        out, settings = tmp_path / device, {"device": device}
+        sdcompress.package(certified_artifact, out, "mlserver", settings, Options(allow_uncertified=True))
+        extra[device] = json.loads((out / "model-settings.json").read_text())["parameters"]["extra"]
+    assert extra == {"cpu": {"device": "cpu"}, "cuda": {"device": "cuda", "allow_uncertified": True}}

@@ -438,3 +438,24 @@ def test_every_accepted_row_is_answered_once_by_its_exit(
         assert (job.exit_index <= values).all()
         assert deadline is not None or job.exit_index.tolist() == values
         assert job.outputs[:, 0].tolist() == (10 * np.array(values) + job.exit_index).tolist()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_no_memory_for_the_outputs_of_a_request_ends_it_once_and_no_other(
+    cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its rows one exits at the first stage, or is cut there by its deadline; the others would have gone on."""
+    bench = Bench()
+    large = bench.job(*([1.0, 2.0] if cut else [0.0, 2.0]), deadline=0.013 if cut else None)
+    other = bench.job(2.0)
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(large, "record", no_memory)
+    bench.drain()
+    assert bench.ended == [large, other]
+    assert isinstance(large.error, MemoryError)
+    assert other.outputs.tolist() == [[22.0]]
+    assert [rows for _, rows in bench.order[1:]] == [[2.0], [2.0]]  # of the other alone
+    assert bench.scheduler.rows == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -20,6 +22,7 @@ import pytest
 
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.options import EngineOptions
+from sdcompress.serving import workers as room
 from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.setup import ServiceSetup
 from sdcompress.serving.workers import Workers, shared_port
@@ -49,6 +52,27 @@ def ended(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_a_worker_that_warms_up_loads_again_once_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have opened the version before: the others would serve the new one beside it."""
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *arguments: sent.append(arguments))
+    parents, theirs = multiprocessing.Pipe()
+    started = SimpleNamespace(pid=7, is_alive=lambda: True, start=lambda: None)
+    context = SimpleNamespace(Pipe=lambda: (parents, Mock()), Process=lambda **_: started)
+    monkeypatch.setattr(room, "get_context", lambda _: context)
+    workers, setup = Workers(Mock()), Mock()
+    process = room._Process(0, setup)
+    workers._processes.append(process)
+    workers._told_to_load(signal.SIGHUP, None)
+    assert sent == []  # it would end a process that does not listen yet
+    theirs.send_bytes(b"ready")
+    for _ in range(2):
+        process.look()
+        assert sent == [(7, signal.SIGHUP)]
+    workers._told_to_load(signal.SIGHUP, None)
+    assert sent == [(7, signal.SIGHUP)] * 2
 
 
 def test_a_worker_that_is_killed_costs_only_its_own_requests_and_is_replaced(

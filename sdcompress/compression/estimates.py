@@ -1,0 +1,53 @@
+"""Keep the estimates of a search, so that one which goes on builds and tests the finalists that it began with.
+
+Times differ from run to run, and so would the finalists. All are tested on the same samples: the confidence, which is
+shared out over the finalists of one search, does not count those that an earlier run of it has tested and dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from sdcompress.errors import VerificationError
+from sdcompress.schema.compression import Candidate
+from sdcompress.storage import digest_of, write_bytes
+from sdcompress.untrusted import Refused, read_bytes
+
+__all__ = ["ESTIMATES", "kept_candidates"]
+
+ESTIMATES = "estimates"
+
+_LIMIT = 2**28  # bytes
+_CANDIDATES = TypeAdapter(list[Candidate])
+
+
+def kept_candidates(folder: Path, inputs: Any, estimate: Callable[[], list[Candidate]]) -> list[Candidate]:
+    """Return the candidates of a search, estimated once for the same inputs.
+
+    Args:
+        folder: of the search.
+        inputs: JSON of all that decides on the candidates but the times.
+        estimate: returns them, the best first.
+
+    Raises:
+        VerificationError: if the file of the estimates is damaged.
+    """
+    path = folder / ESTIMATES / f"{digest_of({'inputs': inputs, 'version': version('sdcompress')})}.json"
+    try:
+        return _CANDIDATES.validate_json(read_bytes(path, _LIMIT))
+    except FileNotFoundError:
+        pass
+    except (OSError, Refused, ValidationError) as error:
+        raise VerificationError(
+            f"The estimates of this search cannot be read: {path} is damaged.",
+            allowed="the JSON list that sdcompress wrote",
+            next_step="search in another folder, or with --overwrite: other finalists may be chosen",
+        ) from error
+    ranked = estimate()
+    write_bytes(path, _CANDIDATES.dump_json(ranked, indent=1))
+    return ranked
