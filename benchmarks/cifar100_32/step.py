@@ -1,6 +1,6 @@
 """Measure what one thread gives in products and convolutions, and what a training step of some networks takes of it.
 
-    PYTHONPATH=. python benchmarks/cifar100_32/step.py --networks cifar:resnet18:0.5 --bfloat16 --heads --compile
+    PYTHONPATH=. python benchmarks/cifar100_32/step.py --networks cifar:resnet18:0.5 --bfloat16 --heads
 
 CPU time, the best of several repetitions, so that other work on the machine counts little. Writes step.json.
 """
