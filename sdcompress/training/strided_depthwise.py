@@ -21,8 +21,8 @@ class _Float32Conv2d(nn.Conv2d):
 def keep_in_float32(net: nn.Module) -> None:
     """Have each depthwise convolution with a stride compute in float32 under autocast.
 
-    oneDNN has no fast kernel for its gradient in bfloat16: it takes 12 to 40 times as long as in float32 on a Xeon
-    with AMX (benchmarks/cifar100_32). Without a stride there is one.
+    oneDNN has no fast kernel for its gradient in bfloat16: on a Xeon with AMX the step of a ResNet-18 with three exits
+    took twice as long (benchmarks/cifar100_32). Without a stride there is one.
 
     Args:
         net: is changed in place; names and values of parameters stay.
