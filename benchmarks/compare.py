@@ -30,7 +30,8 @@ import yaml
 from compare_table import write_table
 
 from sdcompress import recipes
-from sdcompress.checkpoint import read_metrics
+from sdcompress.checkpoint import open_checkpoint, read_metrics
+from sdcompress.errors import CheckpointError
 from sdcompress.machine import machine
 from sdcompress.schema.tuning import Tuning
 from sdcompress.storage import digest_of, write_text
@@ -287,7 +288,7 @@ def _undone(jobs: list[Job], results: Results, runs: Path) -> list[Job]:
     The scores may have come with the repository, and the network was left where it was trained.
     """
     undone = [job for job in jobs if not results.holds(job)]
-    lost = [need for job in undone for need in job.needs if not (runs / need.name).is_dir()]
+    lost = [need for job in undone for need in job.needs if not _is_trained(runs / need.name)]
     return [job for job in jobs if job in undone or job in lost]
 
 
@@ -300,8 +301,16 @@ def _next(waiting: list[Job], running: list[Running], runs: Path) -> Job | None:
     free = (job for job in waiting if (job.setting, job.row) not in searched)
     untrained = [*waiting, *(one.job for one in running)]
     return next(
-        (job for job in free if all(need not in untrained and (runs / need.name).is_dir() for need in job.needs)), None
+        (job for job in free if all(need not in untrained and _is_trained(runs / need.name) for need in job.needs)),
+        None,
     )
+
+
+def _is_trained(folder: Path) -> bool:
+    try:
+        return open_checkpoint(folder).state.finished
+    except CheckpointError:
+        return False
 
 
 def _look(job: Running, running: list[Running], problems: list[str], results: Results) -> None:
