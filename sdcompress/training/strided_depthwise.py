@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -35,7 +34,6 @@ def keep_in_float32(net: nn.Module) -> None:
             module.__class__ = _in_float32(type(module))  # in place, so that copies and state dicts stay as they are
 
 
-@cache
 def _in_float32(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
     """Return a class of convolutions, such as those that pad or parametrize themselves, in float32."""
     if kind is nn.Conv2d:
