@@ -23,6 +23,7 @@ from sdcompress.models.inputs import VARYING_AXIS_SIZE
 from sdcompress.onnx_graph.edit import strip_metadata
 from sdcompress.onnx_graph.gelu import reorder_gelu
 from sdcompress.onnx_graph.reshapes import store_reshapes
+from sdcompress.onnx_graph.resizes import rewrite_resizes
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 
 __all__ = ["BATCH", "axis_sizes", "export_all_exits", "output_name"]
@@ -72,6 +73,7 @@ def export_all_exits(
     model = strip_metadata(model)
     store_reshapes(model)
     reorder_gelu(model)
+    rewrite_resizes(model)
     _check_axes(model, modality, outputs)
     return model
 

@@ -12,12 +12,15 @@ import onnx
 from sdcompress.errors import UsageError
 from sdcompress.onnx_graph.dataflow import Dataflow, Dependence
 from sdcompress.onnx_graph.edit import copy_model
+from sdcompress.onnx_graph.resizes import is_interpolation
 
 __all__ = ["macs", "parameters"]
 
 
 def macs(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
     """Return multiply-accumulates for one sample, of convolutions, matrix products and attention only.
+
+    Bilinear interpolation counts nothing, in whatever form: costs in torch, and targets of pruning, have none of it.
 
     Args:
         model: its axes are numbers, or sums, products and quotients of named axes (``64*batch``, ``tokens + 1``).
@@ -33,7 +36,9 @@ def macs(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
                 axis.dim_value = size
     flow = Dataflow(onnx.shape_inference.infer_shapes(single, data_prop=True))
     return sum(
-        _node_macs(flow, node) for node, kind in zip(flow.nodes, flow.kinds, strict=True) if kind is Dependence.DATA
+        _node_macs(flow, node)
+        for node, kind in zip(flow.nodes, flow.kinds, strict=True)
+        if kind is Dependence.DATA and not is_interpolation(node)
     )
 
 
@@ -67,17 +72,18 @@ def parameters(model: onnx.ModelProto) -> int:
     """Return the number of elements of all stored weight tensors of two or more elements.
 
     Weights that the exporter merged (batch norm into convolution) are counted as stored. Scalars are left out: they
-    are constants of formulas, such as the 3 and 6 of a hard swish. Quantised weights count as the floats that they
-    stand for; their scales and zero points do not count.
+    are constants of formulas, such as the 3 and 6 of a hard swish. So are the matrices of bilinear interpolation.
+    Quantised weights count as the floats that they stand for; their scales and zero points do not count.
     """
     floating = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
     rounding = [node for node in model.graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
     codes = {node.input[0] for node in rounding if node.op_type == "DequantizeLinear"}
-    scales = {name for node in rounding for name in node.input[1:]}
+    constants = {name for node in rounding for name in node.input[1:]}
+    constants |= {name for node in model.graph.node if is_interpolation(node) for name in node.input}
     sizes = (
         math.prod(tensor.dims)
         for tensor in model.graph.initializer
-        if (tensor.data_type in floating and tensor.name not in scales) or tensor.name in codes
+        if (tensor.data_type in floating and tensor.name not in constants) or tensor.name in codes
     )
     return sum(size for size in sizes if size > 1)
 

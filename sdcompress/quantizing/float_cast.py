@@ -12,11 +12,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.onnx_graph.edit import copy_model
+from sdcompress.onnx_graph.resizes import is_interpolation
 
 __all__ = ["FLOAT_ONLY", "cast_floats", "low_precision_tensors"]
 
 # Operators that sum or squash and would lose digits, and those that name their type themselves. Operators without the
-# low type are found in ONNX's schemas.
+# low type are found in ONNX's schemas. Products that replace a Resize are float32 as it is.
 FLOAT_ONLY = frozenset(
     {
         *("Softmax", "LogSoftmax", "Exp", "Log", "Pow", "CumSum"),
@@ -89,7 +90,13 @@ class _FloatCast:
         node = onnx.NodeProto()
         node.CopyFrom(old)
         floats = [name for name in (*old.input, *old.output) if name in self._floats]
-        float32 = not floats or old.op_type in FLOAT_ONLY or bool(set(old.output) & set(keep)) or not self._knows(old)
+        float32 = (
+            not floats
+            or old.op_type in FLOAT_ONLY
+            or is_interpolation(old)
+            or bool(set(old.output) & set(keep))
+            or not self._knows(old)
+        )
         for position, name in enumerate(old.input):
             if name in self._floats:
                 yield from self._as(name, float32=float32)

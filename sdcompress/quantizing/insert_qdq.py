@@ -18,6 +18,7 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
 from sdcompress.onnx_graph.edit import copy_model
+from sdcompress.onnx_graph.resizes import is_interpolation
 from sdcompress.quantizing.bias_correction import correct_biases
 from sdcompress.quantizing.integer_rewrites import clip_bounds, extract_padding, split_clips
 from sdcompress.quantizing.precisions._base import PRODUCTS, FloatSegment
@@ -134,15 +135,16 @@ def _one_axis_per_weight(model: onnx.ModelProto) -> onnx.ModelProto:
 def _excluded(graph: onnx.GraphProto, output_layers: frozenset[str]) -> list[str]:
     """The names of the nodes that stay in float32.
 
-    These are the output layers; products of data with data, because attention loses more than it gains; and nodes that
-    onnxruntime quantises wrongly, see ``_misquantised``.
+    These are the output layers; products of data with data, because attention loses more than it gains; interpolation,
+    whose matrices are no weights; and nodes that onnxruntime quantises wrongly, see ``_misquantised``.
     """
     stored = {tensor.name: tensor for tensor in graph.initializer}
     outputs = {value.name for value in graph.output}
     return [
         node.name
         for node in graph.node
-        if _misquantised(node, stored, outputs)
+        if is_interpolation(node)
+        or _misquantised(node, stored, outputs)
         or (not stored.keys() & set(node.input[:2]) if node.op_type in PRODUCTS else output_layers & set(node.output))
     ]
 

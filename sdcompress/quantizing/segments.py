@@ -14,7 +14,7 @@ from sdcompress.artifact.read import Artifact
 from sdcompress.errors import UsageError
 from sdcompress.onnx_graph.edit import copy_model, drop_unused, drop_unused_initializers, strip_metadata
 from sdcompress.onnx_graph.exit_signals import add_signals
-from sdcompress.quantizing.precisions._base import PRODUCTS
+from sdcompress.quantizing.precisions._base import is_product
 from sdcompress.schema.manifest import ExitSignals, Segment
 from sdcompress.tasks import Task
 
@@ -81,7 +81,7 @@ def output_layers(model: onnx.ModelProto, logits: Collection[str]) -> frozenset[
         if tensors & set(node.output):
             continue
         tensors.update(node.output)
-        if not (node.op_type in PRODUCTS and stored & set(node.input[:2])):
+        if not (is_product(node) and stored & set(node.input[:2])):
             pending += [name for name in node.input if name in producers]
     return frozenset(tensors)
 
@@ -130,7 +130,7 @@ def count_products(model: onnx.ModelProto, precision: str) -> tuple[int, int]:
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    products = [node for node in graph.node if node.op_type in PRODUCTS]
+    products = [node for node in graph.node if is_product(node)]
     low = sum(
         all(types.get(name, TensorProto.FLOAT) != TensorProto.FLOAT for name in node.input[:2])
         if precision in _TYPED

@@ -10,9 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-__all__ = ["PRODUCTS", "Feed", "FloatSegment", "Rewriter"]
+from sdcompress.onnx_graph.resizes import is_interpolation
+
+__all__ = ["PRODUCTS", "Feed", "FloatSegment", "Rewriter", "is_product"]
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+def is_product(node: onnx.NodeProto) -> bool:
+    """Return whether a node is a convolution or product of the network; the products of an interpolation are none."""
+    return node.op_type in PRODUCTS and not is_interpolation(node)
+
 
 Feed = dict[str, npt.NDArray[np.float32]]
 
@@ -44,6 +52,7 @@ class Rewriter(Protocol):
 
     - inputs and outputs keep their names, shapes and float32;
     - tensors in ``segment.output_layers`` are computed in float32, whatever their inputs were rounded to;
+    - so is bilinear interpolation: of nodes that look like products only those of ``is_product`` are rounded;
     - a row of an output depends on the same row of the inputs only;
     - the same segment and the same feeds give the same bytes.
     """

@@ -15,7 +15,7 @@ from sdcompress.onnx_graph.edit import copy_model, replace_nodes
 from sdcompress.quantizing.float16_range import clip_fills, vanishing_paths
 from sdcompress.quantizing.float_cast import cast_floats
 from sdcompress.quantizing.opset import upgrade_opset
-from sdcompress.quantizing.precisions._base import FloatSegment
+from sdcompress.quantizing.precisions._base import FloatSegment, is_product
 from sdcompress.quantizing.ranges import abs_max
 
 __all__ = ["fp8"]
@@ -64,7 +64,8 @@ def _fp8_products(flow: Dataflow, output_layers: frozenset[str]) -> list[int]:
     return [
         index
         for index, node in enumerate(flow.nodes)
-        if node.op_type in {"Conv", "Gemm", "MatMul"}
+        if is_product(node)
+        and node.op_type != "ConvTranspose"
         and not output_layers & set(node.output)
         and node.input[0] not in flow.initializers
         and node.input[1] in flow.initializers

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx
 from onnxruntime.quantization import QuantType
 
+from sdcompress.onnx_graph.edit import copy_model
+from sdcompress.onnx_graph.resizes import multiply_resizes
 from sdcompress.quantizing.embeddings import halve_embeddings
 from sdcompress.quantizing.insert_qdq import quantize_integers
 from sdcompress.quantizing.precisions._base import FloatSegment
@@ -20,9 +24,12 @@ def uint8(segment: FloatSegment) -> onnx.ModelProto:
 
     Of tokens [B, N, C] only the inputs of products are rounded. The kernels give floats as fast as codes, and rounding
     outputs and residual sums too puts the logits of MiniLM several times as far from float32 (``docs/quantize.md``).
-    Tables of embeddings are stored as float16.
+    Tables of embeddings are stored as float16. Every bilinear Resize that products are faster than is replaced: between
+    integers it has no fast kernel.
     """
+    float_model = copy_model(segment.model)
+    multiply_resizes(float_model)
     options = {"ActivationSymmetric": False, "DedicatedQDQPair": False}
-    model = quantize_integers(segment, QuantType.QUInt8, options, tokens_between=False)
+    model = quantize_integers(replace(segment, model=float_model), QuantType.QUInt8, options, tokens_between=False)
     halve_embeddings(model.graph)
     return model
