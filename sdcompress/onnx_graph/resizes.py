@@ -81,7 +81,7 @@ def is_interpolation(node: onnx.NodeProto) -> bool:
 
     Its matrix is no weight: it is not counted, and stays in float32.
     """
-    return node.name.startswith(_MARK)
+    return bool(node.name.startswith(_MARK))
 
 
 @dataclass(frozen=True)
@@ -187,11 +187,11 @@ def _setting(attribute: onnx.AttributeProto) -> object:
 
 def _stored_values(flow: Dataflow, name: str) -> np.ndarray | None:
     if name in flow.initializers:
-        return numpy_helper.to_array(flow.initializers[name])
+        return np.asarray(numpy_helper.to_array(flow.initializers[name]))
     producer = flow.nodes[flow.producer[name]] if name in flow.producer else None
     if producer is None or producer.op_type != "Constant" or producer.attribute[0].name != "value":
         return None
-    return numpy_helper.to_array(producer.attribute[0].t)
+    return np.asarray(numpy_helper.to_array(producer.attribute[0].t))
 
 
 def _stored_scales(resize: _Resize) -> _Replacement | None:
@@ -266,7 +266,7 @@ def _stored_matrix(name: str, matrix: Array) -> onnx.TensorProto:
 
 def _matrix(size: int, resized: int, scale: float, mode: str) -> Array:
     """The weights [resized, size] of an axis, as ONNX defines ``Resize``."""
-    index = np.arange(resized)
+    index = np.arange(resized, dtype=np.float64)
     if mode == "align_corners":
         position = index * (size - 1) / max(resized - 1, 1)
     elif mode == "pytorch_half_pixel" and resized == 1:
@@ -275,7 +275,7 @@ def _matrix(size: int, resized: int, scale: float, mode: str) -> Array:
         position = (index + 0.5) / scale - 0.5
     position = position.clip(0, size - 1)
     lower = np.floor(position).astype(np.int64)
-    matrix = np.zeros((resized, size))
-    np.add.at(matrix, (index, lower), 1 - (position - lower))
-    np.add.at(matrix, (index, np.minimum(lower + 1, size - 1)), position - lower)
+    matrix, row = np.zeros((resized, size)), np.arange(resized)
+    np.add.at(matrix, (row, lower), 1 - (position - lower))
+    np.add.at(matrix, (row, np.minimum(lower + 1, size - 1)), position - lower)
     return matrix
