@@ -60,6 +60,13 @@ def compress(
             autocompletion=complete_from("sdcompress.policies"),
         ),
     ] = None,
+    ensembles: Annotated[
+        bool | None,
+        typer.Option(
+            "--ensembles/--no-ensembles",
+            help="whether to also try cascades whose exits average with earlier ones; default: the recipe's, yes",
+        ),
+    ] = None,
     finalists: Annotated[
         int | None, typer.Option("--finalists", help="candidates that are built and measured; default: the recipe's, 6")
     ] = None,
@@ -89,6 +96,7 @@ def compress(
         "confidence": None if confidence is None else share(confidence, "--confidence", "95%"),
         "precisions": None if precision is None else tuple(precision),
         "policies": None if policy is None else tuple(policy),
+        "ensembles": ensembles,
         "finalists": finalists,
     }
     options = Options(threads=threads, data_dir=data_dir, trust_modules=trust_modules, command=command_line())

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,9 @@ from sdcompress.certification.power_analysis import samples_for_betting
 from sdcompress.policies import exit_index_of, policy_class, scores
 from sdcompress.policies._base import Signals
 from sdcompress.schema.compression import Candidate
+from sdcompress.schema.graphs import Ensemble
 
-__all__ = ["DROPS", "FLOAT", "Budget", "Outcomes", "candidates", "finalists"]
+__all__ = ["DROPS", "FLOAT", "Budget", "Decided", "Outcomes", "candidates", "finalists", "subsets"]
 
 FLOAT = "fp32"  # the precision of an export
 DROPS = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # that are tried where a time is the target
@@ -58,6 +60,18 @@ class Budget:
         return needed is not None and needed <= self.certify_samples
 
 
+class Decided(NamedTuple):
+    """What an ensemble of exits says of N samples.
+
+    Attributes:
+        signals: of the samples.
+        loss: float32 [N].
+    """
+
+    signals: Signals
+    loss: Float
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """What all exits of a network in one precision say of the search samples, and what they cost.
@@ -72,6 +86,8 @@ class Outcomes:
         reach_ms: [E], up to each exit with the heads of all exits before it.
         whole_ms: of the last exit without other heads.
         decision_ms: for each policy, of one decision at each exit but the last.
+        ensembles: by the indices of their exits, all that a cascade may have; empty: none is tried.
+        ensemble_ms: what an exit costs that averages with those before it, beside the exit itself.
     """
 
     source: int
@@ -83,29 +99,51 @@ class Outcomes:
     reach_ms: Float64
     whole_ms: float
     decision_ms: Mapping[str, tuple[float, ...]]
+    ensembles: Mapping[tuple[int, ...], Decided] = field(default_factory=dict)
+    ensemble_ms: float = 0.0
 
     def candidate(
-        self, kept: Sequence[int], policy: str | None, *, max_drop: float, ms: float, drop: float
+        self,
+        kept: Sequence[int],
+        policy: str | None,
+        ensemble: Ensemble | None = None,
+        *,
+        max_drop: float,
+        ms: float,
+        drop: float,
     ) -> Candidate:
         """Return a candidate of this network; without a policy the network is truncated at the one exit."""
         exits = tuple(self.exits[k] for k in kept)
         precision = "" if self.precision == FLOAT else self.precision
+        parts = [self.label, "+".join(exits), "ensemble" if ensemble else "", precision, policy]
         return Candidate(
-            name="-".join(filter(None, [self.label, "+".join(exits), precision, policy])),
+            name="-".join(filter(None, parts)),
             source=self.source,
             layout="cascade" if policy else "single",
             exits=exits,
             precision=self.precision,
             policy=policy,
+            ensemble=ensemble,
             max_drop=max_drop,
             ms=ms,
             drop=drop,
         )
 
-    def cost(self, kept: Sequence[int], policy: str | None) -> Float64:
+    def cost(self, kept: Sequence[int], policy: str | None, ensemble: Ensemble | None = None) -> Float64:
         """Return the ms up to each kept exit, where the others have no head; a cascade decides by its policy."""
         decision_ms = self.decision_ms[policy] if policy else (0.0,) * (len(self.exits) - 1)
-        return ExitCosts(self.reach_ms, self.whole_ms, decision_ms).to(kept)
+        averages = np.arange(1, len(kept) + 1) if ensemble else np.zeros(len(kept))
+        return ExitCosts(self.reach_ms, self.whole_ms, decision_ms).to(kept) + self.ensemble_ms * averages
+
+    def at(self, kept: Sequence[int], ensemble: Ensemble | None = None) -> tuple[list[Signals], Float]:
+        """Return the signals and the losses, [K, N], at each kept exit of a cascade.
+
+        An ensemble consists of the kept exits up to that one.
+        """
+        if ensemble is None:
+            return [self.signals[k] for k in kept], self.loss[list(kept)]
+        decided = [self.ensembles[tuple(kept[: rank + 1])] for rank in range(len(kept))]
+        return [one.signals for one in decided], np.stack([one.loss for one in decided])
 
 
 def candidates(
@@ -123,22 +161,23 @@ def candidates(
     for network in networks:
         for index in range(len(network.exits)):
             found += _single(network, index, reference_loss, budget)
-        for kept in _subsets(len(network.exits)):
-            for policy in policies:
-                if len(kept) >= policy_class(policy).least_exits:
-                    found += _cascade(network, kept, policy, reference_loss, budget)
+        ensembles: list[Ensemble | None] = [None, "geometric"] if network.ensembles else [None]
+        choices = product(subsets(len(network.exits)), policies, ensembles)
+        for kept, policy, ensemble in choices:
+            if len(kept) >= policy_class(policy).least_exits:
+                found += _cascade(network, kept, policy, ensemble, reference_loss=reference_loss, budget=budget)
     return sorted(found, key=lambda one: _rank(one, budget))
 
 
 def finalists(ranked: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Return the first candidates, with one policy for each choice of network, exits and precision.
+    """Return the first candidates, with one policy for each choice of network, exits, ensemble and precision.
 
     If all of them exit early, the best that does not takes the place of the last: without early exit there is less to
     go wrong, and the estimate of a truncated network is the better one.
     """
     best = dict[tuple[object, ...], Candidate]()
     for one in ranked:
-        best.setdefault((one.source, one.layout, one.exits, one.precision), one)
+        best.setdefault((one.source, one.layout, one.exits, one.ensemble, one.precision), one)
     chosen = list(best.values())
     first, rest = chosen[:count], chosen[count:]
     if first and all(one.layout == "cascade" for one in first):
@@ -154,7 +193,7 @@ def _rank(one: Candidate, budget: Budget) -> tuple[object, ...]:
     return (late, one.ms if late else one.max_drop, one.drop, one.ms, one.name)
 
 
-def _subsets(exits: int) -> Iterator[tuple[int, ...]]:
+def subsets(exits: int) -> Iterator[tuple[int, ...]]:
     """Yield the exits of every cascade that is tried: some early exits and the last."""
     early = range(exits - 1)
     most = exits - 1 if exits - 1 <= _ALL_SUBSETS else _FEW
@@ -173,11 +212,17 @@ def _single(network: Outcomes, index: int, reference_loss: Float, budget: Budget
 
 
 def _cascade(
-    network: Outcomes, kept: Sequence[int], policy: str, reference_loss: Float, budget: Budget
+    network: Outcomes,
+    kept: Sequence[int],
+    policy: str,
+    ensemble: Ensemble | None,
+    *,
+    reference_loss: Float,
+    budget: Budget,
 ) -> Iterator[Candidate]:
     """Yield the candidate with the fastest thresholds of the first drop that keeps the target."""
-    signals, loss = [network.signals[k] for k in kept], network.loss[list(kept)]
-    costs = network.cost(kept, policy)
+    signals, loss = network.at(kept, ensemble)
+    costs = network.cost(kept, policy, ensemble)
     fitted = policy_class(policy).fit(signals, loss)
     evidence = Evidence(scores(fitted, signals), loss, reference_loss=reference_loss)
     path = threshold_path(evidence.scores, loss, np.diff(costs, prepend=0.0), shared=fitted.shared)[1:]
@@ -189,7 +234,7 @@ def _cascade(
         thresholds = path[count - 1]
         ms = float(costs[exit_index_of(evidence.scores, thresholds)].mean())
         lost = float(excess_losses(evidence, thresholds).mean())
-        fastest = network.candidate(kept, policy, max_drop=drop, ms=ms, drop=lost)
+        fastest = network.candidate(kept, policy, ensemble, max_drop=drop, ms=ms, drop=lost)
         if budget.target_ms is None or ms <= _MARGIN * budget.target_ms:
             break
     if fastest:

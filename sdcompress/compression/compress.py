@@ -22,12 +22,12 @@ from sdcompress.benchmarking.candidate import bench_samples
 from sdcompress.benchmarking.run import bench
 from sdcompress.calibration.calibrate import check
 from sdcompress.calibration.guarantee import split_of
-from sdcompress.calibration.stage_timing import decision_ms, stage_ms
 from sdcompress.certification.calibration_split import CalibrationSplit, draw_split, seed_of, tuning_count
 from sdcompress.certification.certify import bonferroni_delta, excess_losses, kind_of_test, p_value_of
 from sdcompress.compression.best import best_of, exits_early, policy_ms
 from sdcompress.compression.candidates import DROPS, FLOAT, Budget, Outcomes, candidates, finalists
 from sdcompress.compression.estimates import ESTIMATES, kept_candidates
+from sdcompress.compression.outcomes import outcomes_of
 from sdcompress.compression.parts import FINALISTS, PARTS, Parts, labels_of
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import SetupError, UsageError, VerificationError
@@ -71,7 +71,7 @@ def compress(
     overwrite: bool = False,
     step_progress: StepProgress | None = None,
 ) -> Compression:
-    """Search the best artifact of one or more checkpoints: truncated where, which exits, which precision and policy.
+    """Search the best artifact of checkpoints: truncated where, which exits, as ensembles, which precision and policy.
 
     All candidates are estimated from measured stage times and from the outputs of all exits on a sixth of the
     validation samples. The best are built, certified on the others with a shared confidence, and measured in
@@ -82,7 +82,7 @@ def compress(
         sources: checkpoints of one data set, for example a network before and after pruning. The drop is counted from
             the first, whole and in float32.
         out: folder of the search.
-        settings: largest drop or largest milliseconds, confidence, precisions, policies, number of finalists.
+        settings: largest drop or largest milliseconds, confidence, precisions, policies, ensembles, finalists.
         options: folder of the data, and the threads (default: one) of all times.
         overwrite: throw away another search in ``out``.
         step_progress: shows the progress of each step.
@@ -183,7 +183,7 @@ class _Search:
         rivals = [one for one in ranked if not self._is_reference(one)]  # it is measured beside them anyway
         chosen = finalists(rivals, self.settings.finalists)
         for source in range(len(self.models)):
-            self._parts.exported(source, [one.exits for one in chosen if one.source == source])
+            self._parts.exported(source, [one.exits for one in chosen if one.source == source and not one.ensemble])
         built = [self._best_drop(one) for one in chosen]
         built += self._one_graphs(built)
         measured = self._bench([one for one in built if one.state == "certified"])
@@ -306,26 +306,18 @@ class _Search:
         return Calibrate(policy=self._policies()[0], max_drop=drop, confidence=1 - self._delta)
 
     def _outcomes(self, source: int, precision: str, whole: Artifact, cascade: Artifact) -> Outcomes:
-        label, samples = self._parts.labels[source], self._search_samples
         with self.step_progress(f"estimate {cascade.path.name}") as progress:
-            engine = self._open(cascade)
-            signals, loss, _ = exit_outcomes(engine, samples, progress=progress)
-            reach_ms = np.cumsum(stage_ms(engine, samples))
-            early = len(engine.exit_names) > 1
-            return Outcomes(
+            return outcomes_of(
+                self._open(cascade),
+                self._open(whole),
+                self._search_samples,
                 source=source,
-                label=label,
-                exits=engine.exit_names,
+                label=self._parts.labels[source],
                 precision=precision,
-                signals=signals,
-                loss=loss,
-                reach_ms=reach_ms,
-                whole_ms=sum(stage_ms(self._open(whole), samples)) if early else float(reach_ms[-1]),
-                decision_ms={
-                    name: decision_ms(policy_class(name).fit(signals, loss), signals)
-                    for name in self._policies()
-                    if len(engine.exit_names) >= max(2, policy_class(name).least_exits)
-                },
+                policies=self._policies(),
+                ensembles=self.settings.ensembles,
+                threads=self.options.threads or 1,
+                progress=progress,
             )
 
     def _open(self, artifact: Artifact) -> Engine:
@@ -367,7 +359,8 @@ class _Search:
         return self._finalist(one, artifact, state, differences, p_value)
 
     def _build_cascade(self, one: Candidate) -> Finalist:
-        own = one.source == 0 and one.precision == FLOAT  # its last exit is the reference
+        # its last exit is the reference, which that of an ensemble is not
+        own = one.source == 0 and one.precision == FLOAT and one.ensemble is None
         artifact = self._parts.calibrated(one, 1 - self._delta, self._certify_samples, None if own else self._reference)
         policy, evidence = artifact.manifest.policy, artifact.evidence()
         assert policy is not None

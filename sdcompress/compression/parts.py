@@ -18,6 +18,7 @@ from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, Step, StepProgress
 from sdcompress.progress import Progress
 from sdcompress.schema.compression import Candidate
+from sdcompress.schema.graphs import Ensemble
 from sdcompress.schema.recipe import Calibrate
 from sdcompress.verbs.export import export, export_all
 from sdcompress.verbs.quantize import quantize
@@ -48,33 +49,39 @@ class Parts:
     record: Record
     step_progress: StepProgress
 
-    def exported(self, source: int, kept: Sequence[tuple[str, ...]]) -> None:
+    def exported(self, source: int, kept: Sequence[tuple[str, ...]], ensemble: Ensemble | None = None) -> None:
         """Export a checkpoint with each choice of exits, in one go; one exit alone is a network truncated there.
 
         Args:
             source: index of the checkpoint.
             kept: names of exits.
+            ensemble: of the exits of each choice.
         """
         model = self.sources[source]
-        targets = [self._spec(source, exits) for exits in dict.fromkeys(kept)]
+        targets = [self._spec(source, exits, ensemble) for exits in dict.fromkeys(kept)]
         missing = [target for target in targets if not _is_export_of(model, target.out)]
         if not missing:
             return
 
         def work(progress: Progress) -> None:
-            export_all(model, missing, {"ensemble": None}, replace(self.options, progress=progress), overwrite=True)
+            export_all(model, missing, {"ensemble": ensemble}, replace(self.options, progress=progress), overwrite=True)
 
         # no inputs: the exports themselves say of which weights they are, whatever else was exported beside them
         self.record.run(Step(f"export {', '.join(one.out.name for one in missing)}", work), self.step_progress)
 
-    def part(self, source: int, exits: tuple[str, ...], precision: str) -> Artifact:
+    def part(self, source: int, exits: tuple[str, ...], precision: str, ensemble: Ensemble | None = None) -> Artifact:
         """Return an exported network in a precision; it is quantised if it was not.
+
+        Ensembles are exported here, each by itself: none shares an export by torch with others, and one that fails
+        fails alone.
 
         Raises:
             VerificationError, ParityError: if the precision breaks the network.
             SetupError: if this machine does not run it.
         """
-        exported = self._spec(source, exits).out
+        if ensemble:
+            self.exported(source, [exits], ensemble)
+        exported = self._spec(source, exits, ensemble).out
         if precision == FLOAT:
             return open_artifact(exported)
         out = exported.with_name(f"{exported.name}-{precision}")
@@ -98,7 +105,7 @@ class Parts:
             samples: that the search has not used.
             reference: from which its drop is counted; None: its own last exit.
         """
-        cascade = self.part(candidate.source, candidate.exits, candidate.precision)
+        cascade = self.part(candidate.source, candidate.exits, candidate.precision, candidate.ensemble)
         # a drop each: a search that goes on would make the thresholds of a smaller one again, by other times
         name = f"{candidate.name}-{candidate.max_drop:g}"
         out = self.folder / FINALISTS / name
@@ -143,8 +150,8 @@ class Parts:
         self.record.run(Step(f"merge {out.name}", work, [cascade.manifest.digest], (out,)), self.step_progress)
         return open_artifact(out)
 
-    def _spec(self, source: int, exits: tuple[str, ...]) -> ExportSpec:
-        out = self.folder / PARTS / f"{self.labels[source]}-{'+'.join(exits)}"
+    def _spec(self, source: int, exits: tuple[str, ...], ensemble: Ensemble | None) -> ExportSpec:
+        out = self.folder / PARTS / f"{self.labels[source]}-{'+'.join(exits)}{'-ensemble' if ensemble else ''}"
         if len(exits) == 1:
             return ExportSpec(out, "single", exits[0])
         return ExportSpec(out, "cascade", exits=exits)

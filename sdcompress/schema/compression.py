@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
+from sdcompress.schema.graphs import Ensemble
 from sdcompress.schema.recipe_compression import Compress
 from sdcompress.schema.report import BenchReport, Machine
 
@@ -22,6 +23,7 @@ class Candidate(Frozen):
     exits: tuple[str, ...] = Field(min_length=1, description="that it keeps, the last of them where it ends")
     precision: str = Field(description="fp32, or another of 'sdcompress list precisions'")
     policy: str | None = Field(None, description="of a cascade")
+    ensemble: Ensemble | None = Field(None, description="of the exits of a cascade, as export.ensemble; None: none")
     merged_from: str | None = Field(None, description="of the layouts graph and if: the name of the cascade")
     max_drop: Fraction = Field(description="of the metric, that it shall be certified for")
     ms: PositiveFloat = Field(description="estimated mean of one sample")

@@ -58,6 +58,9 @@ class Compress(Frozen):
     policies: EachOnce[str] = Field(
         (), description="of 'sdcompress list policies', tried for cascades; default: that of calibrate.policy"
     )
+    ensembles: bool = Field(
+        True, description="also try cascades whose exits average with the exits before them, where the task can"
+    )
     finalists: Annotated[int, Field(ge=1, le=50)] = Field(
         6, description="candidates that are built, certified and measured"
     )

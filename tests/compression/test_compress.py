@@ -18,6 +18,7 @@ from sdcompress.benchmarking.run import bench
 from sdcompress.certification.calibration_split import draw_split
 from sdcompress.compression import compress as room
 from sdcompress.compression.estimates import kept_candidates
+from sdcompress.compression.outcomes import run_exits
 from sdcompress.compression.parts import Parts
 from sdcompress.errors import (
     Interrupted,
@@ -27,6 +28,7 @@ from sdcompress.errors import (
     UsageError,
     VerificationError,
 )
+from sdcompress.evaluation.exit_outcomes import exit_outcomes
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, no_step_progress
@@ -108,6 +110,48 @@ def test_a_second_search_builds_nothing_again(
     assert record.finalists
     assert {step.partition(" ")[0] for step in steps} <= {"test", "bench"}  # estimates are kept as well
     assert [one.digest for one in record.finalists] == [one.digest for one in searched[0].finalists]
+
+
+def test_an_ensemble_is_built_as_it_was_estimated_and_counts_from_the_plain_network(
+    searched: tuple[Compression, Path], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(searched[1], again, ignore=shutil.ignore_patterns(".lock"))
+    monkeypatch.setattr(room, "bench", measured)
+    monkeypatch.setattr(room, "_ONE_GRAPHS", ())
+
+    def first_ensemble(ranked: list[Candidate], _count: int) -> list[Candidate]:
+        return [next(one for one in ranked if one.ensemble and one.precision == "fp32")]
+
+    monkeypatch.setattr(room, "finalists", first_ensemble)
+    record = sdcompress.compress(checkpoint, again, SETTINGS)
+    (one,) = record.finalists
+    assert one.candidate.name == record.best
+    assert one.candidate.name.startswith(f"net-{'+'.join(one.candidate.exits)}-ensemble-")
+    best = open_artifact(again / "best")
+    assert best.manifest.certificate is not None
+    assert best.manifest.certificate.reference == open_artifact(again / "parts" / "net-final").manifest.digest
+    assert "(geometric ensemble)" in (best.path / "README.md").read_text(encoding="utf-8")
+    assert "With 'ensemble' in a name" in " ".join(findings(record))
+
+    search = room._Search([open_trained_model(checkpoint)], record.settings, again, Options(), no_step_progress)
+    plain = search._open(search._parts.part(0, ("exit1", "exit2", "final"), "fp32"))
+    kept = [plain.exit_names.index(exit_) for exit_ in one.candidate.exits]
+    ensembles = [tuple(kept[: rank + 1]) for rank in range(len(kept))]
+    signals, loss = run_exits(plain, search._search_samples, ensembles)
+    built = exit_outcomes(search._open(best), search._search_samples, (1.0,) * len(kept))
+    np.testing.assert_array_equal(loss[3:], built.loss)
+    for estimated, exit_ in zip(signals[3:], built.signals, strict=True):
+        np.testing.assert_allclose(estimated["max_prob"], exit_["max_prob"], atol=1e-5)
+
+    steps: list[str] = []
+
+    def shown(step: str):
+        steps.append(step)
+        return no_step_progress(step)
+
+    sdcompress.compress(checkpoint, again, SETTINGS, step_progress=shown)
+    assert {step.partition(" ")[0] for step in steps} <= {"test", "bench"}
 
 
 def test_an_export_of_other_weights_is_made_again(

@@ -56,6 +56,11 @@ def findings(record: Compression) -> list[str]:
         low, high = (f"{error * 100:+.0f} %" for error in (min(errors), max(errors)))
         sentences.append(f"The estimates of the measured finalists were {low} to {high} off.")
     sentences += _forms(record)
+    if any(one.candidate.ensemble for one in record.finalists):
+        sentences.append(
+            "With 'ensemble' in a name, each exit averages with the exits before it (export --ensemble geometric). "
+            f"The drop is counted from {record.reference} all the same, and may be a gain."
+        )
     if best := record.winner:
         sentences.append(f"The artifact is {best.folder}; a copy is in 'best'.")
     return sentences
