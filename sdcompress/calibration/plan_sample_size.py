@@ -17,6 +17,7 @@ from sdcompress.calibration.tuning import Tuning, tune
 from sdcompress.certification.calibration_split import calibration_count_for
 from sdcompress.certification.certify import TestKind, excess_losses, kind_of_test, smallest_drop
 from sdcompress.certification.groups import group_masks, group_name, strata_of
+from sdcompress.certification.power_analysis import least_samples as least_to_certify
 from sdcompress.certification.power_analysis import samples_for_betting, samples_for_binomial
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
@@ -92,7 +93,7 @@ def plan(
         power=POWER,
         samples=len(samples),
         tuning_samples=len(split.tuning),
-        minimum_samples=math.ceil(least_samples(settings, task) / share),
+        minimum_samples=_minimum(settings, task, share, test),
         assumed=tuple(
             _row(_assumed(share_of_drop * settings.max_drop), share, None, settings, test) for share_of_drop in assumed
         ),
@@ -109,6 +110,12 @@ def _smallest(samples: Samples, task: Task, settings: recipe.Calibrate) -> tuple
     # an empty stratum counts as one sample, so that the plan has a finite number
     share = max(1, int(counts[smallest])) / len(samples)
     return f"'{task.strata_names[smallest]}', {counts[smallest]} of {len(samples)}", share
+
+
+def _minimum(settings: recipe.Calibrate, task: Task, share: float, test: TestKind) -> int:
+    """Return the number of samples below which ``calibrate`` refuses; a stratum needs its own ``share`` of them."""
+    certify = least_to_certify(*smallest_drop(settings), exact=test == "binomial")
+    return max(least_samples(settings, task), calibration_count_for(math.ceil(certify / share)))
 
 
 def _observed(tuning: Tuning, settings: recipe.Calibrate, test: TestKind) -> tuple[PlanRow, ...]:

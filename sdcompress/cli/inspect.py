@@ -39,6 +39,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     inputs = ", ".join(f"{each.name} {each.dtype} [{', '.join(map(str, each.shape))}]" for each in manifest.inputs)
     metric, count = task_of(manifest).metric, len(manifest.outputs)
     kind = ", ".join([manifest.layout, *(each for each in manifest.precisions if each != "fp32")])
+    kind += ", geometric ensemble of exits" if manifest.exits_are_ensembles else ""
     say(f"{folder}: {kind}, {manifest.task.name}, {count} output{'s' * (count > 1)}, inputs {inputs}")
     say(f"digest {manifest.digest}")
     policy, rows = manifest.policy, []
@@ -103,9 +104,11 @@ def _show_segments_apart(manifest: Manifest, policy: Policy) -> None:
     if manifest.precisions == ("fp32",) or len(taken) == len(policy.thresholds):
         return
     layout = " ".join(["cascade", *(f"--keep-exits {name}" for name in taken)]) if taken else "single"
+    layout += " --ensemble geometric" if manifest.exits_are_ensembles else ""
     say(
         f"in {' and '.join(manifest.precisions)} segments are not joined where no sample exits: exported with --layout "
         f"{layout}, and quantised then, the network has fewer of them"
+        + ("; its exits then average the kept exits alone" if taken and manifest.exits_are_ensembles else "")
     )
 
 

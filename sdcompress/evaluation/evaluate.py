@@ -20,6 +20,7 @@ from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
+from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitEvaluation, PolicyEvaluation
 from sdcompress.tasks import Array, Task, metric_of, standard_error
 
@@ -58,6 +59,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate an engine on one split: each exit, their ensemble, the policy if any, and each stratum if there are any.
 
+    Exits that are ensembles themselves (``export.ensemble``) have no further one, which would count early heads twice.
+
     Args:
         engine: runs the network.
         samples: N of them.
@@ -75,11 +78,13 @@ def evaluate(
         VerificationError: if an output is not finite.
     """
     task, (samples, back) = engine.task, sorted_by_length(samples, engine.modality)
+    manifest: Manifest | None = getattr(engine, "manifest", None)
+    with_ensemble = manifest is None or not manifest.exits_are_ensembles  # the last exit is theirs already
     parts: list[list[Measured]] = []
     decided: list[_Decided] = []
     for inputs, targets in batches(engine, samples, batch, progress):
         outputs = check_finite(engine.exits(inputs))
-        parts.append(_rows(task, outputs, targets))
+        parts.append(_rows(task, outputs, targets, with_ensemble=with_ensemble))
         decided.append(_decided(engine, inputs, outputs[-1], targets, parts[-1][len(outputs) - 1]))
     rows = [Measured.joined(row) for row in zip(*parts, strict=True)]
     measured = Measured.joined([part.measured for part in decided])
@@ -112,9 +117,9 @@ def evaluate(
     )
 
 
-def _rows(task: Task, outputs: Float, targets: Array) -> list[Measured]:
-    """Return the exits of a batch, and their ensemble if it exists."""
-    ensemble = task.ensemble(outputs) if len(outputs) > 1 else None
+def _rows(task: Task, outputs: Float, targets: Array, *, with_ensemble: bool) -> list[Measured]:
+    """Return the exits of a batch, and their ensemble if it exists and is asked for."""
+    ensemble = task.ensemble(outputs) if len(outputs) > 1 and with_ensemble else None
     scored = [*outputs, *([] if ensemble is None else [ensemble])]
     return [Measured.of(task, each, targets) for each in scored]
 

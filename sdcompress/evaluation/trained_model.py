@@ -88,9 +88,17 @@ class TrainedModel:
         """Return the checkpoint.
 
         Raises:
-            CheckpointError: if the folder holds an artifact.
+            UsageError: if the folder holds an artifact.
         """
-        return self.opened if isinstance(self.opened, Checkpoint) else open_checkpoint(self.path)
+        if isinstance(self.opened, Artifact):
+            raise UsageError(
+                f"'{self.path}' is an artifact, where a checkpoint is needed.",
+                allowed="a checkpoint, or the folder of a training run",
+                next_step="name the training that the artifact was exported from, that with the weights "
+                f"{self.opened.manifest.provenance.weights_sha256[:12]}; of a calibrated cascade 'export' makes the "
+                "layouts graph and if",
+            )
+        return self.opened
 
     def engine(self, options: EngineOptions | None = None) -> Engine:
         """Open an engine; raises the errors of ``open_engine``.

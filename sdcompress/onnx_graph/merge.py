@@ -127,6 +127,7 @@ class _Merger:
         policy, exits = manifest.policy, len(manifest.exits)
         self._policy: ExitPolicy = restore(policy.name, policy.parameters, self._task, exits)
         self._thresholds, self._alone = thresholds, batch_of_one
+        self._opset = next(opset.version for opset in segments[0].opset_import if not opset.domain)
 
     def level(
         self, position: int, tensors: Mapping[str, str], history: Sequence[ExitSignals]
@@ -154,7 +155,9 @@ class _Merger:
                 break
             position += 1
         judged = history if self._policy.history else history[-1:]
-        nodes, constants, score = trace_score(self._policy, position, judged, self._task, f"exit-{position}/score")
+        nodes, constants, score = trace_score(
+            self._policy, position, judged, self._task, f"exit-{position}/score", opset=self._opset
+        )
         scope.add(nodes, constants)
         exits_here = scope.node("GreaterOrEqual", score, scope.constant(threshold, np.float32))
         return (*self._fork(scope, position, exits_here, tensors, history), scope)

@@ -41,11 +41,12 @@ _OPERATORS = {
 _LOGICAL = {np.logical_and, np.logical_or, np.logical_not}
 _COMPARISONS = {np.equal, np.greater, np.greater_equal, np.less, np.less_equal}
 _NUMBERS = {np.dtype(kind) for kind in (np.int64, np.float32, np.float64)}
+_AXES_ARE_AN_INPUT = 18  # the first opset, of ReduceMax and ReduceMin
 _BOOL, _INT64 = np.dtype(np.bool_), np.dtype(np.int64)
 
 
 def trace_score(
-    policy: ExitPolicy, exit_: int, signals: Sequence[ExitSignals], task: Task, prefix: str
+    policy: ExitPolicy, exit_: int, signals: Sequence[ExitSignals], task: Task, prefix: str, *, opset: int
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto], str]:
     """Return the nodes that compute an exit's score, their constants, and the name of the score, float32 [batch].
 
@@ -55,11 +56,12 @@ def trace_score(
         signals: names of the signals of the exits so far, the last of them this exit's; as ``ExitPolicy.score`` has it.
         task: whose signals they are.
         prefix: of all new names.
+        opset: of the graph.
 
     Raises:
         UsageError: if the policy computes with anything but ``_OPERATORS``.
     """
-    trace = _Trace(type(policy).__name__, task, prefix)
+    trace = _Trace(type(policy).__name__, task, prefix, opset)
     exits = [trace.columns(exit_signals) for exit_signals in signals]
     score = symbolic_score(policy, exit_, exits, _Symbol, trace.refused)
     return trace.nodes, trace.constants, trace.cast(score, np.dtype(np.float32))
@@ -86,10 +88,10 @@ class _Symbol(Symbol):
 class _Trace:
     """Records the operations on symbols as nodes, with the types that numpy would compute in."""
 
-    def __init__(self, policy: str, task: Task, prefix: str) -> None:
+    def __init__(self, policy: str, task: Task, prefix: str, opset: int) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
-        self._policy, self._task, self._prefix = policy, task, prefix
+        self._policy, self._task, self._prefix, self._opset = policy, task, prefix, opset
 
     def columns(self, names: ExitSignals) -> Signals:
         """Return an exit's signals as symbols."""
@@ -106,13 +108,18 @@ class _Trace:
     def largest_of_each(self, numbers: _Symbol) -> _Symbol:
         """The largest number of each row of float32 [batch, ...], float32 [batch]."""
         rows = self._node("Flatten", numbers.name, axis=1)
-        return _Symbol(self, self._node("ReduceMax", rows, self._constant(np.array([1])), keepdims=0), numbers.dtype)
+        return _Symbol(self, self._reduced("ReduceMax", rows), numbers.dtype)
 
     def all_of_each(self, flags: _Symbol) -> _Symbol:
         """Whether all flags of each row are set: of bool [batch, ...] those of one row, bool [batch]."""
         rows = self._node("Flatten", self.cast(flags, _INT64), axis=1)
-        least = self._node("ReduceMin", rows, self._constant(np.array([1])), keepdims=0)
-        return _Symbol(self, self._node("Cast", least, to=TensorProto.BOOL), _BOOL)
+        return _Symbol(self, self._node("Cast", self._reduced("ReduceMin", rows), to=TensorProto.BOOL), _BOOL)
+
+    def _reduced(self, operator: str, rows: str) -> str:
+        """Reduce a tensor [batch, n] to [batch]; the axes are an attribute before they are an input."""
+        if self._opset < _AXES_ARE_AN_INPUT:
+            return self._node(operator, rows, axes=[1], keepdims=0)
+        return self._node(operator, rows, self._constant(np.array([1])), keepdims=0)
 
     def apply(self, ufunc: np.ufunc, inputs: Sequence[Any]) -> _Symbol:
         """Return the result of a ufunc, as numpy would have it."""

@@ -107,9 +107,9 @@ class CascadeEngine:
         self._policy = restore(policy.name, policy.parameters, self._task, len(self._ends)) if policy else None
         self._gates: tuple[Gate, ...] = gates(self._policy, policy.thresholds) if policy and self._policy else ()
         self._looks_back = self._policy is not None and self._policy.history
-        self._cost_model = CostModel(policy, executor.rows)
         unused = _never_taken(policy, history=self._looks_back) if policy else range(len(self._ends) - 1)
         self._unused = frozenset(unused)
+        self._cost_model = CostModel(policy, executor.rows, unused=self._unused)
         if one_graph is None and not by_stages:
             self._skipping  # noqa: B018 - loads now what the first call would load
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf, prod
 
 import numpy as np
@@ -38,12 +38,17 @@ class CostModel:
         policy: holds the times; without a policy, or without times in it, every time is 0.
         computed: number of allocated rows -> number of computed rows; engines of fixed shapes round up.
         times: measured elsewhere, in the place of the policy's.
+        unused: exits that no row takes: rows that pass one pass the stage behind it too.
     """
 
     def __init__(
-        self, policy: Policy | None, computed: Callable[[int], int] = int, times: StageTimes | None = None
+        self,
+        policy: Policy | None,
+        computed: Callable[[int], int] = int,
+        times: StageTimes | None = None,
+        unused: Collection[int] = (),
     ) -> None:
-        self._computed = computed
+        self._computed, self._unused = computed, frozenset(unused)
         self._ms = policy.stage_ms if policy else ()
         self._times = times or (policy.stage_times if policy else None)
         rows, sizes = (self._times.rows, self._times.sizes) if self._times else ((), ())
@@ -76,9 +81,9 @@ class CostModel:
         return y[right] + (y[right] - y[right - 1]) / (x[right] - x[right - 1]) * (work - x[right])
 
     def compaction_pays(self, exit_index: int, allocated: int, active: int, size: int = 1) -> bool:
-        """Return whether dropping exited rows saves more in the next stage than moving rows costs.
+        """Return whether dropping exited rows saves more until the next exit that rows take than moving rows costs.
 
-        Only the next stage counts: what does not pay now can be done at the next exit.
+        Only the stages up to there count: what does not pay now can be done at that exit.
 
         Args:
             exit_index: of the exit that was reached.
@@ -91,7 +96,10 @@ class CostModel:
         if self._times is None:
             return True
         moved = min(active, allocated - active)
-        saved = self.ms(exit_index + 1, allocated, size) - self.ms(exit_index + 1, active, size)
+        saved, stage = 0.0, exit_index
+        while stage == exit_index or stage in self._unused:
+            stage += 1
+            saved += self.ms(stage, allocated, size) - self.ms(stage, active, size)
         longer = size / self._usual_size if self._usual_size else 1.0
         return saved > moved * longer * self._times.move_ms[exit_index]
 

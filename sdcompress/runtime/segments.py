@@ -134,10 +134,14 @@ class LoadedLater:
 
     def __call__(self, tensors: Tensors) -> Sequence[Array]:
         """Run the graph."""
+        return self.loaded()(tensors)
+
+    def loaded(self) -> Graph:
+        """Return the graph, which is loaded now if it was not before."""
         if self._graph is None:
             with self._lock:
                 self._graph = self._graph or self._load()
-        return self._graph(tensors)
+        return self._graph
 
 
 def stages(manifest: Manifest, graphs: Sequence[Graph]) -> tuple[Stage, ...]:
@@ -197,7 +201,10 @@ class ArrayExecutor:
         return ArrayForwardPass(self.stages, inputs)
 
     def skipping(self, exits: Collection[int]) -> ArrayExecutor:
-        """Return an executor that computes no head of some exits, and one graph from each other exit to the next."""
+        """Return an executor that computes no head of some exits, and one graph from each other exit to the next.
+
+        All of its graphs are loaded, also those that no joined graph takes the place of.
+        """
         if not exits or self._headless is None:
             return self
         skipping, start = copy(self), 0
@@ -209,6 +216,9 @@ class ArrayExecutor:
                     self.stages[exit_index],
                 ]
                 start = exit_index + 1
+        for graph in (graph for stage in chosen for graph, *_ in stage.graphs):
+            if isinstance(graph, LoadedLater):
+                graph.loaded()
         skipping.stages = tuple(chosen)
         return skipping
 

@@ -313,6 +313,12 @@ class Manifest(Frozen):
         return tuple(sorted({segment.precision for segment in self.segments}))
 
     @property
+    def exits_are_ensembles(self) -> bool:
+        """Return whether an exit's outputs are the geometric mean of the exits up to it (``export.ensemble``)."""
+        section = self.provenance.recipe.get("export")  # anybody may have written the recipe
+        return isinstance(section, dict) and section.get("ensemble") == "geometric"
+
+    @property
     def files(self) -> tuple[FileEntry, ...]:
         """Return every file of the artifact but the manifest."""
         evidence = (self.certificate.evidence,) if self.certificate else ()

@@ -6,9 +6,10 @@ import warnings
 from pathlib import Path
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.calibration.calibrate import EXTERNAL, merge_settings
+from sdcompress.calibration.calibrate import EXTERNAL, check_is_cascade, check_policy, merge_settings
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.plan_sample_size import plan as run_plan
+from sdcompress.calibration.reference_model import open_comparable
 from sdcompress.data.samples import Samples
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import SetupError, UsageError
@@ -53,9 +54,12 @@ def calibrate(
     options = options or Options()
     model = open_trained_model(source, options)
     section = merge_settings(model.recipe.calibrate, settings)
+    artifact = _checked(model, section)
+    if reference is not None:
+        reference = open_comparable(reference, artifact.manifest)
     chosen, split = _calibration_samples(model, section, samples)
     return run_calibrate(
-        model.artifact(),
+        artifact,
         Path(out),
         section,
         options,
@@ -89,8 +93,17 @@ def plan(
     options = options or Options()
     model = open_trained_model(source, options)
     section = merge_settings(model.recipe.calibrate, settings)
+    artifact = _checked(model, section)
     chosen, _ = _calibration_samples(model, section, samples)
-    return run_plan(model.artifact(), section, options, samples=chosen, progress=options.progress)
+    return run_plan(artifact, section, options, samples=chosen, progress=options.progress)
+
+
+def _checked(model: TrainedModel, settings: Calibrate) -> Artifact:
+    """Return the artifact, after what can be refused before the data is read, which may take minutes."""
+    artifact = model.artifact()
+    check_is_cascade(artifact)
+    check_policy(settings, len(artifact.manifest.exits), artifact.task)
+    return artifact
 
 
 def _calibration_samples(model: TrainedModel, settings: Calibrate, folder: Folder | None) -> tuple[Samples, str]:

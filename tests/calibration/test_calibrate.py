@@ -9,10 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+import sdcompress
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.samples import ArraySamples, Subset
-from sdcompress.errors import DataError, OutputExistsError, SdcompressError, UsageError
+from sdcompress.errors import (
+    ArtifactError,
+    DataError,
+    OutputExistsError,
+    SdcompressError,
+    UnknownNameError,
+    UsageError,
+)
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Manifest
@@ -149,3 +157,18 @@ def test_an_artifact_is_replaced_only_when_told(tiny_artifact: Build, samples: A
     assert open_artifact(cascade).manifest.policy is None
     calibrate(cascade, cascade, **given, overwrite=True)  # in its own place
     assert open_artifact(cascade).manifest.policy is not None
+
+
+def test_what_is_wrong_without_the_data_is_refused_before_it_is_read(tiny_artifact: Build, tmp_path: Path) -> None:
+    """The data of these artifacts does not exist, and reading it would be another error."""
+    cascade, single = tiny_artifact(), tiny_artifact("single")
+    with pytest.raises(UsageError, match="has the layout 'single' and 1 exit"):
+        sdcompress.calibrate(single, tmp_path / "out")
+    with pytest.raises(UsageError, match="has the layout 'single' and 1 exit"):
+        sdcompress.plan(single, {"confidence": 0.95})
+    with pytest.raises(UnknownNameError, match="max_prob"):
+        sdcompress.calibrate(cascade, tmp_path / "out", {"policy": "max_prb"})
+    with pytest.raises(ArtifactError, match="is not there"):
+        sdcompress.calibrate(cascade, tmp_path / "out", {"confidence": 0.95}, reference=tmp_path / "nothing")
+    with pytest.raises(DataError):
+        sdcompress.calibrate(cascade, tmp_path / "out", {"confidence": 0.95}, reference=single)

@@ -14,7 +14,8 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import least_samples
 from sdcompress.calibration.plan_sample_size import plan
 from sdcompress.certification.calibration_split import draw_split, seed_of
-from sdcompress.data.samples import Subset
+from sdcompress.certification.p_values import betting_p_value
+from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, UsageError
 from sdcompress.schema import recipe
 from sdcompress.tasks.classification import Classification
@@ -60,6 +61,23 @@ def test_its_numbers(tiny_artifact: Build, tiny_network: Any, unlabelled: bool) 
     assert [row.mean_loss for row in found.observed] == sorted(row.mean_loss for row in found.observed)
     assert found.observed[-1].samples_needed is None  # where the path leaves what can be certified
     assert not unlabelled or all(row.mean_gain == 0 for row in found.observed)
+
+
+def test_the_least_number_for_a_rare_class_is_that_at_which_calibration_begins(
+    tiny_artifact: Build, tiny_network: Any
+) -> None:
+    """13 samples of a class certify 20 % at 90 %, since 1.2 ** 13 > 10 > 1.2 ** 12; it is a tenth of all samples."""
+    wish = recipe.Calibrate(max_drop=0.2, confidence=0.9, group_by="stratum")
+    examples = tiny_network.samples(600)
+    targets = np.repeat([0, 1, 2], [60, 240, 300])
+    samples = ArraySamples(examples.examples(np.arange(600)), targets)
+    found = plan(tiny_artifact(), samples=samples, settings=wish)
+    assert found.smallest_stratum == "'square', 60 of 600"
+    assert found.minimum_samples - found.minimum_samples // 6 == 10 * least(0.2, 0.1)
+
+
+def least(drop: float, delta: float) -> int:
+    return next(count for count in range(1, 99) if betting_p_value(np.zeros(count), drop, delta) <= delta)
 
 
 def test_without_a_confidence_there_is_nothing_to_plan(tiny_artifact: Build, tiny_network: Any) -> None:

@@ -76,3 +76,31 @@ def test_exits_that_no_sample_takes_are_named_where_segments_stay_apart(
     shown = " ".join(capsys.readouterr().out.split())
     assert ("segments are not joined" in shown) == (named is not None)
     assert named is None or named in shown
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "named"),
+    [
+        ((2.0, 0.5), "--layout cascade --keep-exits exit2 --ensemble geometric, and quantised then, the network has "),
+        ((2.0, 2.0), "--layout single --ensemble geometric, and quantised then, the network has fewer of them"),
+    ],
+)
+def test_an_ensemble_is_named_and_stays_one_in_what_is_recommended(
+    tiny_artifact: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    thresholds: tuple[float, ...],
+    named: str,
+) -> None:
+    manifest = open_artifact(tiny_artifact()).manifest
+    provenance = manifest.provenance.model_copy(
+        update={"recipe": {**manifest.provenance.recipe, "export": {"ensemble": "geometric"}}}
+    )
+    segments = tuple(segment.model_copy(update={"precision": "uint8"}) for segment in manifest.segments)
+    changed = {"segments": segments, "policy": unlabelled(thresholds), "provenance": provenance}
+    show_manifest(manifest.model_copy(update=changed), "folder")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "folder: cascade, uint8, geometric ensemble of exits, classification" in shown
+    assert named in shown
+    assert ("average the kept exits alone" in shown) == (0.5 in thresholds)
+    show_manifest(manifest, "folder")
+    assert "ensemble" not in capsys.readouterr().out

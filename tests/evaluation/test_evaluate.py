@@ -16,7 +16,7 @@ from sdcompress.evaluation.evaluate import evaluate
 from sdcompress.evaluation.exit_outcomes import exit_outputs
 from sdcompress.evaluation.paired import metric_difference, pack
 from sdcompress.modalities._image_preprocess import normalise
-from sdcompress.runtime.open import open_engine
+from sdcompress.runtime.open import open_cascade, open_engine
 from sdcompress.schema.report import Evaluation
 from sdcompress.tasks._probabilities import softmax
 from sdcompress.tasks.classification import Classification
@@ -63,6 +63,15 @@ def test_every_exit_and_their_ensemble(tiny_artifact: Write, tiny_network: Any) 
     assert macs[3] is None
     assert found.policy is None
     assert (found.samples, found.data, found.split, found.digest) == (300, "shapes", "test", "0" * 64)
+
+
+def test_exits_that_are_ensembles_have_no_further_one(tiny_artifact: Write, tiny_network: Any) -> None:
+    engine, samples = open_cascade(tiny_artifact()), tiny_network.samples(20)
+    recipe = {**engine.manifest.provenance.recipe, "export": {"ensemble": "geometric"}}
+    provenance = engine.manifest.provenance.model_copy(update={"recipe": recipe})
+    engine.manifest = engine.manifest.model_copy(update={"provenance": provenance})
+    found = evaluate(engine, samples, **FACTS)
+    assert [row.name for row in found.exits] == ["exit1", "exit2", "final"]
 
 
 def test_one_exit_has_no_ensemble(tiny_artifact: Write, tiny_network: Any) -> None:

@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+import sdcompress
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, seal
 from sdcompress.calibration.calibrate import calibrate
@@ -200,3 +201,13 @@ def test_verify_needs_no_onnx_for_it(one_graph_once: Made) -> None:
         [sys.executable, "-c", program, one_graph_once("graph")], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("layout", ["single", "cascade", "all"])
+def test_other_layouts_of_an_artifact_name_the_training_that_they_are_made_of(
+    tiny_artifact: Callable[..., Path], tmp_path: Path, layout: Any
+) -> None:
+    with pytest.raises(UsageError, match="is an artifact, where a checkpoint is needed") as caught:
+        sdcompress.export(tiny_artifact(), tmp_path / "out", layout=layout)
+    assert "weights 222222222222" in caught.value.next_step
+    assert not (tmp_path / "out").exists()

@@ -32,9 +32,11 @@ NAMES = [ExitSignals(values=f"values-{k}", decision=f"answer-{k}") for k in rang
 NUMBER = st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.5, 1.0, float("nan")]))
 
 
-def graph(policy: ExitPolicy, exit_: int, task: Task = TASK) -> Callable[[Sequence[Signals]], np.ndarray]:
+def graph(
+    policy: ExitPolicy, exit_: int, task: Task = TASK, *, opset: int = 18
+) -> Callable[[Sequence[Signals]], np.ndarray]:
     """The traced score as a function of the exits' signals."""
-    nodes, constants, score = trace_score(policy, exit_, NAMES[: exit_ + 1], task, "score")
+    nodes, constants, score = trace_score(policy, exit_, NAMES[: exit_ + 1], task, "score", opset=opset)
     dtype = helper.np_dtype_to_tensor_dtype(task.decision_dtype)
     nodes.append(helper.make_node("Identity", [score], ["out"]))
     inputs = []
@@ -44,8 +46,8 @@ def graph(policy: ExitPolicy, exit_: int, task: Task = TASK) -> Callable[[Sequen
     outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch"])]
     model = helper.make_model(
         helper.make_graph(nodes, "score", inputs, outputs, constants),
-        opset_imports=[helper.make_opsetid("", 18)],
-        ir_version=10,
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=8 if opset < 18 else 10,
     )
     onnx.checker.check_model(model, full_check=True)
     (session,) = SegmentSessions([serialize(model)], outputs=[])._sessions
@@ -90,12 +92,13 @@ def test_every_policy_on_any_signals(kind: str, exit_: int, data: st.DataObject)
 
 @pytest.mark.parametrize("kind", ["learned", "patience", "fixed"])
 @pytest.mark.parametrize("rows", [1, 3, 7])  # 3 rows of 3 labels: a comparison that broadcasts would not be noticed
-def test_label_sets_agree_as_a_whole(kind: str, rows: int) -> None:
+@pytest.mark.parametrize("opset", [16, 18])
+def test_label_sets_agree_as_a_whole(kind: str, rows: int, opset: int) -> None:
     rng, task = np.random.default_rng(rows), MultiLabel(("sky", "road", "tree"))
     signals = [task.signals(rng.normal(size=(rows, 3)).astype(np.float32)) for _ in range(4)]
     expected = POLICIES[kind].score(3, signals)
     assert expected.shape == (rows,)
-    np.testing.assert_allclose(graph(POLICIES[kind], 3, task)(signals), expected, rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(graph(POLICIES[kind], 3, task, opset=opset)(signals), expected, rtol=2e-6, atol=1e-6)
 
 
 class Sum(ExitPolicy):
@@ -114,12 +117,13 @@ class Flags(ExitPolicy):
 
 @pytest.mark.parametrize("kind", ["patience", "settled"])
 @pytest.mark.parametrize("rows", [1, 2, 7])  # 2 rows of 2 numbers: a comparison that broadcasts would not be noticed
-def test_a_traced_score_sees_numbers_that_moved_less_than_a_step(kind: str, rows: int) -> None:
+@pytest.mark.parametrize("opset", [16, 18])
+def test_a_traced_score_sees_numbers_that_moved_less_than_a_step(kind: str, rows: int, opset: int) -> None:
     task = Regression(("a", "b"), mean=(0.0, 100.0), std=(1.0, 25.0), step=(0.5, 5.0))
     policy, outputs = policy_class(kind)(), np.random.default_rng(2).normal(0, 0.3, (3, rows, 2)).astype(np.float32)
     outputs[1, 0] = np.nan
     signals = [task.signals(each) for each in outputs]
-    np.testing.assert_allclose(graph(policy, 2, task)(signals), policy.score(2, signals), rtol=1e-5)
+    np.testing.assert_allclose(graph(policy, 2, task, opset=opset)(signals), policy.score(2, signals), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("policy", "why"), [(Sum(), "multiply of 1 and 2 axes"), (Flags(), "2 axes instead of one")])
@@ -181,4 +185,4 @@ def test_a_score_that_cannot_be_traced_is_refused_with_the_reason(score: Callabl
             return score(signals[-1])
 
     with pytest.raises(UsageError, match=rf"(?s)Strange cannot be put into a graph: .*{why}.*allowed: numpy's add"):
-        trace_score(Strange(), 0, NAMES[:1], TASK, "score")
+        trace_score(Strange(), 0, NAMES[:1], TASK, "score", opset=18)

@@ -65,6 +65,13 @@ def test_compaction_pays_where_the_next_stage_saves_more_than_moving_costs(
     assert CostModel(policy(TIMES)).compaction_pays(0, allocated, active) is pays
 
 
+@pytest.mark.parametrize(("unused", "pays"), [((), False), ((1,), True), ((0,), False), ((1, 2), True)])
+def test_stages_up_to_the_next_exit_that_rows_take_count_together(unused: tuple[int, ...], pays: bool) -> None:
+    """With 2 of 4 rows each stage takes 2 ms less, and moving 2 rows 3 ms: that pays for two stages, not for one."""
+    times = StageTimes(rows=(2, 4), ms=((1.0, 3.0),) * 4, move_ms=(1.5,) * 3)
+    assert CostModel(None, times=times, unused=unused).compaction_pays(0, 4, 2) is pays
+
+
 def test_it_always_pays_where_nothing_is_known() -> None:
     assert CostModel(None).compaction_pays(0, 64, 63)
     assert CostModel(policy(None)).compaction_pays(0, 64, 63)

@@ -179,8 +179,23 @@ def test_graphs_of_8_bits_stay_apart(tiny_artifact: Write) -> None:
     artifact = open_artifact(tiny_artifact(policy=(NEVER, 0.5)))
     segments = tuple(one.model_copy(update={"precision": "uint8"}) for one in artifact.manifest.segments)
     changed = Artifact(artifact.path, artifact.manifest.model_copy(update={"segments": segments}))
-    _, _, headless = counted(changed)
+    engine, whole, headless = counted(changed)
     assert headless == [("segment-0.onnx", ("hidden",))]
+    assert sorted(whole) == ["segment-1.onnx", "segment-2.onnx"]  # no call waits for one
+    engine(images(2))
+    assert len(whole) == 2
+
+
+def test_segments_that_cannot_be_joined_are_loaded_when_the_artifact_is_opened(
+    tiny_artifact: Write, tiny_network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdcompress.runtime.open.joined", lambda *_: None)
+    path = tiny_artifact(policy=(NEVER, 0.6))
+    engine = open_cascade(path, ANY)
+    for file in path.glob("segment-*.onnx"):
+        file.unlink()
+    answer = engine(images(8))
+    assert np.allclose(answer.outputs, tiny_network.exits(images(8))[answer.exit_index, np.arange(8)], atol=1e-5)
 
 
 def scaled(taken: str, given: str, scale: float) -> bytes:
