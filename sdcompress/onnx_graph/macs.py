@@ -72,7 +72,7 @@ def parameters(model: onnx.ModelProto) -> int:
     """Return the number of elements of all stored weight tensors of two or more elements.
 
     Weights that the exporter merged (batch norm into convolution) are counted as stored. Scalars are left out: they
-    are constants of formulas, such as the 3 and 6 of a hard swish. So are the matrices of bilinear interpolation.
+    are constants of formulas, such as the 3 and 6 of a hard swish. So are matrices of interpolation and its scales.
     Quantised weights count as the floats that they stand for; their scales and zero points do not count.
     """
     floating = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
@@ -80,6 +80,7 @@ def parameters(model: onnx.ModelProto) -> int:
     codes = {node.input[0] for node in rounding if node.op_type == "DequantizeLinear"}
     constants = {name for node in rounding for name in node.input[1:]}
     constants |= {name for node in model.graph.node if is_interpolation(node) for name in node.input}
+    constants |= {name for node in model.graph.node if node.op_type == "Resize" for name in node.input[1:]}
     sizes = (
         math.prod(tensor.dims)
         for tensor in model.graph.initializer
