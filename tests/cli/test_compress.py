@@ -10,14 +10,18 @@ from pathlib import Path
 def test_the_exit_code_says_whether_anything_was_found(cli: Callable, made, tmp_path: Path) -> None:
     """Nothing takes a thousandth of a millisecond; the page says what comes nearest."""
     out = tmp_path / "out"
-    done = cli("compress", made.train, "--target", "0.001ms", "--finalists", "1", "--out", out)
+    done = cli("compress", made.train, "--target", "0.001ms", "--finalists", "1", "--no-ensembles", "--out", out)
     assert done.code == 4, done.err
     assert "No certified artifact takes 0.00100 ms or less; the fastest is" in done.out
     assert f"page: {out}/compress.html" in done.out
     assert "next:" not in done.out
-    done = cli("compress", made.train, "--target", "0.001ms", "--finalists", "1", "--out", out, "--json")
+    done = cli(
+        "compress", made.train, "--target", "0.001ms", "--finalists", "1", "--no-ensembles", "--out", out, "--json"
+    )
     record = json.loads(done.out)
     assert record["best"] is None
+    assert record["settings"]["ensembles"] is False
+    assert not [one for one in record["candidates"] if one["ensemble"]]
     assert "raw_ms" not in record["bench"]["records"][0]
 
 
