@@ -43,6 +43,7 @@ __all__ = [
     "check_policy",
     "least_samples",
     "merge_settings",
+    "uncalibrated",
 ]
 
 LEAST_SAMPLES = 50
@@ -93,7 +94,7 @@ def calibrate(
     options = replace(options, threads=options.threads or 1, allow_uncertified=True)
     reference_model = _reference(reference, opened, settings, options.threads or 1)
     with staged(out, overwrite=overwrite) as folder:
-        engine = open_cascade(opened, options)
+        engine = open_cascade(uncalibrated(opened), options)
         if settings.in_expectation:
             temperatures, policy = policy_in_expectation(
                 opened.manifest, engine, samples, settings, split=split, progress=progress
@@ -170,6 +171,13 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
         _check_targets(task, samples)
     if settings.group_by == "stratum":
         _check_strata(opened.manifest, task, samples, settings)
+
+
+def uncalibrated(opened: Artifact) -> Artifact:
+    """Return an artifact without its policy, which may be one that cannot run here, and what depends on it."""
+    exits = tuple(exit_.model_copy(update={"temperature": 1.0}) for exit_ in opened.manifest.exits)
+    dropped = {"policy": None, "certificate": None, "one_graph": None, "exits": exits}
+    return replace(opened, manifest=opened.manifest.model_copy(update=dropped))
 
 
 def check_policy(settings: recipe.Calibrate, exits: int, task: Task | None) -> None:

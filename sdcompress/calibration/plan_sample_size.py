@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.calibration.calibrate import LEAST_SAMPLES, MORE_HELD_OUT, check_is_cascade, check_policy, least_samples
+from sdcompress.calibration.calibrate import (
+    LEAST_SAMPLES,
+    MORE_HELD_OUT,
+    check_is_cascade,
+    check_policy,
+    least_samples,
+    uncalibrated,
+)
 from sdcompress.calibration.guarantee import split_of
 from sdcompress.calibration.tuning import Tuning, tune
 from sdcompress.certification.calibration_split import calibration_count_for
@@ -78,7 +85,7 @@ def plan(
             next_step="collect more samples" if isinstance(samples, UnlabelledFolder) else MORE_HELD_OUT,
         )
     split, _ = split_of(opened.manifest, samples)
-    engine = open_cascade(opened, replace(options, threads=options.threads or 1, allow_uncertified=True))
+    engine = open_cascade(uncalibrated(opened), replace(options, threads=options.threads or 1, allow_uncertified=True))
     tuning, task = tune(engine, Subset(samples, split.tuning), settings, progress), engine.task
     smallest, share = _smallest(samples, task, settings)
     test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss)

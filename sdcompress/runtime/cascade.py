@@ -15,7 +15,7 @@ from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import UsageError
 from sdcompress.modalities import Inputs, Modality
-from sdcompress.policies import gates, policy_class, restore
+from sdcompress.policies import gates, restore
 from sdcompress.policies._base import Float, Gate, Signals
 from sdcompress.runtime.active_rows import ActiveRows, RoutedOutputs
 from sdcompress.runtime.backends._base import Graph
@@ -53,7 +53,8 @@ def array_cascade(
     policy, later = artifact.manifest.policy, set[int]()
     if policy is not None and headless is not None:  # one graph without the head is loaded in the place of two
         ends = [exit_.segment for exit_ in artifact.manifest.exits]
-        unused = _never_taken(policy, history=policy_class(policy.name).history)
+        restored = restore(policy.name, policy.parameters, artifact.task, len(ends))
+        unused = _never_taken(policy, history=restored.history)
         later = {ends[index] for k in unused for index in (k, k + 1)}
     later |= set(range(len(artifact.manifest.segments))) if one_graph else set()
     graphs = [

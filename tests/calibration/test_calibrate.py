@@ -12,6 +12,7 @@ import pytest
 import sdcompress
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate
+from sdcompress.calibration.thresholds import NEVER
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import (
     ArtifactError,
@@ -157,6 +158,19 @@ def test_an_artifact_is_replaced_only_when_told(tiny_artifact: Build, samples: A
     assert open_artifact(cascade).manifest.policy is None
     calibrate(cascade, cascade, **given, overwrite=True)  # in its own place
     assert open_artifact(cascade).manifest.policy is not None
+
+
+def test_a_policy_that_cannot_run_here_is_replaced(tiny_artifact: Build, samples: ArraySamples) -> None:
+    """That is what the error of opening it advises."""
+    manifest, _ = calibrated(
+        lambda: tiny_artifact(policy=(0.9, NEVER), temperatures=(2.0, 1.0, 1.0), kind="elsewhere"),
+        samples,
+        max_drop=0.05,
+        fit_temperature=False,
+    )
+    assert manifest.policy is not None
+    assert manifest.policy.name == "max_prob"
+    assert [exit_.temperature for exit_ in manifest.exits] == [1.0, 1.0, 1.0]
 
 
 def test_what_is_wrong_without_the_data_is_refused_before_it_is_read(tiny_artifact: Build, tmp_path: Path) -> None:

@@ -33,6 +33,12 @@ def test_an_unknown_backend_lists_the_known_ones(tiny_artifact: Write) -> None:
         open_engine(tiny_artifact(), backend="onnxruntme")
 
 
+def test_a_policy_of_a_package_that_is_not_here_says_what_to_install(tiny_artifact: Write) -> None:
+    with pytest.raises(ArtifactError, match="exit policy 'elsewhere'") as caught:
+        open_engine(tiny_artifact(policy=(0.9, 0.8), kind="elsewhere"))
+    assert "install the version of sdcompress (or the package) that made it" in caught.value.next_step
+
+
 @pytest.mark.parametrize("threads", [0, -1])
 def test_threads_below_one(tiny_artifact: Write, threads: int) -> None:
     with pytest.raises(UsageError, match=f"threads is {threads}"):
