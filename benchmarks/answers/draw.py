@@ -105,7 +105,8 @@ def _missing(row: Figures, columns: int) -> list[str]:
 def _cells(row: Figures, further: dict[str, str]) -> list[str]:
     prediction = row.get("prediction") or {}
     return [
-        row["name"] + ("; no certificate, so that none exits early" if row.get("guarantee") == "no certificate" else ""),
+        row["name"]
+        + ("; no certificate, so that none exits early" if row.get("guarantee") == "no certificate" else ""),
         _percent(row["metric"]),
         _points(row["difference"]),
         *(_further(row["further"].get(name), title) for name, title in further.items()),
