@@ -20,6 +20,7 @@ from sdcompress.quantizing.segments import output_layers
 from sdcompress.runtime.headless import joined
 
 Graph = Callable[..., onnx.ModelProto]
+Segments = Callable[..., list[bytes]]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def models(residual: onnx.ModelProto, graph: Graph) -> list[onnx.ModelProto]:
 
 
 @pytest.fixture(scope="module")
-def segments(models: list[onnx.ModelProto], batches: list[np.ndarray]) -> Callable[..., list[bytes]]:
+def segments(models: list[onnx.ModelProto], batches: list[np.ndarray]) -> Segments:
     """``segments(precision)``: both in that precision, calibrated with their inputs in float32."""
     session = cpu_session(models[0].SerializeToString(), threads=1)
     given = [session.run(["border"], {"x": batch})[0] for batch in batches]
@@ -62,7 +63,7 @@ def segments(models: list[onnx.ModelProto], batches: list[np.ndarray]) -> Callab
 
 
 @pytest.mark.parametrize("kept", [["final_outputs"], ["exit1_outputs", "final_outputs", "border"]])
-def test_what_is_joined_is_bit_for_bit_what_is_apart(segments: Callable, kept: list[str]) -> None:
+def test_what_is_joined_is_bit_for_bit_what_is_apart(segments: Segments, kept: list[str]) -> None:
     apart = segments(uint8)
     whole = cpu_session(joined(apart, kept) or b"", threads=1)
     first, second = (cpu_session(content, threads=1) for content in apart)
@@ -74,7 +75,7 @@ def test_what_is_joined_is_bit_for_bit_what_is_apart(segments: Callable, kept: l
             assert value.tobytes() == expected[name].tobytes()
 
 
-def test_codes_go_from_one_to_the_next_without_another_kernel(segments: Callable, tmp_path: Path) -> None:
+def test_codes_go_from_one_to_the_next_without_another_kernel(segments: Segments, tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     content = joined(segments(uint8), ["final_outputs"])
@@ -84,7 +85,7 @@ def test_codes_go_from_one_to_the_next_without_another_kernel(segments: Callable
     assert (kernels["QLinearConv"], kernels["QLinearAdd"], kernels["QuantizeLinear"]) == (3, 2, 1)  # the input alone
 
 
-def test_scales_whose_last_bit_differs_are_joined(segments: Callable) -> None:
+def test_scales_whose_last_bit_differs_are_joined(segments: Segments) -> None:
     """The range of a border is measured in both graphs, by sums in another order."""
     first, second = segments(uint8)
     changed = onnx.load_from_string(second)
@@ -100,11 +101,11 @@ def test_scales_whose_last_bit_differs_are_joined(segments: Callable) -> None:
     assert joined([first, changed.SerializeToString()], ["final_outputs"]) is None
 
 
-def test_signed_codes_stay_apart(segments: Callable) -> None:
+def test_signed_codes_stay_apart(segments: Segments) -> None:
     assert joined(segments(int8), ["final_outputs"]) is None
 
 
-def test_floats_that_a_later_graph_quantises_stay_apart(graph: Graph, segments: Callable) -> None:
+def test_floats_that_a_later_graph_quantises_stay_apart(graph: Graph, segments: Segments) -> None:
     """A border that a Relu gives, and not a DequantizeLinear; and one that ends in an ensemble of outputs."""
     first, second = (onnx.load_from_string(content) for content in segments(uint8))
     for node in first.graph.node:
