@@ -12,7 +12,10 @@ from sdcompress.cli.console import ms, percent, say, table, write_json
 from sdcompress.cli.options import Json
 
 if TYPE_CHECKING:
-    from sdcompress.schema.manifest import Certificate, Manifest, OneGraph, Policy
+    from collections.abc import Sequence
+
+    from sdcompress.artifact.execution_target import ExecutionTarget
+    from sdcompress.schema.manifest import Certificate, Manifest, OneGraph, Policy, Segment
     from sdcompress.tasks import Task
 
 __all__ = ["in_every", "inspect", "show_manifest"]
@@ -115,18 +118,26 @@ def _show_segments_apart(manifest: Manifest, policy: Policy, folder: str) -> Non
 def _stay_apart(manifest: Manifest, policy: Policy, folder: Path) -> bool:
     """Return whether some segments around an exit that no sample takes run one by one."""
     from sdcompress.artifact.execution_target import ExecutionTarget
-    from sdcompress.runtime.headless import joinable, joined
 
     target, start = ExecutionTarget(policy.backend, policy.device, policy.plans), 0
     for exit_, threshold in zip(manifest.exits, (*policy.thresholds, 0.0), strict=True):
-        if threshold > 1:
-            continue
-        segments, start = manifest.segments[start : exit_.segment + 1], exit_.segment + 1
-        if len(segments) > 1 and not (
-            joinable(segments, target) and joined([(folder / segment.file).read_bytes() for segment in segments], ())
-        ):
-            return True
+        if threshold <= 1:
+            segments, start = manifest.segments[start : exit_.segment + 1], exit_.segment + 1
+            if len(segments) > 1 and not _are_joined(segments, target, folder):
+                return True
     return False
+
+
+def _are_joined(segments: Sequence[Segment], target: ExecutionTarget, folder: Path) -> bool:
+    from sdcompress.runtime.headless import joinable, joined
+    from sdcompress.untrusted import Refused
+
+    if not joinable(segments, target):
+        return False
+    try:
+        return joined([(folder / segment.file).read_bytes() for segment in segments], ()) is not None
+    except Refused:  # opening it as an engine says why
+        return False
 
 
 def _show_one_graph(one_graph: OneGraph) -> None:

@@ -80,6 +80,17 @@ def test_exits_that_no_sample_takes_are_named_where_segments_stay_apart(
     assert named is None or named in shown
 
 
+def test_segments_that_are_no_graphs_count_as_apart(
+    tiny_artifact: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_artifact()
+    manifest = open_artifact(folder).manifest
+    (folder / "segment-1.onnx").write_bytes(b"no graph at all")
+    segments = tuple(segment.model_copy(update={"precision": "uint8"}) for segment in manifest.segments)
+    show_manifest(manifest.model_copy(update={"segments": segments, "policy": unlabelled((2.0, 2.0))}), str(folder))
+    assert "segments are not joined" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("thresholds", "named"),
     [
