@@ -23,48 +23,68 @@ Graph = Callable[..., onnx.ModelProto]
 Segments = Callable[..., list[bytes]]
 
 
+node = helper.make_node
+# what a segment may begin with: "a" of its input "border", by kernels whose layout or order of sums may change
+STARTS = {
+    "convolution": [node("Conv", ["border", "w0"], ["a"], pads=[1, 1, 1, 1], name="start")],
+    "depthwise": [node("Conv", ["border", "depthwise"], ["a"], group=8, pads=[1, 1, 1, 1], name="start")],
+    "average": [node("AveragePool", ["border"], ["a"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], name="start")],
+    "maximum": [node("MaxPool", ["border"], ["a"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], name="start")],
+    "squeeze": [
+        node("GlobalAveragePool", ["border"], ["mean"], name="start"),
+        node("Conv", ["mean", "one"], ["excited"], name="excite"),
+        node("Sigmoid", ["excited"], ["gate"]),
+        node("Mul", ["border", "gate"], ["a"]),
+    ],
+    "concatenation": [
+        node("Conv", ["border", "one"], ["half"], name="start"),
+        node("Concat", ["half", "border"], ["both"], axis=1, name="both"),
+        node("Conv", ["both", "two"], ["a"], name="mix"),
+    ],
+}
+SHAPES = {"w0": (8, 8, 3, 3), "depthwise": (8, 1, 3, 3), "one": (8, 8, 1, 1), "two": (8, 16, 1, 1), "w1": (4, 72)}
+
+
 @pytest.fixture(scope="module")
-def models(residual: onnx.ModelProto, graph: Graph) -> list[onnx.ModelProto]:
-    """The residual block with its head, and a second one that reads the first by a convolution and by its sum."""
+def segments(residual: onnx.ModelProto, graph: Graph, batches: list[np.ndarray]) -> Segments:
+    """``segments(precision, start="convolution")``: the residual block with its head, and one that reads it.
+
+    Each is calibrated with its inputs in float32.
+    """
     rng = np.random.default_rng(5)
-    nodes = [
-        helper.make_node("Conv", ["border", "w0"], ["c0"], pads=[1, 1, 1, 1], name="third"),
-        helper.make_node("Add", ["c0", "border"], ["s"]),
-        helper.make_node("Relu", ["s"], ["r"]),
-        helper.make_node("AveragePool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("Flatten", ["p"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "w1"], ["final_outputs"], transB=1, name="logits"),
-    ]
-    weights = {
-        name: rng.normal(scale=0.2, size=shape).astype(np.float32)
-        for name, shape in {"w0": (8, 8, 3, 3), "w1": (4, 72)}.items()
-    }
-    second = graph(nodes, {"border": ["batch", 8, 6, 6]}, {"final_outputs": ["batch", 4]}, weights)
-    return [residual, second]
+    values = {name: rng.normal(scale=0.2, size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+    given = [cpu_session(residual.SerializeToString(), threads=1).run(["border"], {"x": x})[0] for x in batches]
 
+    def make(precision: Callable[[FloatSegment], onnx.ModelProto], start: str = "convolution") -> list[bytes]:
+        nodes = [
+            *STARTS[start],
+            node("Conv", ["a", "w0"], ["c0"], pads=[1, 1, 1, 1], name="next"),
+            node("Add", ["c0", "border"], ["s"]),
+            node("Relu", ["s"], ["r"]),
+            node("AveragePool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+            node("Flatten", ["p"], ["flat"]),
+            node("Gemm", ["flat", "w1"], ["final_outputs"], transB=1, name="logits"),
+        ]
+        read = {name for one in nodes for name in one.input}
+        weights = {name: value for name, value in values.items() if name in read}
+        second = graph(nodes, {"border": ["batch", 8, 6, 6]}, {"final_outputs": ["batch", 4]}, weights)
 
-@pytest.fixture(scope="module")
-def segments(models: list[onnx.ModelProto], batches: list[np.ndarray]) -> Segments:
-    """``segments(precision)``: both in that precision, calibrated with their inputs in float32."""
-    session = cpu_session(models[0].SerializeToString(), threads=1)
-    given = [session.run(["border"], {"x": batch})[0] for batch in batches]
-
-    def make(precision: Callable[[FloatSegment], onnx.ModelProto]) -> list[bytes]:
         def feeds(name: str, arrays: list[np.ndarray]) -> Callable[[], Iterator[Feed]]:
             return lambda: iter([{name: array} for array in arrays])
 
-        logits = ["exit1_outputs", "final_outputs"]
-        return [
-            precision(FloatSegment(model, output_layers(model, [name]), fed)).SerializeToString()
-            for model, name, fed in zip(models, logits, [feeds("x", batches), feeds("border", given)], strict=True)
+        parts = [
+            FloatSegment(residual, output_layers(residual, ["exit1_outputs"]), feeds("x", batches)),
+            FloatSegment(second, output_layers(second, ["final_outputs"]), feeds("border", given)),
         ]
+        return [precision(part).SerializeToString() for part in parts]
 
     return make
 
 
 @pytest.mark.parametrize("kept", [["final_outputs"], ["exit1_outputs", "final_outputs", "border"]])
-def test_what_is_joined_is_bit_for_bit_what_is_apart(segments: Segments, kept: list[str]) -> None:
-    apart = segments(uint8)
+@pytest.mark.parametrize("start", STARTS)
+def test_what_is_joined_is_bit_for_bit_what_is_apart(segments: Segments, start: str, kept: list[str]) -> None:
+    apart = segments(uint8, start)
     whole = cpu_session(joined(apart, kept) or b"", threads=1)
     first, second = (cpu_session(content, threads=1) for content in apart)
     for rows in (1, 2, 7, 32):
@@ -82,7 +102,7 @@ def test_codes_go_from_one_to_the_next_without_another_kernel(segments: Segments
     onnx.checker.check_model(onnx.load_from_string(content or b""), full_check=True)
     onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     kernels = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
-    assert (kernels["QLinearConv"], kernels["QLinearAdd"], kernels["QuantizeLinear"]) == (3, 2, 1)  # the input alone
+    assert (kernels["QLinearConv"], kernels["QLinearAdd"], kernels["QuantizeLinear"]) == (4, 2, 1)  # the input alone
 
 
 def test_scales_whose_last_bit_differs_are_joined(segments: Segments) -> None:
