@@ -12,7 +12,10 @@ from sdcompress.cli.console import ms, percent, say, table, write_json
 from sdcompress.cli.options import Json
 
 if TYPE_CHECKING:
-    from sdcompress.schema.manifest import Certificate, Manifest, OneGraph, Policy
+    from collections.abc import Sequence
+
+    from sdcompress.artifact.execution_target import ExecutionTarget
+    from sdcompress.schema.manifest import Certificate, Manifest, OneGraph, Policy, Segment
     from sdcompress.tasks import Task
 
 __all__ = ["in_every", "inspect", "show_manifest"]
@@ -69,7 +72,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
         say(f"taught by the network with the weights {manifest.provenance.teacher_sha256[:12]}")
     if policy:
         _show_policy(policy)
-        _show_segments_apart(manifest, policy)
+        _show_segments_apart(manifest, policy, folder)
     if manifest.certificate:
         _show_certificate(manifest.certificate, task_of(manifest))
     if manifest.one_graph:
@@ -97,12 +100,12 @@ def _show_policy(policy: Policy) -> None:
         say(f"the whole network takes {policy.whole_ms:.3f} ms, {policy.whole_ms / policy.mean_ms:.2f} times as long")
 
 
-def _show_segments_apart(manifest: Manifest, policy: Policy) -> None:
-    """Say how to spare the borders of segments at which no sample exits: in fp32 alone the engine joins these."""
+def _show_segments_apart(manifest: Manifest, policy: Policy, folder: str) -> None:
+    """Say how to spare the borders of segments at which no sample exits, where the engine does not join these."""
+    if manifest.precisions == ("fp32",) or not _stay_apart(manifest, policy, Path(folder)):
+        return
     exits = zip(manifest.exits, policy.thresholds, strict=False)
     taken = [exit_.name for exit_, threshold in exits if threshold <= 1]
-    if manifest.precisions == ("fp32",) or len(taken) == len(policy.thresholds):
-        return
     layout = " ".join(["cascade", *(f"--keep-exits {name}" for name in taken)]) if taken else "single"
     layout += " --ensemble geometric" if manifest.exits_are_ensembles else ""
     say(
@@ -110,6 +113,31 @@ def _show_segments_apart(manifest: Manifest, policy: Policy) -> None:
         f"{layout}, and quantised then, the network has fewer of them"
         + ("; its exits then average the kept exits alone" if taken and manifest.exits_are_ensembles else "")
     )
+
+
+def _stay_apart(manifest: Manifest, policy: Policy, folder: Path) -> bool:
+    """Return whether some segments around an exit that no sample takes run one by one."""
+    from sdcompress.artifact.execution_target import ExecutionTarget
+
+    target, start = ExecutionTarget(policy.backend, policy.device, policy.plans), 0
+    for exit_, threshold in zip(manifest.exits, (*policy.thresholds, 0.0), strict=True):
+        if threshold <= 1:
+            segments, start = manifest.segments[start : exit_.segment + 1], exit_.segment + 1
+            if len(segments) > 1 and not _are_joined(segments, target, folder):
+                return True
+    return False
+
+
+def _are_joined(segments: Sequence[Segment], target: ExecutionTarget, folder: Path) -> bool:
+    from sdcompress.runtime.headless import joinable, joined
+    from sdcompress.untrusted import Refused
+
+    if not joinable(segments, target):
+        return False
+    try:
+        return joined([(folder / segment.file).read_bytes() for segment in segments], ()) is not None
+    except Refused:  # opening it as an engine says why
+        return False
 
 
 def _show_one_graph(one_graph: OneGraph) -> None:

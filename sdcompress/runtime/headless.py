@@ -8,18 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.protobuf import LENGTH, Field, fields
+from sdcompress.runtime.codes import Quantisation, keeps_codes
+from sdcompress.schema.manifest import Segment
 
-__all__ = ["joined", "with_outputs"]
+__all__ = ["joinable", "joined", "with_outputs"]
 
 # field numbers of onnx.proto
 _MODEL_GRAPH = 7
 _MODEL_MEANING = {1, 8, 20, 25}  # what nodes mean: version of the format, opsets, training, functions
 _NODE, _NAME, _INITIALIZER, _INPUT, _OUTPUT, _SPARSE = 1, 2, 5, 11, 12, 15
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_ATTRIBUTE = 1, 2, 3, 5
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 3, 4, 5, 7
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
 _TENSOR_NAME, _VALUE_NAME = 8, 1
+_QUANTISERS = {"QuantizeLinear", "DynamicQuantizeLinear"}
 _LARGEST = 2**31 - 1  # bytes, of a file that protobuf reads
+
+
+def joinable(segments: Sequence[Segment], target: ExecutionTarget) -> bool:
+    """Return whether segments of these precisions may run as one graph, if ``joined`` can join them.
+
+    Those in int8 would be slower: ONNX Runtime multiplies signed codes fast only where one node reads them. What other
+    backends fuse in 8 bits is not known.
+
+    Args:
+        segments: that run one after the other.
+        target: what runs them.
+    """
+    allowed = {"fp32", "uint8"} if target == ExecutionTarget() else {"fp32"}
+    return {segment.precision for segment in segments} <= allowed
 
 
 def with_outputs(model: bytes, kept: Collection[str]) -> bytes:
@@ -43,15 +61,17 @@ def joined(models: Sequence[bytes], kept: Collection[str]) -> bytes | None:
     """Return one ONNX file of several that run one after the other, with some of their outputs.
 
     What a later file defines by the name of something else, such as the scale of a border that both quantise, gets
-    another name.
+    another name. A border that one file dequantises and a later one quantises to the same codes is passed as codes. So
+    all codes stay what they are apart.
 
     Args:
         models: bytes of the files, in their order.
         kept: names of the outputs that stay.
 
     Returns:
-        The file; None where files cannot be joined: they differ in the versions of operators, a node holds graphs, or
-        together they may be more than an ONNX file can hold.
+        The file; None where files cannot be joined: they differ in the versions of operators, a node holds graphs,
+        together they may be more than an ONNX file can hold, or a file quantises what depends on the floats of an
+        earlier one. An operator that is fused across that border would round to other codes.
 
     Raises:
         Refused: if the bytes are no ONNX file.
@@ -95,11 +115,13 @@ class _Joined:
             return False
         self.content += [_encoded(field, field.content) for field in graph if field.number == _NAME][: not self.content]
         others = dict[str, str]()
+        floats = self._ports & self._defined.keys()  # what earlier graphs give, and what is computed of it
         for field in graph:
             if field.number == _INITIALIZER:
                 self._define(field.content, _INITIALIZER, _TENSOR_NAME, others, prefix)
         for node in nodes:
-            self._define(_renamed(node, _NODE_INPUT, others), _NODE, _NODE_OUTPUT, others, prefix)
+            if not self._add_node(_renamed(node, _NODE_INPUT, others), others, floats, prefix):
+                return False
         ports = [field for field in graph if field.number in {_INPUT, _OUTPUT}]
         names = [next(iter(_strings(field.content, _VALUE_NAME)), "") for field in ports]
         for field, name in zip(ports, names, strict=True):
@@ -108,6 +130,36 @@ class _Joined:
                 self.content.append(_encoded(field, field.content))
             self._ports.add(name)
         return others.keys().isdisjoint(names)
+
+    def _add_node(self, node: bytes | memoryview, others: dict[str, str], floats: set[str], prefix: str) -> bool:
+        """Add a node; return whether codes stay what they are apart.
+
+        Args:
+            node: with the names of this graph.
+            others: names of the file that mean something else in this graph; those of the node are added.
+            floats: names of what depends on the floats of earlier graphs; those of the node are added.
+            prefix: see ``add``.
+        """
+        names, reads_floats = _strings(node, _NODE_OUTPUT), not floats.isdisjoint(_strings(node, _NODE_INPUT))
+        if reads_floats and not _QUANTISERS.isdisjoint(_strings(node, _NODE_TYPE)):
+            codes = self._codes_before(node)
+            others |= dict.fromkeys(names, codes or "")
+            return codes is not None
+        self._define(node, _NODE, _NODE_OUTPUT, others, prefix)
+        if reads_floats:
+            floats |= {others.get(name, name) for name in names}
+        return True
+
+    def _codes_before(self, quantize: bytes | memoryview) -> str | None:
+        """Return the codes that were dequantised to what a QuantizeLinear reads, if it would make the same again."""
+        dequantize = self._defined.get(next(iter(_strings(quantize, _NODE_INPUT)), ""), b"")
+        pair = [_strings(node, _NODE_INPUT) for node in (dequantize, quantize)]
+        stored = [[self._defined.get(name, b"") for name in names[1:]] for names in pair]
+        plain = _is(dequantize, "DequantizeLinear") and _is(quantize, "QuantizeLinear")
+        if not plain or any(len(tensors) != 2 for tensors in stored):
+            return None
+        before, after = (Quantisation(*tensors) for tensors in stored)
+        return pair[0][0] if keeps_codes(before, after) else None
 
     def _define(self, content: bytes | memoryview, kind: int, number: int, others: dict[str, str], prefix: str) -> None:
         """Add a node or a stored tensor, unless it is there already."""
@@ -124,13 +176,20 @@ class _Joined:
         self.content.append(_message(kind, content))
 
 
+def _is(node: bytes | memoryview, operator: str) -> bool:
+    """Return whether a node is an operator of ONNX itself, without attributes."""
+    parts = [field.number for field in fields(memoryview(node))]
+    standard = _NODE_ATTRIBUTE not in parts and not any(_strings(node, _NODE_DOMAIN))
+    return standard and _strings(node, _NODE_TYPE) == [operator]
+
+
 def _renamed(message: bytes | memoryview, number: int, names: Mapping[str, str]) -> bytes | memoryview:
     """Return a node or stored tensor in which the strings of a field have other names."""
     if names.keys().isdisjoint(_strings(message, number)):
         return message
     return b"".join(
         _encoded(field, names[name].encode())
-        if field.number == number and (name := bytes(field.content).decode()) in names
+        if field.number == number and (name := bytes(field.content).decode(errors="replace")) in names
         else _encoded(field, field.content)
         for field in fields(memoryview(message))
     )

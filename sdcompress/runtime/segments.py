@@ -16,6 +16,7 @@ from sdcompress.modalities import Inputs, modality_of
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import Moves
 from sdcompress.runtime.backends._base import Array, Graph
+from sdcompress.runtime.headless import joinable
 from sdcompress.schema.manifest import Exit, Manifest, Segment
 from sdcompress.tasks import Task, task_of
 
@@ -231,11 +232,11 @@ class ArrayExecutor:
     def _one_graph(self, first: int, last: int) -> list[Stage]:
         """Return the stages before an exit so that they run as one graph at its end; [] where there is none.
 
-        Graphs of 8 bits stay apart: an operator that is fused across a border rounds to other codes.
+        Which precisions may be joined, ``joinable`` says; which graphs, ``joined``.
         """
         segments = self._segments(first, last)
         several = len({exit_.segment for exit_ in self._manifest.exits}) < len(self.stages)  # exits in one segment
-        if first == last or several or any(segment.precision != "fp32" for segment in segments):
+        if first == last or several or not joinable(segments, self.execution_target):
             return []
         end = self.stages[last]
         kept = tuple(tensor.name for tensor in segments[-1].outputs)

@@ -56,10 +56,11 @@ def test_a_policy_without_targets_has_no_metric_and_inputs_have_names(
 @pytest.mark.parametrize(
     ("precision", "thresholds", "named"),
     [
-        ("uint8", (2.0, 0.5), "--layout cascade --keep-exits exit2,"),
-        ("uint8", (2.0, 2.0), "--layout single,"),
-        ("uint8", (0.5, 0.5), None),
+        ("int8", (2.0, 0.5), "--layout cascade --keep-exits exit2,"),
+        ("int8", (2.0, 2.0), "--layout single,"),
+        ("int8", (0.5, 0.5), None),
         ("fp32", (2.0, 0.5), None),
+        ("uint8", (2.0, 0.5), None),  # these graphs quantise nothing at a border
     ],
 )
 def test_exits_that_no_sample_takes_are_named_where_segments_stay_apart(
@@ -69,13 +70,25 @@ def test_exits_that_no_sample_takes_are_named_where_segments_stay_apart(
     thresholds: tuple[float, ...],
     named: str | None,
 ) -> None:
-    manifest = open_artifact(tiny_artifact()).manifest
+    folder = tiny_artifact()
+    manifest = open_artifact(folder).manifest
     assert [exit_.name for exit_ in manifest.exits] == ["exit1", "exit2", "final"]
     segments = tuple(segment.model_copy(update={"precision": precision}) for segment in manifest.segments)
-    show_manifest(manifest.model_copy(update={"segments": segments, "policy": unlabelled(thresholds)}), "folder")
+    show_manifest(manifest.model_copy(update={"segments": segments, "policy": unlabelled(thresholds)}), str(folder))
     shown = " ".join(capsys.readouterr().out.split())
     assert ("segments are not joined" in shown) == (named is not None)
     assert named is None or named in shown
+
+
+def test_segments_that_are_no_graphs_count_as_apart(
+    tiny_artifact: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_artifact()
+    manifest = open_artifact(folder).manifest
+    (folder / "segment-1.onnx").write_bytes(b"no graph at all")
+    segments = tuple(segment.model_copy(update={"precision": "uint8"}) for segment in manifest.segments)
+    show_manifest(manifest.model_copy(update={"segments": segments, "policy": unlabelled((2.0, 2.0))}), str(folder))
+    assert "segments are not joined" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -95,11 +108,11 @@ def test_an_ensemble_is_named_and_stays_one_in_what_is_recommended(
     provenance = manifest.provenance.model_copy(
         update={"recipe": {**manifest.provenance.recipe, "export": {"ensemble": "geometric"}}}
     )
-    segments = tuple(segment.model_copy(update={"precision": "uint8"}) for segment in manifest.segments)
+    segments = tuple(segment.model_copy(update={"precision": "int8"}) for segment in manifest.segments)
     changed = {"segments": segments, "policy": unlabelled(thresholds), "provenance": provenance}
     show_manifest(manifest.model_copy(update=changed), "folder")
     shown = " ".join(capsys.readouterr().out.split())
-    assert "folder: cascade, uint8, geometric ensemble of exits, classification" in shown
+    assert "folder: cascade, int8, geometric ensemble of exits, classification" in shown
     assert named in shown
     assert ("average the kept exits alone" in shown) == (0.5 in thresholds)
     show_manifest(manifest, "folder")

@@ -12,11 +12,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import ArtifactError
 from sdcompress.options import EngineOptions
+from sdcompress.quantizing.quantize import quantize
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
-from sdcompress.runtime.headless import joined, with_outputs
+from sdcompress.runtime.headless import joinable, joined, with_outputs
 from sdcompress.runtime.open import open_cascade
 from sdcompress.runtime.stepwise import Carried
 from sdcompress.schema.manifest import Segment
@@ -174,16 +176,44 @@ def test_without_any_exit_that_is_taken_one_graph_runs(tiny_artifact: Write) -> 
     assert (whole, headless) == ([], [("segment-0.onnx+segment-1.onnx+segment-2.onnx", ("final_outputs",))])
 
 
-def test_graphs_of_8_bits_stay_apart(tiny_artifact: Write) -> None:
-    """An operator that is fused across their border would round to other codes."""
-    artifact = open_artifact(tiny_artifact(policy=(NEVER, 0.5)))
-    segments = tuple(one.model_copy(update={"precision": "uint8"}) for one in artifact.manifest.segments)
-    changed = Artifact(artifact.path, artifact.manifest.model_copy(update={"segments": segments}))
-    engine, whole, headless = counted(changed)
+def in_precision(artifact: Artifact, precision: str) -> Artifact:
+    segments = tuple(one.model_copy(update={"precision": precision}) for one in artifact.manifest.segments)
+    return Artifact(artifact.path, artifact.manifest.model_copy(update={"segments": segments}))
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_graphs_of_other_precisions_stay_apart(tiny_artifact: Write, precision: str) -> None:
+    engine, whole, headless = counted(in_precision(open_artifact(tiny_artifact(policy=(NEVER, 0.5))), precision))
     assert headless == [("segment-0.onnx", ("hidden",))]
     assert sorted(whole) == ["segment-1.onnx", "segment-2.onnx"]  # no call waits for one
     engine(images(2))
     assert len(whole) == 2
+
+
+def test_graphs_in_uint8_are_joined_for_onnxruntime_on_the_cpu(tiny_artifact: Write) -> None:
+    artifact = in_precision(open_artifact(tiny_artifact(policy=(NEVER, NEVER))), "uint8")
+    _, whole, headless = counted(artifact)
+    assert (whole, headless) == ([], [("segment-0.onnx+segment-1.onnx+segment-2.onnx", ("final_outputs",))])
+    segments = artifact.manifest.segments
+    assert joinable(segments, ExecutionTarget())
+    assert not joinable(segments, ExecutionTarget("openvino"))
+    assert not joinable(segments, ExecutionTarget("onnxruntime", "cuda"))
+    assert joinable(open_artifact(artifact.path).manifest.segments, ExecutionTarget("openvino"))  # in fp32
+
+
+def test_segments_in_uint8_that_quantise_floats_of_each_other_run_apart(
+    tiny_artifact: Write, tiny_network: Any, tmp_path: Path
+) -> None:
+    """``hidden`` is a tanh in float32, which the second segment quantises."""
+    data = {"training": tiny_network.samples(64, seed=8), "validation": tiny_network.samples(64, seed=9)}
+    quantize(tiny_artifact(), tmp_path / "uint8", precision="uint8", max_drop=0.5, **data)
+    apart = open_cascade(tmp_path / "uint8", ANY)
+    assert apart.policy is None
+    policy = open_artifact(tiny_artifact(policy=(NEVER, NEVER), name="policy")).manifest.policy
+    assert policy is not None
+    answer = apart.with_policy(policy)(images(16))
+    assert (answer.exit_index == 2).all()
+    assert answer.outputs.tobytes() == apart.exits(images(16))[-1].tobytes()
 
 
 def test_segments_that_cannot_be_joined_are_loaded_when_the_artifact_is_opened(
