@@ -12,7 +12,7 @@ from sdcompress.artifact.evidence import EVIDENCE, Evidence
 from sdcompress.artifact.execution_target import ExecutionTarget, graphs_digest, wiring_digest
 from sdcompress.artifact.write import entry
 from sdcompress.calibration.exit_choice import faster_form
-from sdcompress.calibration.reference_model import ReferenceModel
+from sdcompress.calibration.reference_model import ReferenceModel, warn_of_weaker_reference
 from sdcompress.calibration.stage_timing import call_times, stage_times
 from sdcompress.calibration.tuning import Tuning, collect, tune, with_strata
 from sdcompress.certification.calibration_split import CalibrationSplit, draw_split, seed_of
@@ -161,6 +161,8 @@ def certified_policy(
     assert settings.confidence is not None
     run = tune_and_collect(manifest, engine, samples, settings, progress, reference=reference)
     tuning, evidence = run.tuning, run.evidence
+    if reference and not settings.unlabelled:
+        warn_of_weaker_reference(evidence, engine.task, settings.max_drop)
     test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=engine.task.binary_loss)
     levels = certify(evidence, tuning.path, settings, test)
     tested = max(len(level.p_values) for level in levels)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.data.samples import Samples
 from sdcompress.errors import UsageError
@@ -13,9 +15,9 @@ from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest
-from sdcompress.tasks import Array
+from sdcompress.tasks import Array, Task, metric_of
 
-__all__ = ["ReferenceModel", "open_comparable", "open_reference"]
+__all__ = ["ReferenceModel", "open_comparable", "open_reference", "warn_of_weaker_reference"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +88,24 @@ def open_comparable(reference: Artifact | Path | str, manifest: Manifest) -> Art
                 next_step="name such an artifact with --reference, or leave it out",
             )
     return opened
+
+
+def warn_of_weaker_reference(evidence: Evidence, task: Task, max_drop: float) -> None:
+    """Warn where the artifact's own last exit is better than the reference by more than the drop that is allowed.
+
+    Early exit may then lose that difference too, and the certificate says little about this artifact.
+
+    Args:
+        evidence: of N samples with targets.
+        task: names the metric.
+        max_drop: the drop that is allowed.
+    """
+    reference, last = metric_of(evidence.reference), metric_of(evidence.loss[-1])
+    if last - reference <= max_drop + 1e-9:
+        return
+    warnings.warn(
+        f"The {task.metric} of the reference is {reference:.2%} on {len(evidence)} samples, and that of this "
+        f"artifact's own last exit {last:.2%}. Early exit may lose the difference and {max_drop:.2%} more. To count "
+        "the drop from the own last exit, leave --reference out.",
+        stacklevel=2,
+    )

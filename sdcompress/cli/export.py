@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import sdcompress
 from sdcompress.cli.console import bar, say, write_json
 from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, TrustModules, threads_or_default
+from sdcompress.errors import UsageError
 
 if TYPE_CHECKING:
     from sdcompress.schema.manifest import Manifest
@@ -41,6 +42,7 @@ Ensemble = Annotated[
     Literal["geometric"] | None,
     typer.Option("--ensemble", help="average each exit with earlier ones: mean of log softmax; default: the recipe's"),
 ]
+NoEnsemble = Annotated[bool, typer.Option("--no-ensemble", help="exits by themselves, also where the recipe averages")]
 
 
 def export(
@@ -51,6 +53,7 @@ def export(
     keep_exits: KeepExits = None,
     opset: Opset = None,
     ensemble: Ensemble = None,
+    no_ensemble: NoEnsemble = False,
     data_dir: DataDir = None,
     threads: FreeThreads = None,
     trust_modules: TrustModules = False,
@@ -66,14 +69,20 @@ def export(
     from sdcompress.artifact.read import MANIFEST
     from sdcompress.options import Options
 
+    if ensemble and no_ensemble:
+        raise UsageError(
+            "Both --ensemble and --no-ensemble are given.", allowed="one of them", next_step="leave one of them out"
+        )
     overrides = {"keep_exits": keep_exits or None, "opset": opset, "ensemble": ensemble}
+    settings: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+    settings |= {"ensemble": None} if no_ensemble else {}
     of_artifact = (source / MANIFEST).exists() or layout in ("graph", "if")  # no torch network runs
     threads = threads if of_artifact else threads_or_default(threads)
     with bar("export") as progress:
         manifest = sdcompress.export(
             source,
             out,
-            {name: value for name, value in overrides.items() if value is not None} or None,
+            settings or None,
             Options(threads=threads, data_dir=data_dir, trust_modules=trust_modules, progress=progress),
             layout=layout,
             truncate_at=truncate_at,

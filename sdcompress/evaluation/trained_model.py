@@ -117,12 +117,6 @@ class TrainedModel:
                 allowed=f"{EAGER} (torch), which is the default for checkpoints",
                 next_step=f"sdcompress export {self.path} --out FOLDER, and name that",
             )
-        if options.backend == EAGER and self.kind == "artifact":
-            raise UsageError(
-                f"'{self.path}' is an artifact, which the backend '{EAGER}' (torch, for checkpoints) does not run.",
-                allowed="a backend of 'sdcompress list backends'",
-                next_step="leave --backend out, or name the checkpoint",
-            )
         return open_engine(
             self.opened,
             backend=options.backend or default,

@@ -37,7 +37,7 @@ class GeometricEnsemble(nn.Module):
             raise UsageError(
                 f"export.ensemble is set, and the task '{task.record.name}' has no geometric ensemble of its exits.",
                 allowed="tasks whose outputs stand for probabilities, such as classification and multilabel",
-                next_step="remove export.ensemble (--ensemble)",
+                next_step="remove export.ensemble from the recipe, or export with --no-ensemble",
             )
         self.net, self.task, self.kept = net, task, kept
 

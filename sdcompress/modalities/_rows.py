@@ -24,7 +24,8 @@ def rows_of(
     """Yield the rows of a file: a name for messages, such as 'reviews.csv:3', and the values of some columns.
 
     A .csv file is quoted as RFC 4180 says, a .tsv file has tabs and no quotes; both begin with names of columns.
-    A .jsonl file holds one object a line. A .txt file has no columns: each line is the value of the one column.
+    A .jsonl file holds one object a line. Empty lines in these are no rows. A .txt file has no columns: each line is
+    the value of the one column.
 
     Args:
         file: UTF-8, with or without a byte order mark.
@@ -58,7 +59,7 @@ def columns_of(file: Path) -> tuple[str, ...]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             if file.suffix.lower() == ".jsonl":
-                first = json.loads(next(lines, ""))
+                first = json.loads(next(filter(str.strip, lines), ""))
                 names = tuple(map(str, first)) if isinstance(first, dict) else ()
             else:
                 names = tuple(next(csv.reader(lines, strict=True, **_DIALECTS[file.suffix.lower()]), ()))
@@ -96,15 +97,19 @@ def _delimited(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iter
 
 
 def _jsonl(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator[_Row]:
+    checked = False
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except ValueError as error:
             raise _ragged(file, number, f"no JSON: {error}") from error
         if not isinstance(row, dict):
             raise _ragged(file, number, f"a {type(row).__name__}, no object")
-        if number == 1:
+        if not checked:
             _check_columns(file, row, columns)
+            checked = True
         yield number, row
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.split import sample_order
 from sdcompress.errors import DataError, UsageError
-from sdcompress.modalities import modality_of
+from sdcompress.modalities import Inputs, modality_of
 from sdcompress.progress import Progress
 from sdcompress.quantizing.precisions._base import Feed
 from sdcompress.schema.manifest import Manifest
@@ -88,17 +88,36 @@ class CalibrationData:
         self.used = self._reported = 0
 
     def feeds(self, position: int) -> Iterator[Feed]:
-        """Return the inputs of the segment at a position, batch by batch."""
+        """Return the inputs of the segment at a position, batch by batch; of texts at least one is padded."""
         samples = calibration_samples(self._training, task_of(self._manifest), self._count)
         self.used, done = len(samples), position * len(samples)
         modality = modality_of(self._manifest)
         sessions = SegmentSessions(self._graphs[:position], outputs=(), threads=self.threads)
         names = [tensor.name for tensor in self._manifest.segments[position].inputs]
+        padded = False
         for start in range(0, len(samples), BATCH):
             rows = np.arange(start, min(start + BATCH, len(samples)))
-            tensors = sessions.run(modality.collate(samples.examples(rows)))
+            inputs = modality.collate(samples.examples(rows))
+            padded = padded or _is_padded(inputs)
+            tensors = sessions.run(inputs if padded or start + BATCH < len(samples) else _one_padded(inputs))
             yield {name: tensors[name] for name in names}
             # a precision may read a segment's inputs again, and progress does not go back
             self._reported = max(self._reported, done + int(rows[-1]) + 1)
             if self._progress is not None:
                 self._progress(self._reported, len(samples) * len(self._graphs))
+
+
+def _is_padded(inputs: Inputs) -> bool:
+    return inputs.mask is not None and not inputs.arrays[inputs.mask].all()
+
+
+def _one_padded(inputs: Inputs) -> Inputs:
+    """Return inputs whose first text lacks its last token.
+
+    Where no text is padded, the mask of attention is 0 everywhere. Codes for such a range would not hide padding later.
+    """
+    if inputs.mask is None or inputs.arrays[inputs.mask].shape[1] < 2:
+        return inputs
+    mask = inputs.arrays[inputs.mask].copy()
+    mask[0, -1] = 0
+    return Inputs({**inputs.arrays, inputs.mask: mask}, mask=inputs.mask)

@@ -109,7 +109,7 @@ def _tensors_data(ranges: Ranges) -> TensorsData:
 
 
 def _one_axis_per_weight(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every node has a name, and each weight is read along one axis.
+    """A copy in which every node has a name of its own, and each weight is read along one axis.
 
     The quantizer gives a weight that is read along two axes the scales of the last one, which lose small channels of
     the other.
@@ -117,8 +117,8 @@ def _one_axis_per_weight(model: onnx.ModelProto) -> onnx.ModelProto:
     prepared = copy_model(model)
     stored = {tensor.name: tensor for tensor in prepared.graph.initializer}
     axes: dict[str, int] = {}
-    for position, node in enumerate(prepared.graph.node):
-        node.name = node.name or f"{node.op_type}-{position}"
+    _name_nodes(prepared.graph)
+    for node in prepared.graph.node:
         if node.op_type not in PRODUCTS or node.input[1] not in stored:
             continue
         weight, axis = node.input[1], _axis(node)
@@ -130,6 +130,18 @@ def _one_axis_per_weight(model: onnx.ModelProto) -> onnx.ModelProto:
                 copy.name = node.input[1]
                 stored[copy.name] = copy
     return prepared
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Name the nodes that have no name, or that of an earlier node, in place: nodes are found by their names."""
+    taken, named = {node.name for node in graph.node}, set[str]()
+    for position, node in enumerate(graph.node):
+        if not node.name or node.name in named:
+            node.name = f"{node.name or node.op_type}-{position}"
+            while node.name in taken:
+                node.name += "-again"
+        taken.add(node.name)
+        named.add(node.name)
 
 
 def _excluded(graph: onnx.GraphProto, output_layers: frozenset[str]) -> list[str]:

@@ -15,6 +15,7 @@ import onnxruntime
 from sdcompress import registry
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import derived_provenance, entry, rewrite, staged
+from sdcompress.calibration.calibrate import uncalibrated
 from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
 from sdcompress.evaluation.comparison import ExitQuality, check_drop
@@ -118,7 +119,8 @@ def quantize(
         new = _write(opened, folder, models, qualities=qualities, records=records, precision=precision)
         written = open_artifact(folder)
         verify(written, threads=threads)
-        speed = speed_beside(opened, written, validation, threads=threads) if timed else None
+        # without its policy, which may be one that cannot run here: both are timed to the last exit
+        speed = speed_beside(uncalibrated(opened), written, validation, threads=threads) if timed else None
     return Quantized(
         source=str(opened.path),
         artifact=str(out),

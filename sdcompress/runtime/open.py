@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from sdcompress import registry
 from sdcompress.artifact.execution_target import ExecutionTarget, check_covered, one_graph_agrees, threshold_warning
-from sdcompress.artifact.read import Artifact, open_artifact
+from sdcompress.artifact.read import MANIFEST, Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
 from sdcompress.checkpoint import Checkpoint
 from sdcompress.errors import ArtifactError, UnknownNameError, UsageError
@@ -66,7 +67,7 @@ def open_engine(
             warning if they were chosen on another backend or device.
         CheckpointError: if the checkpoint is not intact.
         SetupError: if this machine has no such device; MissingExtraError if a package is not installed.
-        UsageError: if threads is below 1 or more than this machine runs at once.
+        UsageError: if threads is below 1 or more than this machine runs at once, or "eager" is given an artifact.
         UnknownNameError: if there is no such backend.
     """
     options = EngineOptions(backend, threads, device, allow_uncertified, trust_modules)
@@ -77,11 +78,25 @@ def open_engine(
                 allowed="require_signature with an artifact",
                 next_step="export the checkpoint and sign the artifact",
             )
+        checkpoint = _not_artifact(source)
         from sdcompress.runtime.eager import open_eager  # brings torch
 
-        return open_eager(source.path if isinstance(source, Artifact) else source, options)
+        return open_eager(checkpoint, options)
     path = source.path if isinstance(source, Checkpoint) else source
     return open_cascade(path, options, require_signature=require_signature, one_graph=True)
+
+
+def _not_artifact(source: Source) -> Checkpoint | Path | str:
+    if isinstance(source, Checkpoint):
+        return source
+    path = source.path if isinstance(source, Artifact) else source
+    if not os.path.isfile(Path(path, MANIFEST)):  # noqa: PTH113 - unlike is_file it never raises
+        return path
+    raise UsageError(
+        f"'{path}' is an artifact, which the backend '{EAGER}' (torch, for checkpoints) does not run.",
+        allowed=f"with an artifact: {', '.join((*registry.names(ROOM), AUTO))}; {EAGER} with a checkpoint",
+        next_step=f"leave the backend out, which is then {USUAL}; or name the checkpoint that was exported",
+    )
 
 
 def open_cascade(

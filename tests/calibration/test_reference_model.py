@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from signals import TASK
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.execution_target import ExecutionTarget, check_covered
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate
+from sdcompress.calibration.reference_model import warn_of_weaker_reference
 from sdcompress.calibration.thresholds import NEVER
 from sdcompress.certification.calibration_split import draw_split
 from sdcompress.certification.certify import certified_drop, excess_losses
@@ -43,6 +46,18 @@ def test_losses_are_counted_from_the_other_network_by_hand() -> None:
     assert excess_losses(evidence, (0.5,)).tolist() == [0, 1, 1, 0]
     assert excess_losses(evidence, (NEVER,)).tolist() == [0, 0, 1, 0]
     assert excess_losses(dataclasses.replace(evidence, reference_loss=None), (NEVER,)).tolist() == [0, 0, 0, 0]
+
+
+def test_a_reference_far_below_the_own_last_exit_gets_a_warning_by_hand() -> None:
+    loss = np.float32([[1, 1, 1, 1], [0, 0, 0, 1]])  # of the exit, of the last exit
+    evidence = Evidence(np.ones((1, 4), np.float32), loss, reference_loss=np.float32([1, 1, 0, 1]))
+    figures = r"accuracy of the reference is 25\.00% on 4 samples, .* own last exit 75\.00%.* and 40\.00% more"
+    with pytest.warns(UserWarning, match=figures):
+        warn_of_weaker_reference(evidence, TASK, 0.4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_weaker_reference(evidence, TASK, 0.5)  # no more than is allowed
+        warn_of_weaker_reference(replace(evidence, reference_loss=loss[1] * 0), TASK, 0.0)  # a better one
 
 
 @pytest.mark.parametrize(("lost", "certified"), [(0, 2), (30, 2), (80, 0)])
@@ -113,6 +128,18 @@ def test_a_certificate_against_the_network_before_it_was_changed(tiny_artifact: 
     assert betting_p_value(gap, 0.05, level.delta) == pytest.approx(level.p_values[level.certified - 1], rel=1e-9)
     assert policy.reference_metric == float((whole == labels).mean())
     assert verify_certificate(out) == certificate
+
+
+def test_calibrating_with_a_weaker_reference_warns(tiny_artifact: Build, tiny_network: Any) -> None:
+    good = tiny_artifact(name="good")
+    weak = other_weights(good, good.parent / "weak", lambda weights: -weights)
+    samples = tiny_network.samples(1000)
+    with pytest.warns(UserWarning, match="of the reference is .* own last exit"):
+        certify(good, samples, weak)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*of the reference is")
+        certify(weak, samples, good)
+        certify(good, samples, weak, unlabelled=True)  # targets are not used, so neither metric is known
 
 
 def test_a_network_that_has_lost_too_much_gets_no_certificate(tiny_artifact: Build, tiny_network: Any) -> None:

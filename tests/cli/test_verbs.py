@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import sdcompress
-from sdcompress import registry
+from sdcompress import recipes, registry
 from sdcompress.artifact.read import open_artifact
+from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.cli.export import show_use
 from sdcompress.methods import ROOM as METHODS
 from sdcompress.schema.explain import Explanation
@@ -285,6 +286,19 @@ def test_export_an_ensemble(cli, made, tmp_path: Path) -> None:
     assert told["provenance"]["recipe"]["export"]["ensemble"] == "geometric"
     first, alone = told["exits"][0]["metrics"], json.loads(made.exported.out)["exits"][0]["metrics"]
     assert first == pytest.approx(alone, abs=1e-6)  # no exit before it
+
+
+def test_an_ensemble_of_the_recipe_is_switched_off(cli, made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipes.read(open_checkpoint(made.train).recipe, ["export.ensemble=geometric"])
+    monkeypatch.setattr(Checkpoint, "recipe", recipe)
+    done = cli("export", made.train, "--no-ensemble", "--out", tmp_path / "alone", "--json")
+    assert done.code == 0, done.err
+    told, alone = json.loads(done.out), json.loads(made.exported.out)
+    assert told["provenance"]["recipe"]["export"]["ensemble"] is None
+    assert [exit_["metrics"] for exit_ in told["exits"]] == [exit_["metrics"] for exit_ in alone["exits"]]
+    both = cli("export", made.train, "--ensemble", "geometric", "--no-ensemble", "--out", tmp_path / "both")
+    assert both.code == 2
+    assert "Both --ensemble and --no-ensemble are given." in both.err
 
 
 def test_export_two_exits_to_an_older_opset_and_calibrate_them(cli, made, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from texts import WORDS, tokenizer_in
 
 from sdcompress.errors import ArtifactError, DataError, InputError, UsageError
 from sdcompress.modalities import restore
+from sdcompress.modalities._rows import columns_of
 from sdcompress.modalities.text import Text
 
 GOOD, BAD, FILM, A = 4, 5, 6, 8
@@ -185,6 +186,16 @@ def test_texts_of_files(text, tmp_path):
     assert [raw for _, raw in text.raw_examples(tmp_path / "a.jsonl")] == ["good é"]
 
 
+def test_empty_lines_are_no_rows(text, tmp_path):
+    (tmp_path / "a.jsonl").write_text('\n{"text": "good film"}\n \t\r\n{"text": "bad film"}\n\n', "utf-8")
+    (tmp_path / "a.csv").write_text("id,text\n\n1,good film\n\n2,bad film\n\n", "utf-8")
+    assert columns_of(tmp_path / "a.jsonl") == ("text",)
+    for name, lines in (("a.jsonl", (2, 4)), ("a.csv", (3, 5))):
+        file, texts = tmp_path / name, ("good film", "bad film")
+        expected = [(f"{file}:{line}", raw) for line, raw in zip(lines, texts, strict=True)]
+        assert list(text.raw_examples(file)) == expected
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -195,6 +206,7 @@ def test_texts_of_files(text, tmp_path):
         ("a.tsv", b"\xff\xfe", "cannot be read"),
         ("a.jsonl", b'{"text": "film"}\n{"tex": "film"}\n', "Line 2 .*no value of 'text'"),
         ("a.jsonl", b"film\n", "Line 1 .*no JSON"),
+        ("a.jsonl", b'\n{"txt": "film"}\n', "no column 'text'.*Did you mean 'txt'"),
         ("a.jsonl", b"[1]\n", "Line 1 .*no object"),
         ("a.pdf", b"", "no table"),
     ],

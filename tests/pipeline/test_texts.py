@@ -15,8 +15,12 @@ from texts import WORDS, tokenizer_in
 import sdcompress
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
+from sdcompress.data.lengths import example_lengths
+from sdcompress.data.samples import Subset
 from sdcompress.errors import ArtifactError, CheckpointError, DataError, RecipeError, UsageError
+from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.options import Options
+from sdcompress.quantizing.quantize import quantize
 from sdcompress.training.preflight import check_with_data
 
 pytest.importorskip("transformers")
@@ -72,6 +76,20 @@ def test_it_learns_and_the_artifact_scores_as_the_checkpoint(folder: Path) -> No
     assert trained.exits[-1].metric > 0.9
     assert [exit_.metric for exit_ in trained.exits] == [exit_.metric for exit_ in exported.exits]
     assert trained.losses == exported.losses
+
+
+def test_padding_moves_no_output_where_ranges_are_of_texts_of_one_length(folder: Path, tmp_path: Path) -> None:
+    """Long documents are all cut to one length, and the mask of attention hides nothing in them."""
+    model = open_trained_model(folder / "cascade")
+    dataset = model.dataset()
+    lengths = example_lengths(dataset.train, model.opened.modality)
+    rows = np.resize(np.flatnonzero(lengths == np.bincount(lengths).argmax()), 64)
+    training, validation = Subset(dataset.train, rows), dataset.split("validation")
+    quantize(model.opened, tmp_path / "out", precision="uint8", training=training, validation=validation, max_drop=0.5)
+    engine = sdcompress.open(tmp_path / "out", threads=1)
+    short, long = "a bad plot", "the film and the plot and a film fine"
+    together, alone = (engine.exits(engine.preprocess(texts)) for texts in ([short, long], [short]))
+    np.testing.assert_allclose(together[:, :1], alone, atol=1e-5)
 
 
 def test_evaluation_in_the_order_of_lengths_keeps_the_order_of_the_samples(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from sdcompress.machine import machine
+from sdcompress.onnx_graph.edit import copy_model
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.int8 import int8
 
@@ -54,6 +56,23 @@ def test_weights_are_64_steps_of_the_largest_of_their_channel(conv: onnx.ModelPr
     np.testing.assert_allclose(tensors["w_scale"], [0.5 / 64, 4 / 64], rtol=1e-6)
     assert tensors["w_quantized"].dtype == np.int8
     np.testing.assert_array_equal(tensors["b"], np.array([1.0, 2.0], np.float32))  # the bias stays as it is
+
+
+def test_nodes_of_one_name_are_told_apart(
+    residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment
+) -> None:
+    """Biases are corrected, and nodes are left out, by the names of nodes."""
+    expected = int8(segment_of(residual, batches, ("exit1_outputs",)))
+    alike = copy_model(residual)
+    for node, name in zip(alike.graph.node, ["same", "same-2", "same", *["same"] * 5], strict=True):
+        node.name = name
+    actual = int8(segment_of(alike, batches, ("exit1_outputs",)))
+    assert max(Counter(node.name for node in actual.graph.node).values()) == 1
+    for bias in ("b0", "b1"):
+        np.testing.assert_array_equal(stored(actual)[bias], stored(expected)[bias])
+        assert not np.array_equal(stored(actual)[bias], stored(residual)[bias])
+    for one, other in zip(run(actual, batches[0]), run(expected, batches[0]), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_an_outlier_counts_by_how_many_groups_of_32_images_hold_it(conv: onnx.ModelProto, segment_of: Segment) -> None:

@@ -192,6 +192,15 @@ def test_temperatures_are_dropped_with_what_they_were_fitted_for(
     assert [exit_.temperature for exit_ in open_artifact(tmp_path / "out").manifest.exits] == [1.0, 1.0, 1.0]
 
 
+def test_a_policy_that_cannot_run_here_is_dropped_and_its_artifact_timed(
+    run: Callable, tiny_artifact: Callable
+) -> None:
+    result = run(tiny_artifact(policy=(0.9, 0.8), kind="elsewhere"), timed=True)
+    assert result.dropped == ("policy",)
+    assert result.speed is not None
+    assert 0.05 < result.speed.speedup < 20
+
+
 def test_another_files_weights_are_found_in_spite_of_the_wider_tolerance(
     run: Callable, tiny_artifact: Callable, tmp_path: Path
 ) -> None:

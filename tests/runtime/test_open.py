@@ -13,6 +13,8 @@ import pytest
 import sdcompress
 from sdcompress import registry
 from sdcompress.errors import ArtifactError, UnknownNameError, UsageError
+from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.options import EngineOptions
 from sdcompress.runtime.open import ROOM, open_engine
 
 Write = Callable[..., Path]
@@ -31,6 +33,18 @@ def test_the_facts_of_an_engine(tiny_artifact: Write) -> None:
 def test_an_unknown_backend_lists_the_known_ones(tiny_artifact: Write) -> None:
     with pytest.raises(UnknownNameError, match=r"(?s)Did you mean 'onnxruntime'.*onnxruntime, openvino, tensorrt"):
         open_engine(tiny_artifact(), backend="onnxruntme")
+
+
+def test_eager_runs_checkpoints_alone(tiny_artifact: Write) -> None:
+    folder = tiny_artifact()
+    model = open_trained_model(folder)
+    for source in (folder, str(folder), model.opened):
+        with pytest.raises(UsageError, match="cascade' is an artifact, which the backend 'eager'") as caught:
+            open_engine(source, backend="eager")
+        assert "onnxruntime, openvino, tensorrt, auto; eager with a checkpoint" in caught.value.allowed
+        assert "leave the backend out" in caught.value.next_step
+    with pytest.raises(UsageError, match="is an artifact, which the backend 'eager'"):
+        model.engine(EngineOptions("eager"))
 
 
 def test_a_policy_of_a_package_that_is_not_here_says_what_to_install(tiny_artifact: Write) -> None:
