@@ -171,6 +171,19 @@ def test_a_faster_exit_that_cannot_be_told_apart_is_named_beside_a_win() -> None
     )
 
 
+def test_exits_that_are_ensembles_stay_so_in_what_is_to_be_exported() -> None:
+    ensembles = {"exits_are_ensembles": True}
+    record = lost("loses").model_copy(update=ensembles)
+    alone = EXPORT.replace(" --out", " --ensemble geometric --out")
+    assert findings(record)[1] == f"Deploy exit1 alone instead: {alone}"
+    whole = explanation(layout="all", policy=None, curve=(), curve_split=None, **ensembles)
+    assert "--layout cascade --ensemble geometric --out FOLDER" in findings(whole)[0]
+    policy = explanation().policy
+    assert policy is not None
+    losing = policy.model_copy(update={"break_even": (BreakEven(exit="exit1", reached=1, ms=ms(-0.05)),)})
+    assert "--layout single --ensemble geometric --out" in " ".join(findings(explanation(policy=losing, **ensembles)))
+
+
 def test_where_nobody_leaves_it_says_so() -> None:
     policy = lost("loses").policy
     assert policy is not None

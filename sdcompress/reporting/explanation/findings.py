@@ -98,7 +98,7 @@ def _baseline(policy: PolicyFigures) -> Truncation:
 
 def _next_step(record: Explanation) -> list[str]:
     if record.layout == "all":
-        return ["For early exit, export a cascade: sdcompress export CHECKPOINT --layout cascade --out FOLDER"]
+        return [f"For early exit, export a cascade: {_export(record, 'cascade')}"]
     if len(record.exits) > 1 and record.policy is None:
         return [f"Choose thresholds: sdcompress calibrate {record.source} --max-drop 1% --out FOLDER"]
     return []
@@ -115,7 +115,7 @@ def _verdict(record: Explanation, policy: PolicyFigures) -> list[str]:
     )
     if policy.verdict == "wins":
         return [comparison]
-    return [comparison, f"Deploy {baseline.exit} alone instead: {_export(baseline.exit)}"]
+    return [comparison, f"Deploy {baseline.exit} alone instead: {_alone(record, baseline.exit)}"]
 
 
 def _cheaper(record: Explanation, policy: PolicyFigures) -> list[str]:
@@ -126,7 +126,8 @@ def _cheaper(record: Explanation, policy: PolicyFigures) -> list[str]:
     row = equal[0]
     sentence = (
         f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's {record.metric_name} differs by "
-        f"{q.paired(row.difference)} on {q.count(record.samples)} samples. If that is good enough: {_export(row.exit)}"
+        f"{q.paired(row.difference)} on {q.count(record.samples)} samples. If that is good enough: "
+        f"{_alone(record, row.exit)}"
     )
     return [sentence]
 
@@ -153,7 +154,7 @@ def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
         layout = " ".join(["cascade", *(f"--keep-exits {name}" for name in paying)]) if paying else "single"
         sentences.append(
             f"At {q.enumeration(losing)} so few samples exit that the decisions take longer than the exit saves, "
-            f"even if the head took no time. Without: sdcompress export CHECKPOINT --layout {layout} --out FOLDER"
+            f"even if the head took no time. Without: {_export(record, layout)}"
         )
     if undecided := [margin for margin in policy.break_even if margin.exit not in losing]:
         sentences.append(
@@ -234,8 +235,13 @@ def _risk(record: Explanation) -> list[str]:
     return [f"The policy is {position} for {risk.max_drop * 100:.4g} %: {figures}."]
 
 
-def _export(exit_: str) -> str:
-    return f"sdcompress export CHECKPOINT --layout single --truncate-at {exit_} --out FOLDER"
+def _alone(record: Explanation, exit_: str) -> str:
+    return _export(record, f"single --truncate-at {exit_}")
+
+
+def _export(record: Explanation, layout: str) -> str:
+    ensemble = " --ensemble geometric" if record.exits_are_ensembles else ""  # else it is another network
+    return f"sdcompress export CHECKPOINT --layout {layout}{ensemble} --out FOLDER"
 
 
 def _less(saving: Interval) -> str:
