@@ -195,6 +195,8 @@ def test_without_a_policy_it_says_how_to_get_one() -> None:
     record = explanation(policy=None, policy_overthinking=None, strata=())
     assert headline(record) == "There is no policy yet, so that every sample runs to the last exit."
     assert findings(record)[0] == "Choose thresholds: sdcompress calibrate early --max-drop 1% --out FOLDER"
+    spaced = record.model_copy(update={"source": "my early"})
+    assert findings(spaced)[0] == "Choose thresholds: sdcompress calibrate 'my early' --max-drop 1% --out FOLDER"
     assert any("makes no decisions" in sentence for sentence in cautions(record))
     assert "policy saves" not in summary(record).columns
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.explanation.tables import by_depth
 from sdcompress.schema.explain import BreakEven, Explanation, Interval, PolicyFigures, Stratum, Truncation
@@ -100,7 +102,7 @@ def _next_step(record: Explanation) -> list[str]:
     if record.layout == "all":
         return [f"For early exit, export a cascade: {_export(record, 'cascade')}"]
     if len(record.exits) > 1 and record.policy is None:
-        return [f"Choose thresholds: sdcompress calibrate {record.source} --max-drop 1% --out FOLDER"]
+        return [f"Choose thresholds: sdcompress calibrate {shlex.quote(record.source)} --max-drop 1% --out FOLDER"]
     return []
 
 
