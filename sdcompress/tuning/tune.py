@@ -24,7 +24,7 @@ from sdcompress.schema.recipe import Data, Recipe, Train
 from sdcompress.schema.search import MEAN, SearchRange, Tune, Value
 from sdcompress.schema.tuning import Trial, Tuning
 from sdcompress.storage import digest_of, locked_folder, make_room, write_text
-from sdcompress.tuning.search_space import searched, value_of, with_values
+from sdcompress.tuning.search_space import check_networks, searched, value_of, with_values
 from sdcompress.tuning.study import JOURNAL, Study, TrialPruned
 
 __all__ = ["BEST", "tune"]
@@ -64,7 +64,7 @@ def tune(
         on_start: called with a sentence about threads and device before each training.
 
     Raises:
-        RecipeError: if the recipe or a range is not valid.
+        RecipeError: if the recipe or a range is not valid, or the network at an end of a range cannot be trained.
         UnknownNameError: if no exit has the name of ``tune.exit``.
         SetupError, WeightsError, CheckpointError: if weights that the recipe names are not there, or not intact.
         DataError: if the data is missing, or has no validation split.
@@ -146,6 +146,8 @@ class _Search:
         self._data = self._load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
         self._data.split("validation")  # it is an error if there is none
         self._epochs = recipe.tune.epochs or recipe.train.epochs
+        if not (folder / JOURNAL).exists():
+            check_networks(recipe, ranges, self._load)
         self._study = Study(
             folder,
             digest_of(_identity(self.recipe)),

@@ -288,8 +288,31 @@ def test_the_mean_of_the_exits_or_one_of_them(equation, tmp_path: Path) -> None:
     assert mean.first.metric == pytest.approx(0.75 * best_at(0.1))
     one = sdcompress.tune(RECIPE, tmp_path / "one", settings=["tune.exit=exit1", "tune.trials=1"])
     assert one.first.metric == pytest.approx(best_at(0.1) / 2)
-    with pytest.raises(UnknownNameError, match="exit2"):
-        sdcompress.tune(RECIPE, tmp_path / "other", settings=["tune.exit=exit2", "tune.trials=1"])
+    trained = len(equation.recipes)
+    for counts in ("int:1:2", "choice:1,2"):
+        with pytest.raises(UnknownNameError, match="no 'exit2' among the exits that every trial has") as caught:
+            sdcompress.tune(RECIPE, tmp_path / "other", settings=["tune.exit=exit2"], search={"exits.count": counts})
+        assert caught.value.allowed == "exit1, final, mean"
+    assert len(equation.recipes) == trained
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ({"exits.head": "choice:linear,sepcov"}, "cannot set 'exits.head' to sepcov: .*Did you mean 'sepconv'"),
+        ({"exits.count": "int:1:40"}, "cannot set 'exits.count' to 40: .* places for one"),
+        ({"train.batch_size": "choice:32,33"}, "cannot set 'train.batch_size' to 33: .*does not divide"),
+    ],
+)
+def test_a_network_that_cannot_be_is_found_before_the_first_trial(
+    equation, tmp_path: Path, search: dict[str, str], said: str
+) -> None:
+    exits = {**RECIPE, "method": "byot"}
+    with pytest.raises(RecipeError, match=said):
+        sdcompress.tune({**exits, "tune": {"search": search}}, tmp_path / "tuned", settings=["train.accumulate=2"])
+    assert equation.recipes == []
+    corrected = {**exits, "tune": {"search": {"exits.count": "int:1:2"}, "trials": 1}}
+    assert sdcompress.tune(corrected, tmp_path / "tuned").best == 0  # nothing is in the way of it
 
 
 def test_without_validation_samples_there_is_nothing_to_choose_by(equation, tmp_path: Path) -> None:
