@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -16,7 +17,7 @@ from sdcompress.artifact.output_path import check_outside
 from sdcompress.checkpoint import STEPS, read_metrics
 from sdcompress.data import DatasetCache
 from sdcompress.data.samples import Dataset, Subset
-from sdcompress.errors import TrainingDivergedError, UnknownNameError
+from sdcompress.errors import RecipeError, TrainingDivergedError, UnknownNameError
 from sdcompress.machine import default_threads, machine
 from sdcompress.progress import Progress, subprogress
 from sdcompress.reporting.write import check_ready, write
@@ -200,7 +201,7 @@ class _Search:
         from sdcompress.training.run import train
 
         recipe, folder = with_values(self.recipe, values, self._epochs), self._trial_folder(number)
-        state: Literal["complete", "pruned", "diverged"] = "complete"
+        state: Literal["complete", "pruned", "diverged", "refused"] = "complete"
         try:
             train(
                 recipe,
@@ -215,8 +216,13 @@ class _Search:
             state = "pruned"
         except TrainingDivergedError:
             state = "diverged"
+        except RecipeError as error:
+            if number == 0:  # the recipe itself
+                raise
+            state = "refused"
+            warnings.warn(f"Trial {number} cannot be trained: {error.problem}", stacklevel=2)
         lines = read_metrics(folder)
-        last = self._exits(lines[-1]) if lines and state != "diverged" else {}
+        last = self._exits(lines[-1]) if lines and state in ("complete", "pruned") else {}
         return Trial(
             number=number,
             values=values,

@@ -283,6 +283,25 @@ def test_a_trial_that_diverges_is_the_worst(equation, tmp_path: Path) -> None:
     assert "No trial beat" in (tmp_path / "tuned" / "tuning.md").read_text()
 
 
+def test_values_that_do_not_go_together_are_a_refused_trial_and_the_search_goes_on(equation, tmp_path: Path) -> None:
+    def stop(recipe: Recipe, _epoch: int) -> None:
+        if recipe.train.optimizer.lr != lr:
+            raise RecipeError("They do not go together.")
+
+    lr = 0.1
+    equation.stop = stop
+    with pytest.warns(UserWarning, match=r"Trial [12] cannot be trained: They do not go together\."):
+        found = sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=3"])
+    assert [(trial.state, trial.metric > 0) for trial in found.trials] == [
+        ("complete", True), ("refused", False), ("refused", False),
+    ]  # fmt: skip
+    assert found.best == 0
+    assert "2 trials refused." in (tmp_path / "tuned" / "tuning.md").read_text()
+    lr = 0.5  # then the recipe itself cannot be trained
+    with pytest.raises(RecipeError, match="do not go together"):
+        sdcompress.tune(RECIPE, tmp_path / "other", settings=["tune.trials=3"])
+
+
 def test_the_mean_of_the_exits_or_one_of_them(equation, tmp_path: Path) -> None:
     mean = sdcompress.tune(RECIPE, tmp_path / "mean", settings=["tune.exit=mean", "tune.trials=1"])
     assert mean.first.metric == pytest.approx(0.75 * best_at(0.1))
