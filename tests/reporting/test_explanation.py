@@ -212,6 +212,16 @@ def test_what_flatters_is_said() -> None:
     assert any("2 threads" in sentence for sentence in cautions(shaky))
 
 
+def test_heads_that_the_engine_leaves_out_are_said_to_be_in_the_times() -> None:
+    policy = explanation().policy
+    assert policy is not None
+    never = policy.model_copy(update={"point": point(0.9, 0.0, 2.05, (1.5,))})
+    (sentence,) = (one for one in cautions(explanation(policy=never)) if "threshold" in one)
+    assert sentence.startswith("No score reaches the threshold of exit1: the engine leaves such heads out.")
+    for record in (explanation(), explanation(policy=None), explanation(policy=never, turns_ms=())):
+        assert not any("reaches the threshold" in one for one in cautions(record))
+
+
 def test_the_time_is_parted_without_a_rest() -> None:
     table = next(table for table in details(explanation()) if table.title == "Where the time goes")
     # 1 ms by all, 1 ms by a quarter, and 0.05 ms for each that decides at exit1

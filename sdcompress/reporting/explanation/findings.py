@@ -71,11 +71,21 @@ def cautions(record: Explanation) -> list[str]:
             "The ms of an exit are those of the cascade. A network truncated there, without the heads before it, may "
             "take less. Where it is close, compare both artifacts with 'sdcompress bench'."
         )
+    if record.turns_ms and (never := _never_taken(record)):
+        sentences.append(
+            f"No score reaches the threshold of {q.enumeration(never)}: the engine leaves such heads out. The ms here "
+            "include them, so that the policy may take less. 'sdcompress bench' measures it as it runs."
+        )
     sentences += _unsteady(record) if record.turns_ms else []
     few = [exit_.name for exit_ in record.exits if round((1 - exit_.metric) * record.samples) < _MIN_MISTAKES]
     if few and record.binary_loss:
         sentences.append(f"Fewer than {_MIN_MISTAKES} mistakes at {q.enumeration(few)}: AUROC and AURC depend on them.")
     return sentences
+
+
+def _never_taken(record: Explanation) -> list[str]:
+    thresholds = (record.policy.point.thresholds if record.policy else None) or ()
+    return [exit_.name for exit_, threshold in zip(record.exits, thresholds, strict=False) if threshold > 1]
 
 
 def _unsteady(record: Explanation) -> list[str]:
