@@ -243,6 +243,12 @@ def test_each_artifact_gets_the_time_it_was_promised() -> None:
     assert wall < 3 * 0.3 + 3.0  # the exits are forced for as long again; opening, warm-up and a machine of others
 
 
+def test_two_folders_with_one_name_are_told_apart_in_the_error() -> None:
+    with pytest.raises(UsageError, match=r"2 artifacts \(a/full, b/full\) have the names full, full\.") as caught:
+        bench(["a/full", "b/full"], examples=IMAGES, settings=QUICK)
+    assert "give one of two another name" in caught.value.next_step
+
+
 @pytest.mark.usefixtures("engines")
 @pytest.mark.parametrize(("busy", "stable"), [(6.5, True), (7.5, False)])
 def test_other_work_disturbs_where_it_leaves_no_core_of_the_machine_whatever_a_group_allows(
