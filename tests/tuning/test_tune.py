@@ -302,6 +302,14 @@ def test_values_that_do_not_go_together_are_a_refused_trial_and_the_search_goes_
         sdcompress.tune(RECIPE, tmp_path / "other", settings=["tune.trials=3"])
 
 
+def test_a_journal_that_ends_in_half_a_line_is_continued(equation, tmp_path: Path) -> None:
+    sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=2"])
+    with (tmp_path / "tuned" / "study.journal").open("a") as journal:
+        journal.write('{"op_code":4,"worker_id":"')
+    found = [sdcompress.tune(RECIPE, tmp_path / "tuned", settings=[f"tune.trials={count}"]) for count in (3, 4)]
+    assert tried(found[1]) == tried(sdcompress.tune(RECIPE, tmp_path / "other", settings=["tune.trials=4"]))
+
+
 def test_the_mean_of_the_exits_or_one_of_them(equation, tmp_path: Path) -> None:
     mean = sdcompress.tune(RECIPE, tmp_path / "mean", settings=["tune.exit=mean", "tune.trials=1"])
     assert mean.first.metric == pytest.approx(0.75 * best_at(0.1))
