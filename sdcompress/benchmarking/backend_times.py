@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.artifact.write import rewrite, staged
+from sdcompress.artifact.write import rewrite
 from sdcompress.schema.manifest import BackendTimes, Manifest
 from sdcompress.schema.report import BenchReport
 
@@ -34,22 +34,15 @@ def backend_times(report: BenchReport) -> BackendTimes:
     )
 
 
-def write_backend_times(
-    artifact: Artifact, out: Path | str, times: BackendTimes, *, overwrite: bool = False
-) -> Manifest:
+def write_backend_times(artifact: Artifact, folder: Path, times: BackendTimes) -> Manifest:
     """Write a copy of an artifact with these times; they replace those of the same machine, device and threads.
 
     Graphs, policy and certificate stay as they are. A signature is not copied: the manifest is another.
 
     Args:
         artifact: that was measured.
-        out: folder of the copy; with ``overwrite`` it may be the artifact's own.
+        folder: of the copy, empty; ``staged`` gives one.
         times: of ``backend_times``.
-        overwrite: replace an existing artifact.
-
-    Raises:
-        OutputExistsError, StorageError: if ``out`` cannot be written.
     """
     others = (one for one in artifact.manifest.backend_times if one.place != times.place)
-    with staged(out, overwrite=overwrite) as folder:
-        return rewrite(artifact, folder, backend_times=(*others, times))
+    return rewrite(artifact, folder, backend_times=(*others, times))

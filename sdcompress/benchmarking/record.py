@@ -19,6 +19,7 @@ from sdcompress.benchmarking.stats import (
     verdict,
 )
 from sdcompress.benchmarking.timed_calls import TimedCall
+from sdcompress.machine import most_threads
 from sdcompress.runtime.one_graph import OneGraphEngine
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BackendComparison, BenchRecord, Comparison, ExitTiming, Machine
@@ -57,7 +58,7 @@ def record(
         measurement.fixed.ms,
         same_work=bool(measurement.forced) or len(candidate.engine.exit_names) == 1,
         threads=settings.threads,
-        cores=machine.cores,
+        cores=most_threads(),
         quota=machine.quota,
         busy_cores=machine.busy_cores,
     )
@@ -219,7 +220,7 @@ def reasons(
         same_work: whether every call does the same work. If samples take different exits, times scatter, and only
             drift is checked.
         threads: that the engine uses.
-        cores: that this process may use.
+        cores: of the machine, busy ones included; this process may be allowed fewer.
         quota: cores that the control groups allow; None without a limit.
         busy_cores: cores that other work used just before the run; None if unknown.
     """

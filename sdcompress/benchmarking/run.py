@@ -181,9 +181,9 @@ def _named(artifacts: Sequence[Artifact | str | Path], names: Sequence[str] | No
     names = [path.resolve().name for path in paths] if names is None else names
     if not paths or len(set(names)) != len(paths) or len(names) != len(paths):
         raise UsageError(
-            f"{len(paths)} artifacts have the names {', '.join(names) or '(none)'}.",
-            allowed="one artifact or more, each with a unique name",
-            next_step="give each artifact another name",
+            f"{len(paths)} artifacts ({', '.join(map(str, paths))}) have the names {', '.join(names) or '(none)'}.",
+            allowed="one artifact or more, each with a unique name: that of its folder, to which links lead",
+            next_step="name each folder once, and give one of two another name; in Python pass names",
         )
     return dict(zip(names, artifacts, strict=True))
 

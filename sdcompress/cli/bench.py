@@ -88,7 +88,7 @@ def bench(
         rounds=rounds,
         clock=clock,
     )
-    with bar("bench") as progress:
+    with bar("bench", timed=True) as progress:
         bench_report = sdcompress.bench(
             artifacts,
             settings,

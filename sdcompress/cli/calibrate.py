@@ -124,7 +124,7 @@ def calibrate(
     from sdcompress.cli.inspect import show_manifest
     from sdcompress.options import Options
 
-    with bar("calibrate") as progress:
+    with bar("calibrate", timed=True) as progress:
         manifest = sdcompress.calibrate(
             artifact,
             out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -122,4 +123,4 @@ def _show(record: Compression, out: Path) -> None:
         say(f"caution: {sentence}")
     say("", f"page: {out}/compress.html")
     if record.best:
-        say(f"next: sdcompress evaluate {out}/best --split test")
+        say(f"next: sdcompress evaluate {shlex.quote(f'{out}/best')} --split test")

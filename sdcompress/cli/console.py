@@ -24,6 +24,7 @@ __all__ = ["bar", "command_line", "epoch_line", "ms", "note", "percent", "say", 
 
 _CELL = 200  # characters
 _LOG_INTERVAL_S = 60.0  # between lines of progress where stderr is no terminal
+_DRAWN_A_SECOND = 1.0  # a thread draws, which takes a millisecond from what some verbs measure
 
 
 def command_line() -> str:
@@ -49,10 +50,14 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[..., None]]:
+def bar(what: str, *, timed: bool = False) -> Iterator[Callable[..., None]]:
     """Show a progress bar with the remaining time; where stderr is no terminal, a line a minute and one at the end.
 
     Yields a function of (done, all) and ``doing``, what is done where it is something else than ``what``.
+
+    Args:
+        what: is done.
+        timed: the work measures times: the bar is drawn when it reports, and never in between.
 
     Raises:
         Interrupted: on Ctrl-C, where the work itself does not say more.
@@ -70,12 +75,19 @@ def bar(what: str) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
     )
     what = printable(what, _CELL)
-    with Progress(*columns, console=console, transient=console.is_terminal) as progress:
+    with Progress(
+        *columns,
+        console=console,
+        auto_refresh=not timed,
+        refresh_per_second=_DRAWN_A_SECOND,
+        transient=console.is_terminal,
+    ) as progress:
         task, written = progress.add_task(what, total=None, count=""), monotonic()
 
         def update(done: int, total: int, doing: str = what) -> None:
             nonlocal written
-            progress.update(task, completed=done, total=total, description=doing, count=f"{done}/{total}")
+            count = f"{done}/{total}"
+            progress.update(task, completed=done, total=total, description=doing, count=count, refresh=timed)
             if not console.is_terminal and monotonic() - written >= _LOG_INTERVAL_S:
                 written = monotonic()
                 note(f"{doing} {done}/{total}")

@@ -32,7 +32,7 @@ def explain(
     """
     from sdcompress.options import Options
 
-    with bar("explain") as progress:
+    with bar("explain", timed=True) as progress:
         result = sdcompress.explain(
             artifact,
             out,

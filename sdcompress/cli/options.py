@@ -177,7 +177,8 @@ def share(text: str, flag: str, example: str = "1%") -> float:
         fraction = Decimal(number) / (100 if percent else 1)  # in binary 0.7 / 100 is a little less than 0.007
     except InvalidOperation:
         fraction = Decimal(-1)
-    if not 0 <= fraction <= 1 or (fraction == 1 and not percent):
+    # NaN first: Decimal does not compare it
+    if not fraction.is_finite() or not 0 <= fraction <= 1 or (fraction == 1 and not percent):
         raise UsageError(
             f"{flag} is '{text}'.",
             allowed="0% to 100%, or 0 to below 1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,7 +81,8 @@ def prune(
         write_json(pruned.model_dump(mode="json"))
         return
     show_pruned(pruned)
-    say(f"next: sdcompress train -c RECIPE --set model.weights={out} --out FOLDER")
+    weights = shlex.quote(f"model.weights={out}")
+    say(f"next: sdcompress train -c RECIPE --set {weights} --out FOLDER")
 
 
 def show_pruned(pruned: Pruned) -> None:

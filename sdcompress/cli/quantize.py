@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,7 +101,7 @@ def _show(result: Quantized) -> None:
     if result.dropped:
         say(f"removed, because scores have changed: {', '.join(result.dropped)}")
     if len(result.exits) > 1:
-        say(f"next: sdcompress calibrate {result.artifact} --out FOLDER")
+        say(f"next: sdcompress calibrate {shlex.quote(result.artifact)} --out FOLDER")
 
 
 def _speed(speed: Speed, precision: str) -> str:

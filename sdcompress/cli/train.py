@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -131,8 +132,9 @@ def _show_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
     say(f"{run_folder}: {state.epoch} epochs, {state.step} steps, {state.samples} training samples")
     for one in state.extensions:
         say(f"extended at step {one.step}; before it, the learning rates were those of {one.epochs} epochs")
-    say(f"next: sdcompress evaluate {run_folder}")
-    say(f"      sdcompress export {run_folder} --layout cascade --out artifacts/{state.recipe.method.name}-cascade")
+    run = shlex.quote(str(run_folder))
+    say(f"next: sdcompress evaluate {run}")
+    say(f"      sdcompress export {run} --layout cascade --out artifacts/{state.recipe.method.name}-cascade")
 
 
 def print_config_of(source: str | Recipe | None, settings: list[Any], *, as_json: bool) -> None:

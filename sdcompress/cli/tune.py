@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,7 +76,8 @@ def tune(
         write_json(result.model_dump(mode="json"))
         return
     _show(result)
-    say("", f"page: {folder}/tuning.html", f"next: sdcompress train -c {folder}/best.yaml --out runs/tuned")
+    best = shlex.quote(f"{folder}/best.yaml")
+    say("", f"page: {folder}/tuning.html", f"next: sdcompress train -c {best} --out runs/tuned")
 
 
 def _ranges(given: list[str]) -> dict[str, str]:

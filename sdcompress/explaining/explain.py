@@ -138,6 +138,7 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
     return {
         "digest": manifest.digest,
         "layout": manifest.layout,
+        "exits_are_ensembles": manifest.exits_are_ensembles,
         "policy_name": policy.name if policy else None,
         "guarantee": guarantee(policy, manifest.certificate, task_of(manifest)) if policy else None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,7 +67,7 @@ class KServe(Triton):
         """Return what to upload and to apply."""
         return (
             f"copy the content of {out / _REPOSITORY} to {self.storage_uri}",
-            f"kubectl apply -f {out / _SERVICE}",
+            f"kubectl apply -f {shlex.quote(str(out / _SERVICE))}",
         )
 
     def _service(self, model: str) -> dict[str, Any]:

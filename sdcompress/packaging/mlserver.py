@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -64,6 +65,6 @@ class MLServer(Target):
     def next_steps(self, out: Path) -> tuple[str, ...]:
         """Return the command that starts MLServer."""
         return (
-            f"mlserver start {out.resolve()}",
+            f"mlserver start {shlex.quote(str(out.resolve()))}",
             "MLServer needs this package beside it: pip install mlserver 'sdcompress[serve]'",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,7 +105,7 @@ class Triton(Target):
         """Return the command that starts Triton."""
         option = " --backend-config=tensorrt,version-compatible=true" if self.backend == "tensorrt" else ""
         return (
-            f"tritonserver --model-repository={out.resolve()}{option}",
+            f"tritonserver --model-repository={shlex.quote(str(out.resolve()))}{option}",
             *(("the option is for version-compatible engines only",) if option else ()),
         )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
 from sdcompress.artifact.output_path import check_outside
-from sdcompress.errors import OutputExistsError, requires_extra
+from sdcompress.errors import OutputExistsError, StorageError, requires_extra
 from sdcompress.printable import printable
 from sdcompress.reporting.page import DECISIONS, Page
 from sdcompress.schema.compression import Compression
@@ -36,6 +37,7 @@ def check_ready(kind: type[Record], folder: str | Path, *, overwrite: bool = Fal
 
     Raises:
         OutputExistsError: if the folder holds a record, is a file, or lies in an artifact or a training run.
+        StorageError: if it cannot be written.
         MissingExtraError: if the extra 'report' is not installed.
     """
     folder = Path(folder)
@@ -50,9 +52,21 @@ def check_ready(kind: type[Record], folder: str | Path, *, overwrite: bool = Fal
             allowed=f"a folder without {' and '.join(files(kind))}",
             next_step="add --overwrite, or choose another --out",
         )
+    _check_writable(folder)
     with requires_extra("report"):
         import jinja2  # noqa: F401
         import matplotlib as mpl  # noqa: F401
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written, or cannot be made in the nearest one that is there."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"{folder} cannot be written: '{there}' is {'read-only' if there.is_dir() else 'a file'}.",
+            allowed="a folder that this user may write",
+            next_step="choose another --out",
+        )
 
 
 def write(record: Record, folder: str | Path, *, overwrite: bool = False) -> Path:

@@ -166,6 +166,7 @@ class Explanation(Frozen):
     source: str = Field(description="folder as given")
     digest: Sha256
     layout: str
+    exits_are_ensembles: bool = Field(False, description="an exit's outputs are the mean of the exits up to it")
     policy_name: str | None = Field(description="of the policy; None without one")
     guarantee: str | None = Field(description="of the policy; None without one")
     data: str

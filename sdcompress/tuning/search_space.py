@@ -8,15 +8,19 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 from sdcompress import methods, recipes
-from sdcompress.errors import RecipeError
+from sdcompress.data import DatasetCache
+from sdcompress.errors import RecipeError, UnknownNameError, UsageError
+from sdcompress.machine import default_threads
 from sdcompress.schema.recipe import Recipe, Train
-from sdcompress.schema.search import SearchRange, Tune, Value
+from sdcompress.schema.search import MEAN, SearchRange, Tune, Value
 
-__all__ = ["default_search", "searched", "value_of", "with_values"]
+__all__ = ["check_networks", "default_search", "searched", "value_of", "with_values"]
 
 LR = "train.optimizer.lr"
 _SECTIONS = ("modality", "model", "exits", "method", "train")
 # the budget is the same for all trials, and the others change nothing that is learnt
+# what these keys change is checked without a network
+_NUMBERS = ("method.", "train.optimizer.", "train.schedule.")
 _SAME = {"train.epochs", *(f"train.{name}" for name in Train.not_identifying)}
 # a range reaches from a tenth to ten times a weight or share; a temperature matters less far away
 _WEIGHTS, _TEMPERATURES = 10.0, 4.0
@@ -28,6 +32,7 @@ def searched(recipe: Recipe) -> dict[str, SearchRange]:
     Raises:
         RecipeError: if the recipe does not have a key, a method or section refuses a value of its range, or the range
             does not hold the recipe's own value.
+        UnknownNameError: if a network of the search lacks the exit of ``tune.exit``.
     """
     texts = recipe.tune.search or default_search(recipe)
     ranges = {key: SearchRange.parse(text) for key, text in texts.items()}
@@ -35,6 +40,7 @@ def searched(recipe: Recipe) -> dict[str, SearchRange]:
         for value in range_.corners:
             _check(recipe, key, value)
         _check_first(recipe, key, range_)
+    _check_exit(recipe, ranges)
     return ranges
 
 
@@ -85,6 +91,14 @@ def _bounds(hint: Any) -> dict[str, float]:
     return given
 
 
+def _check_exit(recipe: Recipe, ranges: Mapping[str, SearchRange]) -> None:
+    counts = ranges["exits.count"].corners if "exits.count" in ranges else (recipe.exits.count,)
+    count = len(recipe.exits.modules) or min(int(one) for one in counts)
+    known = [*(f"exit{k}" for k in range(1, count + 1)), "final", MEAN]
+    if recipe.tune.exit not in known:
+        raise UnknownNameError("exits that every trial has", recipe.tune.exit, known, next_step="--set tune.exit=final")
+
+
 def _check(recipe: Recipe, key: str, value: Value) -> None:
     section = key.partition(".")[0]
     if key in _SAME or section in set(Recipe.model_fields).difference(_SECTIONS):
@@ -96,11 +110,47 @@ def _check(recipe: Recipe, key: str, value: Value) -> None:
     try:
         methods.build(with_values(recipe, {key: value}).method)
     except RecipeError as error:
-        raise RecipeError(
-            f"tune.search cannot set '{key}' to {value}: {error.problem}",
-            allowed=error.allowed,
-            next_step=f"correct the range: --search {key}=...",
-        ) from error
+        raise _cannot_set(key, value, error) from error
+
+
+def _cannot_set(key: str, value: Value, error: UsageError) -> RecipeError:
+    return RecipeError(
+        f"tune.search cannot set '{key}' to {value}: {error.problem}",
+        allowed=error.allowed,
+        next_step=f"correct the range: --search {key}=...",
+    )
+
+
+def check_networks(recipe: Recipe, ranges: Mapping[str, SearchRange], load: DatasetCache) -> None:
+    """Build the network at every corner of the ranges that may change it, and run one batch through it.
+
+    Otherwise a search fails after hours, when it comes to a choice that does not exist or to more exits than there are
+    places.
+
+    Args:
+        recipe: the recipe.
+        ranges: of the searched keys.
+        load: loads the data.
+
+    Raises:
+        RecipeError: if a network cannot be built or trained.
+    """
+    from sdcompress.models.threads import torch_threads  # imports torch
+    from sdcompress.training.check_recipe import check_recipe
+    from sdcompress.training.preflight import check_with_data
+
+    corners = [(key, value) for key, range_ in ranges.items() for value in range_.corners]
+    with torch_threads(recipe.train.threads or default_threads().threads):
+        for key, value in corners:
+            if key.startswith(_NUMBERS):
+                continue
+            tried = with_values(recipe, {key: value})
+            try:
+                check_recipe(tried)
+                dataset = load(tried.data, seed=tried.seed, task=tried.task, modality=tried.modality)
+                check_with_data(tried, dataset)
+            except UsageError as error:
+                raise _cannot_set(key, value, error) from error
 
 
 def _check_first(recipe: Recipe, key: str, range_: SearchRange) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ class Study:
     """The trials of a search.
 
     Args:
-        folder: holds the journal.
+        folder: holds the journal, and is locked.
         digest: of everything that decides what a trial gives: another one is another search.
         ranges: of the searched keys.
         settings: sampler and pruner.
@@ -65,6 +66,7 @@ class Study:
             "none": optuna.pruners.NopPruner,
             "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=warm_epochs),
         }
+        _remove_partial_line(folder / JOURNAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             journal = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
@@ -139,3 +141,14 @@ class Study:
         if range_.kind == "int":
             return self._trial.suggest_int(key, int(range_.low), int(range_.high))
         return self._trial.suggest_float(key, range_.low, range_.high, log=range_.kind == "log")
+
+
+def _remove_partial_line(journal: Path) -> None:
+    """Remove a last line without its end, as a full disk or a killed process leaves it.
+
+    Optuna appends to it, and then reads the whole journal no more.
+    """
+    content = journal.read_bytes() if journal.exists() else b""
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(journal, whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -16,7 +17,7 @@ from sdcompress.artifact.output_path import check_outside
 from sdcompress.checkpoint import STEPS, read_metrics
 from sdcompress.data import DatasetCache
 from sdcompress.data.samples import Dataset, Subset
-from sdcompress.errors import TrainingDivergedError, UnknownNameError
+from sdcompress.errors import RecipeError, TrainingDivergedError, UnknownNameError
 from sdcompress.machine import default_threads, machine
 from sdcompress.progress import Progress, subprogress
 from sdcompress.reporting.write import check_ready, write
@@ -24,7 +25,7 @@ from sdcompress.schema.recipe import Data, Recipe, Train
 from sdcompress.schema.search import MEAN, SearchRange, Tune, Value
 from sdcompress.schema.tuning import Trial, Tuning
 from sdcompress.storage import digest_of, locked_folder, make_room, write_text
-from sdcompress.tuning.search_space import searched, value_of, with_values
+from sdcompress.tuning.search_space import check_networks, searched, value_of, with_values
 from sdcompress.tuning.study import JOURNAL, Study, TrialPruned
 
 __all__ = ["BEST", "tune"]
@@ -64,7 +65,7 @@ def tune(
         on_start: called with a sentence about threads and device before each training.
 
     Raises:
-        RecipeError: if the recipe or a range is not valid.
+        RecipeError: if the recipe or a range is not valid, or the network at an end of a range cannot be trained.
         UnknownNameError: if no exit has the name of ``tune.exit``.
         SetupError, WeightsError, CheckpointError: if weights that the recipe names are not there, or not intact.
         DataError: if the data is missing, or has no validation split.
@@ -146,6 +147,8 @@ class _Search:
         self._data = self._load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
         self._data.split("validation")  # it is an error if there is none
         self._epochs = recipe.tune.epochs or recipe.train.epochs
+        if not (folder / JOURNAL).exists():
+            check_networks(recipe, ranges, self._load)
         self._study = Study(
             folder,
             digest_of(_identity(self.recipe)),
@@ -198,7 +201,7 @@ class _Search:
         from sdcompress.training.run import train
 
         recipe, folder = with_values(self.recipe, values, self._epochs), self._trial_folder(number)
-        state: Literal["complete", "pruned", "diverged"] = "complete"
+        state: Literal["complete", "pruned", "diverged", "refused"] = "complete"
         try:
             train(
                 recipe,
@@ -213,8 +216,13 @@ class _Search:
             state = "pruned"
         except TrainingDivergedError:
             state = "diverged"
+        except RecipeError as error:
+            if number == 0:  # the recipe itself
+                raise
+            state = "refused"
+            warnings.warn(f"Trial {number} cannot be trained: {error.problem}", stacklevel=2)
         lines = read_metrics(folder)
-        last = self._exits(lines[-1]) if lines and state != "diverged" else {}
+        last = self._exits(lines[-1]) if lines and state in ("complete", "pruned") else {}
         return Trial(
             number=number,
             values=values,

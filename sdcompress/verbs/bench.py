@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sdcompress import recipes, registry
 from sdcompress.artifact.read import Artifact
+from sdcompress.artifact.write import staged
 from sdcompress.benchmarking.backend_times import backend_times, write_backend_times
 from sdcompress.benchmarking.candidate import bench_originals, bench_samples
 from sdcompress.benchmarking.run import bench as run_bench
@@ -18,6 +20,7 @@ from sdcompress.runtime.choose_backend import ROOM, USUAL
 from sdcompress.runtime.open import open_cascade
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchReport
+from sdcompress.tasks import Array
 from sdcompress.verbs._types import Overrides, Source
 from sdcompress.verification.verify import check_outputs
 
@@ -72,29 +75,37 @@ def bench(
             allowed="one artifact, with the scenario single-stream",
             next_step="name one artifact with --record, and leave --scenario out",
         )
-    if samples == "golden":
-        golden, data = artifacts[0].golden(), f"golden samples of {artifacts[0].path}"
-        examples, targets, originals = golden.examples, golden.targets, None
-    else:
-        dataset = open_trained_model(artifacts[0], options).dataset()
-        (examples, targets), data = bench_samples(dataset.test), f"test split of {dataset.name}"
-        originals = bench_originals(dataset.test, dataset.modality)
-    report = run_bench(
-        artifacts,
-        examples=examples,
-        targets=targets,
-        originals=originals,
-        settings=section,
-        names=names,
-        reference=reference,
-        source=data,
-        command=options.command,
-        allow_uncertified=options.allow_uncertified,
-        progress=options.progress,
-    ).model_copy(update={"left_out": left_out})
-    if record is not None:
-        write_backend_times(artifacts[0], record, backend_times(report), overwrite=overwrite)
+    # before anything is read and measured, because the folder may be taken
+    with nullcontext() if record is None else staged(record, overwrite=overwrite) as folder:
+        examples, targets, originals, data = _examples(artifacts[0], samples, options)
+        report = run_bench(
+            artifacts,
+            examples=examples,
+            targets=targets,
+            originals=originals,
+            settings=section,
+            names=names,
+            reference=reference,
+            source=data,
+            command=options.command,
+            allow_uncertified=options.allow_uncertified,
+            progress=options.progress,
+        ).model_copy(update={"left_out": left_out})
+        if folder is not None:
+            write_backend_times(artifacts[0], folder, backend_times(report))
     return report
+
+
+def _examples(
+    artifact: Artifact, samples: Literal["test", "golden"], options: Options
+) -> tuple[Any, Array, list[Any] | None, str]:
+    """Return examples, their targets, raw ones if they are kept, and where they are from."""
+    if samples == "golden":
+        golden = artifact.golden()
+        return golden.examples, golden.targets, None, f"golden samples of {artifact.path}"
+    dataset = open_trained_model(artifact, options).dataset()
+    examples, targets = bench_samples(dataset.test)
+    return examples, targets, bench_originals(dataset.test, dataset.modality), f"test split of {dataset.name}"
 
 
 def _checked_backends(

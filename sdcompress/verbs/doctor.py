@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from sdcompress.machine import machine, visible_cores
+from sdcompress.machine import machine, most_threads, visible_cores
 from sdcompress.schema.base import Frozen
 from sdcompress.schema.report import Machine
 from sdcompress.tensorrt.nvidia.diagnose import TensorRtState, diagnose_tensorrt
@@ -140,7 +140,7 @@ def _warnings(facts: Machine, visible: int, providers: tuple[str, ...]) -> list[
     if facts.governor == "powersave":
         warnings.append("The clock governor is 'powersave', so that times drift. Setting 'performance' needs root.")
     if facts.busy_cores is not None and facts.busy_cores > 0.25:
-        warnings.append(f"Other work is running ({facts.busy_cores:.1f} of {facts.cores} cores busy).")
+        warnings.append(f"Other work is running ({facts.busy_cores:.1f} of {most_threads()} cores busy).")
     if facts.gpu and "CUDAExecutionProvider" not in providers:
         warnings.append("There is a GPU, but this onnxruntime cannot use it. Install onnxruntime-gpu instead.")
     if {"onnxruntime", "onnxruntime-gpu"} <= set(facts.versions):

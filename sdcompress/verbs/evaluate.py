@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from sdcompress.artifact.output_path import check_outside
 from sdcompress.data.labelled import labelled_examples
 from sdcompress.data.samples import Samples
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
@@ -89,7 +90,10 @@ def predict(
         CheckpointError, ArtifactError: if the folder is not intact.
         DataError: if a path does not exist, or holds no file that the network takes.
         UsageError: if there is nothing to draw.
+        OutputExistsError: if ``pictures`` is an artifact or a training run, or lies inside of one.
     """
+    if pictures is not None:
+        check_outside(pictures, adds=True)
     model = open_trained_model(source, _free_threads(options))
     engine = model.engine()
     return run_predict(

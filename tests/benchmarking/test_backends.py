@@ -14,9 +14,10 @@ import pytest
 
 import sdcompress
 from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.write import staged
 from sdcompress.benchmarking.backend_times import write_backend_times
 from sdcompress.benchmarking.record import compare_backends
-from sdcompress.errors import BrokenPackageError, CertificateError, ParityError, UsageError
+from sdcompress.errors import BrokenPackageError, CertificateError, OutputExistsError, ParityError, UsageError
 from sdcompress.machine import processor
 from sdcompress.runtime import choose_backend as chooser
 from sdcompress.runtime.choose_backend import ROOM, choose_backend
@@ -39,7 +40,8 @@ def times(threads: int = 1, created: str = "2026-01-01T00:00:00+00:00", **change
 
 def recorded(path: Path, *tables: BackendTimes) -> Path:
     for table in tables:
-        write_backend_times(open_artifact(path), path, table, overwrite=True)
+        with staged(path, overwrite=True) as folder:
+            write_backend_times(open_artifact(path), folder, table)
     return path
 
 
@@ -82,6 +84,34 @@ def test_times_of_several_artifacts_have_no_place(tiny_artifact: Write, tmp_path
     with pytest.raises(UsageError, match="scenarios offline"):
         sdcompress.bench(paths[:1], {**QUICK, "scenarios": ["offline"]}, samples="golden", record=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_taken_is_refused_before_anything_is_measured(
+    tiny_artifact: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tiny_artifact(), tmp_path / "taken"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    monkeypatch.setattr(verb, "run_bench", lambda *_, **__: pytest.fail("it was measured"))
+    for record, found in ((out, "holds 'notes.txt'"), (path, "already holds an artifact"), (path / "x", "lies inside")):
+        with pytest.raises(OutputExistsError, match=found):
+            sdcompress.bench([path], QUICK, samples="golden", record=record)
+    assert [file.name for file in out.iterdir()] == ["notes.txt"]
+
+
+def test_a_measurement_that_is_stopped_leaves_no_copy(
+    tiny_artifact: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    path = tiny_artifact()
+    monkeypatch.setattr(verb, "run_bench", stop)
+    for record, overwrite in ((tmp_path / "out", False), (path, True)):
+        with pytest.raises(KeyboardInterrupt):
+            sdcompress.bench([path], QUICK, samples="golden", record=record, overwrite=overwrite)
+    assert [*tmp_path.iterdir()] == [path]
+    assert open_artifact(path).manifest.backend_times == ()
 
 
 def measured(name: str, backend: str, ms: float) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from time import thread_time_ns
@@ -21,6 +22,7 @@ from sdcompress.benchmarking.run import bench
 from sdcompress.data.image_arrays import image_source
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, InputError, UnknownNameError, UsageError
+from sdcompress.machine import machine
 from sdcompress.modalities import Inputs
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
@@ -239,6 +241,27 @@ def test_each_artifact_gets_the_time_it_was_promised() -> None:
         assert sum(measured.raw_ms) / 1000 == pytest.approx(0.3, rel=0.25)
         assert measured.metric is None
     assert wall < 3 * 0.3 + 3.0  # the exits are forced for as long again; opening, warm-up and a machine of others
+
+
+def test_two_folders_with_one_name_are_told_apart_in_the_error() -> None:
+    with pytest.raises(UsageError, match=r"2 artifacts \(a/full, b/full\) have the names full, full\.") as caught:
+        bench(["a/full", "b/full"], examples=IMAGES, settings=QUICK)
+    assert "give one of two another name" in caught.value.next_step
+
+
+@pytest.mark.usefixtures("engines")
+@pytest.mark.parametrize(("busy", "stable"), [(6.5, True), (7.5, False)])
+def test_other_work_disturbs_where_it_leaves_no_core_of_the_machine_whatever_a_group_allows(
+    monkeypatch: pytest.MonkeyPatch, busy: float, stable: bool
+) -> None:
+    allowed = machine().model_copy(update={"cores": 2, "quota": 2.0, "busy_cores": busy})
+    monkeypatch.setattr(run, "machine", lambda: allowed)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)  # the load that the system tells is that of all of them
+    (measured,) = bench(
+        ["slow"], examples=IMAGES, settings=QUICK.model_copy(update={"scenarios": ("single-stream",)})
+    ).records
+    assert measured.stable == stable
+    assert stable or measured.reasons == ("other work kept 7.5 of 8 cores busy before the run, 1 threads wanted",)
 
 
 @pytest.mark.usefixtures("engines")

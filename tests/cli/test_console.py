@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from sdcompress.cli import console
@@ -17,3 +19,13 @@ def test_where_stderr_is_no_terminal_a_line_a_minute_shows_the_progress(
             update(done, 40)
     lines = [line for line in capsys.readouterr().err.splitlines() if "━" not in line and line]
     assert lines == ["train 20/40", "train 40/40"]
+
+
+def test_no_thread_draws_a_bar_while_times_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = threading.active_count()
+    with console.bar("bench", timed=True) as update:
+        update(1, 2)
+        assert threading.active_count() == threads
+    assert "1/2" in capsys.readouterr().err
+    with console.bar("train"):
+        assert threading.active_count() == threads + 1

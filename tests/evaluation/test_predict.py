@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import sdcompress
-from sdcompress.errors import DataError, UsageError
+from sdcompress.errors import DataError, OutputExistsError, UsageError
 from sdcompress.evaluation.predict import _picture_names
 from sdcompress.options import Options
 
@@ -64,6 +64,13 @@ def test_a_path_without_anything_is_refused(tiny_artifact: Write, tmp_path: Path
     for path, message in ((tmp_path / "none", "no file and no folder"), (tmp_path / "empty", "hold no file")):
         with pytest.raises(DataError, match=message):
             sdcompress.predict(artifact, [path])
+
+
+def test_no_picture_is_written_into_an_artifact(tiny_artifact: Write, photos: Path) -> None:
+    artifact = tiny_artifact()
+    for pictures in (artifact, artifact / "pictures"):
+        with pytest.raises(OutputExistsError, match="which the output would invalidate"):
+            sdcompress.predict(artifact, [photos], pictures=pictures)
 
 
 def test_a_prediction_can_be_read_without_the_engine(tiny_artifact: Write, tiny_network: object) -> None:

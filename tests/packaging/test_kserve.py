@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from pydantic import ValidationError
 
 import sdcompress
 from sdcompress.errors import UsageError
+from sdcompress.packaging._base import Target
+from sdcompress.packaging.kserve import KServe
+from sdcompress.packaging.mlserver import MLServer
+from sdcompress.packaging.triton import Triton
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale-out.md"
 
@@ -105,3 +110,17 @@ def test_wrong_settings_are_refused(tiny_artifact: Callable[..., Path], settings
 def test_the_storage_has_no_default(tiny_artifact: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="storage_uri"):
         sdcompress.package(tiny_artifact("single"), tmp_path / "out", "kserve")
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        (Triton(), ["tritonserver", "--model-repository={out}"]),
+        (MLServer(), ["mlserver", "start", "{out}"]),
+        (KServe(storage_uri="s3://b/x"), ["kubectl", "apply", "-f", "{out}/inferenceservice.yaml"]),
+    ],
+)
+def test_a_folder_with_a_space_is_one_word_of_the_next_command(target: Target, command: list[str]) -> None:
+    out = Path("/models of mine/it's")
+    lines = [shlex.split(line) for line in target.next_steps(out) if line.startswith(command[0])]
+    assert lines == [[word.format(out=out) for word in command]]

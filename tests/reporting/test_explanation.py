@@ -171,6 +171,19 @@ def test_a_faster_exit_that_cannot_be_told_apart_is_named_beside_a_win() -> None
     )
 
 
+def test_exits_that_are_ensembles_stay_so_in_what_is_to_be_exported() -> None:
+    ensembles = {"exits_are_ensembles": True}
+    record = lost("loses").model_copy(update=ensembles)
+    alone = EXPORT.replace(" --out", " --ensemble geometric --out")
+    assert findings(record)[1] == f"Deploy exit1 alone instead: {alone}"
+    whole = explanation(layout="all", policy=None, curve=(), curve_split=None, **ensembles)
+    assert "--layout cascade --ensemble geometric --out FOLDER" in findings(whole)[0]
+    policy = explanation().policy
+    assert policy is not None
+    losing = policy.model_copy(update={"break_even": (BreakEven(exit="exit1", reached=1, ms=ms(-0.05)),)})
+    assert "--layout single --ensemble geometric --out" in " ".join(findings(explanation(policy=losing, **ensembles)))
+
+
 def test_where_nobody_leaves_it_says_so() -> None:
     policy = lost("loses").policy
     assert policy is not None
@@ -182,6 +195,8 @@ def test_without_a_policy_it_says_how_to_get_one() -> None:
     record = explanation(policy=None, policy_overthinking=None, strata=())
     assert headline(record) == "There is no policy yet, so that every sample runs to the last exit."
     assert findings(record)[0] == "Choose thresholds: sdcompress calibrate early --max-drop 1% --out FOLDER"
+    spaced = record.model_copy(update={"source": "my early"})
+    assert findings(spaced)[0] == "Choose thresholds: sdcompress calibrate 'my early' --max-drop 1% --out FOLDER"
     assert any("makes no decisions" in sentence for sentence in cautions(record))
     assert "policy saves" not in summary(record).columns
 
@@ -195,6 +210,16 @@ def test_what_flatters_is_said() -> None:
     assert any("differ by up to 20.0 %" in sentence for sentence in cautions(shaky))
     assert any("Fewer than 20 mistakes at exit1:" in sentence for sentence in cautions(shaky))
     assert any("2 threads" in sentence for sentence in cautions(shaky))
+
+
+def test_heads_that_the_engine_leaves_out_are_said_to_be_in_the_times() -> None:
+    policy = explanation().policy
+    assert policy is not None
+    never = policy.model_copy(update={"point": point(0.9, 0.0, 2.05, (1.5,))})
+    (sentence,) = (one for one in cautions(explanation(policy=never)) if "threshold" in one)
+    assert sentence.startswith("No score reaches the threshold of exit1: the engine leaves such heads out.")
+    for record in (explanation(), explanation(policy=None), explanation(policy=never, turns_ms=())):
+        assert not any("reaches the threshold" in one for one in cautions(record))
 
 
 def test_the_time_is_parted_without_a_rest() -> None:

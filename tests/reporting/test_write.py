@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from dataclasses import replace
@@ -13,13 +14,14 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sdcompress.errors import OutputExistsError
+from sdcompress.errors import OutputExistsError, StorageError
 from sdcompress.evaluation.paired import pack
 from sdcompress.reporting.render import html, markdown
 from sdcompress.reporting.report.build import build
 from sdcompress.reporting.report.page import report_page
 from sdcompress.reporting.report.plots import _exit_curve, _points
-from sdcompress.reporting.write import files, write
+from sdcompress.reporting.write import check_ready, files, write
+from sdcompress.schema.explain import Explanation
 from sdcompress.schema.report import BenchReport, Evaluation, Report
 
 HOSTILE = "<script>alert(1)</script> [x](javascript:0) | `$Ünïcode$` 神"
@@ -236,3 +238,19 @@ def test_a_file_in_the_place_of_the_folder(report: Report, tmp_path: Path) -> No
     (tmp_path / "out").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputExistsError, match="is a file"):
         write(report, tmp_path / "out", overwrite=True)
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_ready(Explanation, tmp_path / "new" / "folder")
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"'.*/file' is a file"):
+        check_ready(Explanation, tmp_path / "file" / "folder")
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != tmp_path)  # of root too
+    with pytest.raises(StorageError, match=f"'{re.escape(str(tmp_path))}' is read-only"):
+        check_ready(Explanation, tmp_path / "new" / "folder")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match="is read-only"):
+        check_ready(Explanation, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

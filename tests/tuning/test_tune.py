@@ -283,13 +283,63 @@ def test_a_trial_that_diverges_is_the_worst(equation, tmp_path: Path) -> None:
     assert "No trial beat" in (tmp_path / "tuned" / "tuning.md").read_text()
 
 
+def test_values_that_do_not_go_together_are_a_refused_trial_and_the_search_goes_on(equation, tmp_path: Path) -> None:
+    def stop(recipe: Recipe, _epoch: int) -> None:
+        if recipe.train.optimizer.lr != lr:
+            raise RecipeError("They do not go together.")
+
+    lr = 0.1
+    equation.stop = stop
+    with pytest.warns(UserWarning, match=r"Trial [12] cannot be trained: They do not go together\."):
+        found = sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=3"])
+    assert [(trial.state, trial.metric > 0) for trial in found.trials] == [
+        ("complete", True), ("refused", False), ("refused", False),
+    ]  # fmt: skip
+    assert found.best == 0
+    assert "2 trials refused." in (tmp_path / "tuned" / "tuning.md").read_text()
+    lr = 0.5  # then the recipe itself cannot be trained
+    with pytest.raises(RecipeError, match="do not go together"):
+        sdcompress.tune(RECIPE, tmp_path / "other", settings=["tune.trials=3"])
+
+
+def test_a_journal_that_ends_in_half_a_line_is_continued(equation, tmp_path: Path) -> None:
+    sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=2"])
+    with (tmp_path / "tuned" / "study.journal").open("a") as journal:
+        journal.write('{"op_code":4,"worker_id":"')
+    found = [sdcompress.tune(RECIPE, tmp_path / "tuned", settings=[f"tune.trials={count}"]) for count in (3, 4)]
+    assert tried(found[1]) == tried(sdcompress.tune(RECIPE, tmp_path / "other", settings=["tune.trials=4"]))
+
+
 def test_the_mean_of_the_exits_or_one_of_them(equation, tmp_path: Path) -> None:
     mean = sdcompress.tune(RECIPE, tmp_path / "mean", settings=["tune.exit=mean", "tune.trials=1"])
     assert mean.first.metric == pytest.approx(0.75 * best_at(0.1))
     one = sdcompress.tune(RECIPE, tmp_path / "one", settings=["tune.exit=exit1", "tune.trials=1"])
     assert one.first.metric == pytest.approx(best_at(0.1) / 2)
-    with pytest.raises(UnknownNameError, match="exit2"):
-        sdcompress.tune(RECIPE, tmp_path / "other", settings=["tune.exit=exit2", "tune.trials=1"])
+    trained = len(equation.recipes)
+    for counts in ("int:1:2", "choice:1,2"):
+        with pytest.raises(UnknownNameError, match="no 'exit2' among the exits that every trial has") as caught:
+            sdcompress.tune(RECIPE, tmp_path / "other", settings=["tune.exit=exit2"], search={"exits.count": counts})
+        assert caught.value.allowed == "exit1, final, mean"
+    assert len(equation.recipes) == trained
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ({"exits.head": "choice:linear,sepcov"}, "cannot set 'exits.head' to sepcov: .*Did you mean 'sepconv'"),
+        ({"exits.count": "int:1:40"}, "cannot set 'exits.count' to 40: .* places for one"),
+        ({"train.batch_size": "choice:32,33"}, "cannot set 'train.batch_size' to 33: .*does not divide"),
+    ],
+)
+def test_a_network_that_cannot_be_is_found_before_the_first_trial(
+    equation, tmp_path: Path, search: dict[str, str], said: str
+) -> None:
+    exits = {**RECIPE, "method": "byot"}
+    with pytest.raises(RecipeError, match=said):
+        sdcompress.tune({**exits, "tune": {"search": search}}, tmp_path / "tuned", settings=["train.accumulate=2"])
+    assert equation.recipes == []
+    corrected = {**exits, "tune": {"search": {"exits.count": "int:1:2"}, "trials": 1}}
+    assert sdcompress.tune(corrected, tmp_path / "tuned").best == 0  # nothing is in the way of it
 
 
 def test_without_validation_samples_there_is_nothing_to_choose_by(equation, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.explanation.tables import by_depth
 from sdcompress.schema.explain import BreakEven, Explanation, Interval, PolicyFigures, Stratum, Truncation
@@ -69,11 +71,21 @@ def cautions(record: Explanation) -> list[str]:
             "The ms of an exit are those of the cascade. A network truncated there, without the heads before it, may "
             "take less. Where it is close, compare both artifacts with 'sdcompress bench'."
         )
+    if record.turns_ms and (never := _never_taken(record)):
+        sentences.append(
+            f"No score reaches the threshold of {q.enumeration(never)}: the engine leaves such heads out. The ms here "
+            "include them, so that the policy may take less. 'sdcompress bench' measures it as it runs."
+        )
     sentences += _unsteady(record) if record.turns_ms else []
     few = [exit_.name for exit_ in record.exits if round((1 - exit_.metric) * record.samples) < _MIN_MISTAKES]
     if few and record.binary_loss:
         sentences.append(f"Fewer than {_MIN_MISTAKES} mistakes at {q.enumeration(few)}: AUROC and AURC depend on them.")
     return sentences
+
+
+def _never_taken(record: Explanation) -> list[str]:
+    thresholds = (record.policy.point.thresholds if record.policy else None) or ()
+    return [exit_.name for exit_, threshold in zip(record.exits, thresholds, strict=False) if threshold > 1]
 
 
 def _unsteady(record: Explanation) -> list[str]:
@@ -98,9 +110,9 @@ def _baseline(policy: PolicyFigures) -> Truncation:
 
 def _next_step(record: Explanation) -> list[str]:
     if record.layout == "all":
-        return ["For early exit, export a cascade: sdcompress export CHECKPOINT --layout cascade --out FOLDER"]
+        return [f"For early exit, export a cascade: {_export(record, 'cascade')}"]
     if len(record.exits) > 1 and record.policy is None:
-        return [f"Choose thresholds: sdcompress calibrate {record.source} --max-drop 1% --out FOLDER"]
+        return [f"Choose thresholds: sdcompress calibrate {shlex.quote(record.source)} --max-drop 1% --out FOLDER"]
     return []
 
 
@@ -115,7 +127,7 @@ def _verdict(record: Explanation, policy: PolicyFigures) -> list[str]:
     )
     if policy.verdict == "wins":
         return [comparison]
-    return [comparison, f"Deploy {baseline.exit} alone instead: {_export(baseline.exit)}"]
+    return [comparison, f"Deploy {baseline.exit} alone instead: {_alone(record, baseline.exit)}"]
 
 
 def _cheaper(record: Explanation, policy: PolicyFigures) -> list[str]:
@@ -126,7 +138,8 @@ def _cheaper(record: Explanation, policy: PolicyFigures) -> list[str]:
     row = equal[0]
     sentence = (
         f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's {record.metric_name} differs by "
-        f"{q.paired(row.difference)} on {q.count(record.samples)} samples. If that is good enough: {_export(row.exit)}"
+        f"{q.paired(row.difference)} on {q.count(record.samples)} samples. If that is good enough: "
+        f"{_alone(record, row.exit)}"
     )
     return [sentence]
 
@@ -153,7 +166,7 @@ def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
         layout = " ".join(["cascade", *(f"--keep-exits {name}" for name in paying)]) if paying else "single"
         sentences.append(
             f"At {q.enumeration(losing)} so few samples exit that the decisions take longer than the exit saves, "
-            f"even if the head took no time. Without: sdcompress export CHECKPOINT --layout {layout} --out FOLDER"
+            f"even if the head took no time. Without: {_export(record, layout)}"
         )
     if undecided := [margin for margin in policy.break_even if margin.exit not in losing]:
         sentences.append(
@@ -234,8 +247,13 @@ def _risk(record: Explanation) -> list[str]:
     return [f"The policy is {position} for {risk.max_drop * 100:.4g} %: {figures}."]
 
 
-def _export(exit_: str) -> str:
-    return f"sdcompress export CHECKPOINT --layout single --truncate-at {exit_} --out FOLDER"
+def _alone(record: Explanation, exit_: str) -> str:
+    return _export(record, f"single --truncate-at {exit_}")
+
+
+def _export(record: Explanation, layout: str) -> str:
+    ensemble = " --ensemble geometric" if record.exits_are_ensembles else ""  # else it is another network
+    return f"sdcompress export CHECKPOINT --layout {layout}{ensemble} --out FOLDER"
 
 
 def _less(saving: Interval) -> str:

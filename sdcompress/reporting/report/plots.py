@@ -249,7 +249,6 @@ def _training_curves(
         key: unique in the page.
         metric: of the task.
     """
-    lines = lines[:: max(1, len(lines) // _MAX_POINTS)]
     scores = _series(lines, rf"^val_{re.escape(metric)}/(.+)$", 100.0)
     if scores:
         yield (
@@ -267,13 +266,19 @@ def _training_curves(
 
 
 def _series(lines: Sequence[Mapping[str, float]], pattern: str, factor: float) -> dict[str, list[tuple[float, float]]]:
+    """Return epochs and values by name, of long series some of them with both ends; not every line has all values."""
     series: dict[str, list[tuple[float, float]]] = {}
     for line in lines:
         for key, value in line.items():
             match = re.match(pattern, key)
             if match:
                 series.setdefault(match.group(1), []).append((line["epoch"], value * factor))
-    return series
+    return {name: _thinned(points) for name, points in series.items()}
+
+
+def _thinned(points: list[_Position]) -> list[_Position]:
+    chosen = np.linspace(0, len(points) - 1, min(len(points), _MAX_POINTS)).round().astype(int)
+    return [points[at] for at in chosen]
 
 
 def _positive(series: Mapping[str, list[tuple[float, float]]]) -> bool:

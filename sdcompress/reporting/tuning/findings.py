@@ -35,7 +35,7 @@ def findings(record: Tuning) -> list[str]:
     found = [
         f"{key}: {shown(best.values[key])}, where the recipe has {shown(first.values[key])}." for key in best.values
     ]
-    for state in ("pruned", "diverged"):
+    for state in ("pruned", "diverged", "refused"):
         count = sum(trial.state == state for trial in record.trials)
         found += [f"{_trials(count)} {state}."] if count else []
     return found

@@ -15,7 +15,7 @@ from sdcompress.schema.tuning import Tuning
 
 __all__ = ["plots"]
 
-_COLOURS = {"complete": SERIES[0], "pruned": MUTED, "diverged": SERIES[5]}
+_COLOURS = {"complete": SERIES[0], "pruned": MUTED, "diverged": SERIES[5], "refused": SERIES[5]}
 
 
 def plots(record: Tuning) -> list[Plot]:
@@ -36,7 +36,7 @@ def _history(record: Tuning) -> Plot:
         axes.set_xlabel("trial")
 
     metric = q.capitalized(record.metric_name)
-    caption = "Points: trials. Line: the best complete trial so far. Grey: pruned. Red: diverged."
+    caption = "Points: trials. Line: the best complete trial so far. Grey: pruned. Red: diverged or refused."
     return Plot("The search", draw("history", f"{metric} of every trial", 300, paint), caption)
 
 
