@@ -53,7 +53,7 @@ def prune(
 ) -> None:
     """Remove the least important channels, attention heads and hidden units of a trained network.
 
-    The new checkpoint is less accurate: fine-tune it by 'train' with model.weights.
+    The new checkpoint is less accurate: fine-tune it by 'train' with model.weights. The last line says how.
 
     Example: sdcompress prune runs/digits --target macs=50% --out pruned
     """
@@ -81,8 +81,16 @@ def prune(
         write_json(pruned.model_dump(mode="json"))
         return
     show_pruned(pruned)
-    weights = shlex.quote(f"model.weights={out}")
-    say(f"next: sdcompress train -c RECIPE --set {weights} --out FOLDER")
+    say(f"next: {_fine_tuning(checkpoint, out)}")
+
+
+def _fine_tuning(whole: Path, pruned: Path) -> str:
+    """Return the command that trains what is left, with the network before as its teacher."""
+    recipe = whole / "recipe.yaml"  # beside a training, not beside a pruned checkpoint
+    settings = f"model.weights={pruned}", "method=trained_teacher", f"method.teacher={whole}"
+    given = [part for setting in settings for part in ("--set", setting)]
+    named = str(recipe) if recipe.is_file() else "RECIPE"
+    return shlex.join(["sdcompress", "train", "-c", named, *given, "--out", "FOLDER"])
 
 
 def show_pruned(pruned: Pruned) -> None:

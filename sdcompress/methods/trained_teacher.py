@@ -16,8 +16,9 @@ an ensemble.
 Cost: heads in training, and a forward pass of the teacher without gradients. It has no state. A run that is resumed
 needs the teacher where it was.
 
-Measured: ResNet-8 on 2,000 images of Fashion-MNIST, pruned to half of its MACs, one seed: 80.13 %, and 80.85 % by
-``self_distillation`` (benchmarks/pruning). One seed proves no difference.
+Measured: ResNet-18 of half width on CIFAR-100 at 32x32, pruned to half of its MACs: 71.3 % after 12 epochs, and 71.5 %
+before (benchmarks/answers). ResNet-8 on 2,000 images of Fashion-MNIST, pruned likewise: 80.13 %, and 80.85 % by
+``self_distillation`` (benchmarks/pruning). One seed each, which proves no difference.
 
 Published: no comparable figure.
 """
