@@ -65,7 +65,7 @@ class Plan:
         seconds: of the timed calls of each row.
         further: name of a further metric of the task -> how the table calls it; with a % at its end, a share.
         make: name in the folder -> the arguments of sdcompress that write it.
-        rows: name, kind, label and artifact of each; the first is the reference.
+        rows: name, kind and artifact of each, and a label where the plots show it; the first is the reference.
         title: network and data, for the page.
         example: of one sample, for the page.
         score: how the page calls the metric; default: as the task does.

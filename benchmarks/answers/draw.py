@@ -147,10 +147,11 @@ def svg(kind: str, record: Figures, against: str = "mean_ms") -> str:
     Args:
         kind: name of the plan.
         record: what answer.py wrote.
-        against: of ``AXES``; rows with too few calls for it are left out.
+        against: of ``AXES``; rows with too few calls for it are left out, and those without a label.
     """
     figures = record["figures"]
-    rows = [row for row in figures["rows"] if not row.get("missing") and row[against] is not None]
+    labelled = [row for row in figures["rows"] if "label" in row and not row.get("missing")]
+    rows = [row for row in labelled if row[against] is not None]
     alt = f"test {figures['score']} against milliseconds ({AXES[against][1]}): {figures['title']}"
     element = drawing.draw(
         f"{kind}{AXES[against][0]}", alt, 400, lambda figure: _paint(figure, record, rows, against), width=720
