@@ -123,7 +123,7 @@ def check_trained_classifier(net: MultiExit, recipe: Recipe) -> None:
         )
 
 
-def load_start(net: MultiExit, recipe: Recipe) -> LoadedWeights:
+def load_start(net: MultiExit, recipe: Recipe, outputs: tuple[str, ...]) -> LoadedWeights:
     """Copy the weights that ``model.weights`` names into a network, and say in a warning what became of them.
 
     Of a checkpoint the heads are taken, too, where they stand at the same places.
@@ -131,9 +131,11 @@ def load_start(net: MultiExit, recipe: Recipe) -> LoadedWeights:
     Args:
         net: the network that is to start from them.
         recipe: names the weights, the backbone and the exits.
+        outputs: names of what the outputs stand for in the data, such as those of classes.
 
     Raises:
-        RecipeError: if they are of another network, or a part of it that is frozen from the first step is new.
+        RecipeError: if they are of another network, or a part of it that is frozen from the first step is new or, as
+            its classifier may be, for other outputs.
         SetupError: if they are not there.
         CheckpointError, WeightsError: if they are not intact.
     """
@@ -144,6 +146,7 @@ def load_start(net: MultiExit, recipe: Recipe) -> LoadedWeights:
         loaded = load_weights(net, model.weights, model.match, model.name)
     else:
         check_start(recipe)
+        _check_frozen_outputs(checkpoint, recipe, outputs)
         loaded = _from_checkpoint(net, checkpoint, recipe)
     learns = frozenset() if _first_phase_freezes(recipe) else {f"backbone.{name}" for name in net.classifier}
     frozen = [name for name in loaded.anew if name.startswith("backbone.") and name not in learns]
@@ -151,6 +154,19 @@ def load_start(net: MultiExit, recipe: Recipe) -> LoadedWeights:
         raise _untrained(who, f"{', '.join(frozen[:4])} of {loaded.file} does not fit and is new")
     warnings.warn(describe(loaded), stacklevel=2)
     return loaded
+
+
+def _check_frozen_outputs(checkpoint: Checkpoint, recipe: Recipe, outputs: tuple[str, ...]) -> None:
+    """Refuse a classifier that stays as it is, and means other classes than the data, or the same in another order."""
+    trained = checkpoint.state.outputs
+    if not _first_phase_freezes(recipe) or trained == outputs or len(trained) != len(outputs):
+        return
+    at = next(at for at, (one, other) in enumerate(zip(trained, outputs, strict=True)) if one != other)
+    raise _untrained(
+        _method(recipe),
+        f"output {at} of the classifier in {checkpoint.path} stands for '{trained[at]}', and in the data for "
+        f"'{outputs[at]}'",
+    )
 
 
 def _is_training(path: Path) -> bool:

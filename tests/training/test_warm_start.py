@@ -160,7 +160,14 @@ def test_a_trained_start_may_be_frozen_but_not_with_a_classifier_of_other_classe
         train(recipe, tmp_path / "new")
     net = build(recipe.model, recipe.exits, outputs=(7,), inputs=pictures(1, 16, 16))
     with pytest.raises(RecipeError, match=r"backbone\.fc\.weight, backbone\.fc\.bias of .*old.* is new"):
-        load_start(net, recipe)
+        load_start(net, recipe, tuple("abcdefg"))
+    same = build(recipe.model, recipe.exits, outputs=(10,), inputs=pictures(1, 16, 16))
+    swapped = ("1", "0", *"23456789")
+    with pytest.raises(RecipeError, match=r"output 0 of the classifier in .* stands for '0', and in the data for '1'"):
+        load_start(same, recipe, swapped)
+    tuned = small("method=fastbert", "method.backbone_share=0.5", f"model.weights={tmp_path / 'old'}")
+    with pytest.warns(UserWarning, match="trained anew: heads"):
+        load_start(same, tuned, swapped)  # its classifier learns
 
 
 @pytest.mark.parametrize(("classes", "fits"), [(1000, True), (7, False)])
