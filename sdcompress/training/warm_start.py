@@ -11,7 +11,7 @@ from sdcompress.checkpoint import STATE, STEPS, Checkpoint, open_checkpoint
 from sdcompress.errors import RecipeError
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.models.multiexit import MultiExit
-from sdcompress.models.weights.files import weights_file
+from sdcompress.models.weights.files import weights_file, weights_sha256
 from sdcompress.models.weights.load import describe, load_weights
 from sdcompress.printable import printable
 from sdcompress.schema.pruning import Pruned
@@ -25,6 +25,7 @@ __all__ = [
     "load_start",
     "start_checkpoint",
     "start_cuts",
+    "start_sha256",
     "warn_of_other_versions",
 ]
 
@@ -41,6 +42,19 @@ def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
     if source is None or not _is_training(Path(source)):
         return None
     return open_checkpoint(source)
+
+
+def start_sha256(recipe: Recipe) -> str | None:
+    """Return the SHA-256 of the weights that ``model.weights`` names, as ``LoadedWeights`` records it; None: of none.
+
+    Raises:
+        CheckpointError: if it is a checkpoint that is not intact.
+        SetupError, WeightsError: if there are no such weights.
+    """
+    if recipe.model.weights is None:
+        return None
+    checkpoint = start_checkpoint(recipe)
+    return weights_sha256(Path(recipe.model.weights)) if checkpoint is None else checkpoint.weights_sha256
 
 
 def start_cuts(recipe: Recipe, *, exits: bool) -> Pruned | None:

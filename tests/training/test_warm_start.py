@@ -80,6 +80,20 @@ def test_a_run_goes_on_without_what_it_started_from_and_says_nothing_twice(small
         assert train(moved, tmp_path / "new").state.finished
 
 
+def test_a_finished_run_is_not_given_for_one_that_starts_from_other_weights(small: Small, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        train(small("method=baseline", "train.epochs=1", f"seed={seed}"), tmp_path / str(seed))
+    settings = ("method=baseline", "train.epochs=1")
+    train(small(*settings), tmp_path / "new")
+    with pytest.raises(OutputExistsError, match=r"the weights that it started from: random ones -> those in .*1"):
+        train(small(*settings, f"model.weights={tmp_path / '1'}"), tmp_path / "new")
+    begun = train(small(*settings, f"model.weights={tmp_path / '1'}"), tmp_path / "new", overwrite=True)
+    with pytest.raises(OutputExistsError, match=r"those that .*1 had -> those in .*2"):
+        train(small(*settings, f"model.weights={tmp_path / '2'}"), tmp_path / "new")
+    again = train(small(*settings, f"model.weights={tmp_path / '1'}"), tmp_path / "new")
+    assert again.weights_sha256 == begun.weights_sha256
+
+
 def test_a_start_that_is_not_there_is_refused_before_anything_is_written(small: Small, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="There are no weights"):
         train(small(f"model.weights={tmp_path / 'nowhere'}"), tmp_path / "new")
