@@ -217,8 +217,12 @@ class Dataset:
         if len(samples) == 0:
             raise DataError(
                 f"The {name} split of '{self.name}' is empty.",
-                allowed="a share of the training samples is held out where data.validation is above 0",
-                next_step="set data.validation, e.g. to 0.1, and train again",
+                allowed="a share of the training samples is held out where data.validation is above 0"
+                if name == "validation"
+                else "a fifth of the samples is held out of a set without a test split, which takes three of them",
+                next_step="set data.validation, e.g. to 0.1, and train again"
+                if name == "validation"
+                else "add samples or a test split, and train again",
             )
         return samples
 

@@ -17,7 +17,10 @@ from sdcompress.errors import RecipeError
 from sdcompress.machine import check_threads
 from sdcompress.methods._base import Needs
 from sdcompress.modalities import Modality
+from sdcompress.models._trace import evaluating
+from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.models.cost import tap_shares
+from sdcompress.models.inputs import example_inputs
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import graphs
 from sdcompress.schema.recipe import Recipe
@@ -31,6 +34,7 @@ from sdcompress.training.warm_start import check_start, check_trained_classifier
 __all__ = [
     "check_augmentation",
     "check_edge_cases",
+    "check_logits",
     "check_network",
     "check_recipe",
     "method_sha256",
@@ -174,6 +178,30 @@ def check_edge_cases(net: MultiExit, modality: Modality, recipe: Recipe) -> None
             allowed=f"a network for {modality.limits_text}",
             next_step=f"set {' or '.join(f'modality.{name}' for name in modality.setting_names())} as this network was "
             "trained, or choose another network in model.name",
+        )
+
+
+@torch.no_grad()
+def check_logits(net: MultiExit, recipe: Recipe, inputs: Sequence[graphs.Tensor]) -> None:
+    """Refuse a user's classifier that ends in a softmax: the loss and the exit policies would apply a second one.
+
+    Args:
+        net: on the CPU; left as it was.
+        recipe: networks of the families here give logits.
+        inputs: the tensors of its modality.
+
+    Raises:
+        RecipeError: if the outputs of each sample are shares that add up to 1.
+    """
+    if recipe.task.name != "classification" or recipe.model.name.partition(":")[0] in registry.names(BACKBONES):
+        return
+    with evaluating(net):
+        final = net(*example_inputs(inputs)).logits[-1]
+    if bool((final >= 0).all()) and torch.allclose(final.sum(1), torch.ones(len(final)), atol=1e-4):
+        raise RecipeError(
+            f"'{recipe.model.name}' returns probabilities: the outputs of each sample are at least 0 and add up to 1.",
+            allowed="logits, as its last linear layer gives them; the loss and the exits apply the softmax",
+            next_step="remove the softmax at the end of its forward",
         )
 
 

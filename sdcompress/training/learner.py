@@ -23,7 +23,13 @@ from sdcompress.schema.training import Teacher
 from sdcompress.training import optimizer as optimizers
 from sdcompress.training.balance import class_weights
 from sdcompress.training.batches import Batches, MicroBatch
-from sdcompress.training.check_recipe import check_augmentation, check_edge_cases, check_network, warn_of_places
+from sdcompress.training.check_recipe import (
+    check_augmentation,
+    check_edge_cases,
+    check_logits,
+    check_network,
+    warn_of_places,
+)
 from sdcompress.training.feature_cache import FeatureCache
 from sdcompress.training.frozen import CachedInputs, Source, compute_features
 from sdcompress.training.hardware import find_unused, no_gradient_missing
@@ -119,11 +125,13 @@ class Learner:
         recipe = self._recipe
         net = self._build(0)
         if recipe.model.weights is not None and not resumed:
-            self.loaded = load_start(net, recipe)
+            self.loaded = load_start(net, recipe, self._dataset.outputs)
         if recipe.train.backbone == "frozen":
             net.freeze_all_but_heads()
         check_network(self._method.needs, net, recipe)
         check_edge_cases(net, self._dataset.modality, recipe)
+        if not resumed:
+            check_logits(net, recipe, self._dataset.modality.tensors)
         if not resumed and self._fabric.is_global_zero:
             warn_of_places(net, recipe, self._dataset.modality.tensors)
         return net

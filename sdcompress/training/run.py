@@ -30,10 +30,12 @@ from sdcompress.training.metrics_log import write_metrics
 from sdcompress.training.pretrained_preprocessing import adopt_pretrained_preprocessing, reopen_adopted_keys
 from sdcompress.training.trained_teacher import teacher_checkpoint
 from sdcompress.training.trainer import OnEpoch, Trainer, stop_on_signal
-from sdcompress.training.warm_start import warn_of_other_versions
+from sdcompress.training.warm_start import start_sha256, warn_of_other_versions
 from sdcompress.user_code import module_exists, trust_function
 
 __all__ = ["holds_another", "train"]
+
+_STARTED = "the weights that it started from"
 
 
 def train(
@@ -201,6 +203,12 @@ def _differences(begun: Checkpoint, recipe: Recipe) -> list[str]:
     before, teacher = begun.state.teacher, teacher_checkpoint(recipe)
     if before is not None and teacher is not None and teacher.weights_sha256 != before.weights_sha256:
         changed.append(f"the weights of method.teacher: those that {before.source} had -> those in {teacher.path}")
+    # a run may go on where its weights lie elsewhere by now; records of early runs lack what they began with
+    begun_with, weights = begun.state.loaded, start_sha256(recipe)
+    unrecorded = begun_with is None and begun.recipe.model.weights is not None
+    if weights is not None and not unrecorded and (begun_with is None or begun_with.sha256 != weights):
+        had = "random ones" if begun_with is None else f"those that {begun_with.source} had"
+        changed.append(f"{_STARTED}: {had} -> those in {recipe.model.weights}")
     return changed
 
 
@@ -255,7 +263,7 @@ def _extension(recipe: Recipe, start: Checkpoint) -> Extension:
         RecipeError: if more than the number of epochs would change, or the method divides its epochs into phases.
     """
     before, after = start.recipe.train.epochs, recipe.train.epochs
-    others = [line for line in _differences(start, recipe) if not line.startswith("train.epochs:")]
+    others = [line for line in _differences(start, recipe) if not line.startswith(("train.epochs:", _STARTED))]
     phases = len(methods.build(recipe.method).phases)
     if others or after <= before or phases > 1:
         why = (

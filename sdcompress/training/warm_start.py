@@ -11,7 +11,7 @@ from sdcompress.checkpoint import STATE, STEPS, Checkpoint, open_checkpoint
 from sdcompress.errors import RecipeError
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.models.multiexit import MultiExit
-from sdcompress.models.weights.files import weights_file
+from sdcompress.models.weights.files import weights_file, weights_sha256
 from sdcompress.models.weights.load import describe, load_weights
 from sdcompress.printable import printable
 from sdcompress.schema.pruning import Pruned
@@ -25,6 +25,7 @@ __all__ = [
     "load_start",
     "start_checkpoint",
     "start_cuts",
+    "start_sha256",
     "warn_of_other_versions",
 ]
 
@@ -41,6 +42,19 @@ def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
     if source is None or not _is_training(Path(source)):
         return None
     return open_checkpoint(source)
+
+
+def start_sha256(recipe: Recipe) -> str | None:
+    """Return the SHA-256 of the weights that ``model.weights`` names, as ``LoadedWeights`` records it; None: of none.
+
+    Raises:
+        CheckpointError: if it is a checkpoint that is not intact.
+        SetupError, WeightsError: if there are no such weights.
+    """
+    if recipe.model.weights is None:
+        return None
+    checkpoint = start_checkpoint(recipe)
+    return weights_sha256(Path(recipe.model.weights)) if checkpoint is None else checkpoint.weights_sha256
 
 
 def start_cuts(recipe: Recipe, *, exits: bool) -> Pruned | None:
@@ -123,7 +137,7 @@ def check_trained_classifier(net: MultiExit, recipe: Recipe) -> None:
         )
 
 
-def load_start(net: MultiExit, recipe: Recipe) -> LoadedWeights:
+def load_start(net: MultiExit, recipe: Recipe, outputs: tuple[str, ...]) -> LoadedWeights:
     """Copy the weights that ``model.weights`` names into a network, and say in a warning what became of them.
 
     Of a checkpoint the heads are taken, too, where they stand at the same places.
@@ -131,9 +145,11 @@ def load_start(net: MultiExit, recipe: Recipe) -> LoadedWeights:
     Args:
         net: the network that is to start from them.
         recipe: names the weights, the backbone and the exits.
+        outputs: names of what the outputs stand for in the data, such as those of classes.
 
     Raises:
-        RecipeError: if they are of another network, or a part of it that is frozen from the first step is new.
+        RecipeError: if they are of another network, or a part of it that is frozen from the first step is new or, as
+            its classifier may be, for other outputs.
         SetupError: if they are not there.
         CheckpointError, WeightsError: if they are not intact.
     """
@@ -144,6 +160,7 @@ def load_start(net: MultiExit, recipe: Recipe) -> LoadedWeights:
         loaded = load_weights(net, model.weights, model.match, model.name)
     else:
         check_start(recipe)
+        _check_frozen_outputs(checkpoint, recipe, outputs)
         loaded = _from_checkpoint(net, checkpoint, recipe)
     learns = frozenset() if _first_phase_freezes(recipe) else {f"backbone.{name}" for name in net.classifier}
     frozen = [name for name in loaded.anew if name.startswith("backbone.") and name not in learns]
@@ -151,6 +168,19 @@ def load_start(net: MultiExit, recipe: Recipe) -> LoadedWeights:
         raise _untrained(who, f"{', '.join(frozen[:4])} of {loaded.file} does not fit and is new")
     warnings.warn(describe(loaded), stacklevel=2)
     return loaded
+
+
+def _check_frozen_outputs(checkpoint: Checkpoint, recipe: Recipe, outputs: tuple[str, ...]) -> None:
+    """Refuse a classifier that stays as it is, and means other classes than the data, or the same in another order."""
+    trained = checkpoint.state.outputs
+    if not _first_phase_freezes(recipe) or trained == outputs or len(trained) != len(outputs):
+        return
+    at = next(at for at, (one, other) in enumerate(zip(trained, outputs, strict=True)) if one != other)
+    raise _untrained(
+        _method(recipe),
+        f"output {at} of the classifier in {checkpoint.path} stands for '{trained[at]}', and in the data for "
+        f"'{outputs[at]}'",
+    )
 
 
 def _is_training(path: Path) -> bool:

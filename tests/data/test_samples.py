@@ -79,8 +79,12 @@ def test_an_empty_split_cannot_be_measured_on() -> None:
     modality = Modality.of(Preprocess(channels=1, mean=(0.5,), std=(0.5,)), (2, 3))
     dataset = Dataset("n", full, empty, full, Classification(("a", "b")), modality, "0" * 64)
     assert dataset.split("test") is full
-    with pytest.raises(DataError, match="validation"):
+    with pytest.raises(DataError, match=r"set data\.validation"):
         dataset.split("validation")
+    without_test = Dataset("n", full, full, empty, Classification(("a", "b")), modality, "0" * 64)
+    with pytest.raises(DataError, match="The test split of 'n' is empty") as caught:
+        without_test.split("test")
+    assert "add samples or a test split" in caught.value.next_step
 
 
 def test_files_are_given_at_their_own_size(tmp_path: Path) -> None:

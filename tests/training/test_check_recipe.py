@@ -254,3 +254,20 @@ def test_exits_far_from_their_even_places_are_said(tmp_path: Path, monkeypatch: 
         warnings.simplefilter("error")
         warn_of_places(net, named, pictures(*image))
         warn_of_places(build(even.model, even.exits, outputs=(10,), inputs=pictures(*image)), even, pictures(*image))
+
+
+def test_a_network_of_ones_own_that_ends_in_a_softmax_is_refused(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "soft.py").write_text(
+        "from torch import nn\n"
+        "from sdcompress.models.backbones.cifar import cifar\n"
+        "def logits(outputs, inputs):\n"
+        "    return cifar('resnet8', outputs=outputs, inputs=inputs, pretrained=False)\n"
+        "def shares(outputs, inputs):\n"
+        "    return nn.Sequential(logits(outputs, inputs), nn.Softmax(1))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RecipeError, match="'soft:shares' returns probabilities"):
+        train(small("model.name=soft:shares", "train.epochs=1"), tmp_path / "run")
+    assert train(small("model.name=soft:logits", "train.epochs=1"), tmp_path / "other").state.finished

@@ -80,6 +80,20 @@ def test_a_run_goes_on_without_what_it_started_from_and_says_nothing_twice(small
         assert train(moved, tmp_path / "new").state.finished
 
 
+def test_a_finished_run_is_not_given_for_one_that_starts_from_other_weights(small: Small, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        train(small("method=baseline", "train.epochs=1", f"seed={seed}"), tmp_path / str(seed))
+    settings = ("method=baseline", "train.epochs=1")
+    train(small(*settings), tmp_path / "new")
+    with pytest.raises(OutputExistsError, match=r"the weights that it started from: random ones -> those in .*1"):
+        train(small(*settings, f"model.weights={tmp_path / '1'}"), tmp_path / "new")
+    begun = train(small(*settings, f"model.weights={tmp_path / '1'}"), tmp_path / "new", overwrite=True)
+    with pytest.raises(OutputExistsError, match=r"those that .*1 had -> those in .*2"):
+        train(small(*settings, f"model.weights={tmp_path / '2'}"), tmp_path / "new")
+    again = train(small(*settings, f"model.weights={tmp_path / '1'}"), tmp_path / "new")
+    assert again.weights_sha256 == begun.weights_sha256
+
+
 def test_a_start_that_is_not_there_is_refused_before_anything_is_written(small: Small, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="There are no weights"):
         train(small(f"model.weights={tmp_path / 'nowhere'}"), tmp_path / "new")
@@ -160,7 +174,14 @@ def test_a_trained_start_may_be_frozen_but_not_with_a_classifier_of_other_classe
         train(recipe, tmp_path / "new")
     net = build(recipe.model, recipe.exits, outputs=(7,), inputs=pictures(1, 16, 16))
     with pytest.raises(RecipeError, match=r"backbone\.fc\.weight, backbone\.fc\.bias of .*old.* is new"):
-        load_start(net, recipe)
+        load_start(net, recipe, tuple("abcdefg"))
+    same = build(recipe.model, recipe.exits, outputs=(10,), inputs=pictures(1, 16, 16))
+    swapped = ("1", "0", *"23456789")
+    with pytest.raises(RecipeError, match=r"output 0 of the classifier in .* stands for '0', and in the data for '1'"):
+        load_start(same, recipe, swapped)
+    tuned = small("method=fastbert", "method.backbone_share=0.5", f"model.weights={tmp_path / 'old'}")
+    with pytest.warns(UserWarning, match="trained anew: heads"):
+        load_start(same, tuned, swapped)  # its classifier learns
 
 
 @pytest.mark.parametrize(("classes", "fits"), [(1000, True), (7, False)])

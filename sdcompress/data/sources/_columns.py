@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -95,6 +96,8 @@ def _modality(
         given = [row[column] for row in rows if not TableModality.is_missing(row[column])]
         parsed = None if categories is not None and column in categories else _parsed(given)
         if parsed is None:
+            if categories is None:
+                _warn_if_mostly_numbers(column, given)
             named.append(column)
             values.append(tuple(sorted({str(value).strip() for value in given})))
             continue
@@ -107,13 +110,31 @@ def _modality(
 
 
 def _parsed(values: Sequence[Any]) -> Array | None:
-    """The values as float64, without NaN; None: one is no finite number."""
+    """The finite values as float64; None: one is no number. Infinite ones are refused with their row later."""
+    numbers = [_number(value) for value in values]
+    parsed = np.array([number for number in numbers if number is not None], np.float64)
+    return None if None in numbers else parsed[np.isfinite(parsed)]
+
+
+def _number(value: Any) -> float | None:
     try:
-        numbers = np.array([float(value) for value in values], np.float64)
+        return float(value)
     except (TypeError, ValueError):
         return None
-    numbers = numbers[~np.isnan(numbers)]
-    return numbers if np.isfinite(numbers).all() else None
+    except OverflowError:  # an integer beyond float64
+        return math.inf
+
+
+def _warn_if_mostly_numbers(column: str, values: Sequence[Any]) -> None:
+    """Say where a few words, such as marks of missing values, make categories of a column of numbers."""
+    words = [value for value in values if _number(value) is None]
+    if 2 * len(words) < len(values):
+        warnings.warn(
+            f"The column '{column}' is read as categories: {len(values) - len(words):,} of its {len(values):,} values "
+            f"are numbers, and {str(words[0])[:50]!r} is none. If it means a missing value, leave that empty; a number "
+            "has a point and no units.",
+            stacklevel=2,
+        )
 
 
 def _numbers(table: Table, targets: Sequence[str], without: Collection[int]) -> Array:

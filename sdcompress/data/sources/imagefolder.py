@@ -32,8 +32,8 @@ def imagefolder(spec: recipe.Data) -> Source:
 
     Raises:
         RecipeError: if ``spec.dir`` is not set.
-        DataError: if a folder is missing or unreadable, a link leads to a parent folder, a class is empty, or splits
-            have different classes.
+        DataError: if a folder is missing or unreadable, a link leads to a parent folder, a class is empty or its
+            name no text, or splits have different classes.
     """
     if spec.dir is None:
         raise RecipeError("'imagefolder' needs data.dir.", next_step="--set data.dir=FOLDER (with a folder per class)")
@@ -89,6 +89,14 @@ def _classes(folder: Path, skipped: Skipped) -> tuple[str, ...]:
             allowed="one folder for each class, with the images in it",
             next_step="sort the images into a folder for each class, or set data.dir to another folder",
         )
+    for name in names:
+        # how Python represents bytes that are not text
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise DataError(
+                f"The name of the class folder {name!a} in {folder} is not text in UTF-8.",
+                allowed="names in UTF-8, the encoding of all records",
+                next_step="rename the folder",
+            )
     return names
 
 

@@ -95,7 +95,7 @@ def _size_of_first(pairs: list[Pair], excluded: list[Path], root: Path) -> tuple
 def _coding(path: Path) -> MaskCoding:
     """Return what ``classes.txt`` says."""
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"The list of classes {path} cannot be read: {error}.", allowed=_FORMS, next_step=f"write {path}"

@@ -162,7 +162,7 @@ def _class_names(root: Path) -> tuple[str, ...]:
     if not path.exists():
         return ()
     try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").rstrip().splitlines())
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}", next_step="save it as UTF-8 text") from error
     if "" in names or len(set(names)) < len(names):

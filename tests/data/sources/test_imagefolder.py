@@ -145,6 +145,13 @@ def test_folders_that_are_not_there_are_refused(tmp_path: Path) -> None:
     refused(tree(tmp_path, splits=("train",)), "no test", "rename validation")
 
 
+def test_a_class_whose_name_is_no_text_is_named(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")  # as a disk of another encoding has it
+    for split in ("train", "test"):
+        (tree(tmp_path, splits=(split,)) / split / "b").rename(tmp_path / split / name)
+    refused(tmp_path, r"'caf\udce9'", "UTF-8", "rename the folder")
+
+
 def test_one_class_is_not_enough(tmp_path: Path) -> None:
     refused(tree(tmp_path, classes="a"), "1 class")
 

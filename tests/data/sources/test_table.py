@@ -47,6 +47,21 @@ def test_missing_values_are_refused_with_the_row_or_filled(tmp_path: Path) -> No
     assert [tensor.name for tensor in chosen.modality.tensors] == ["categories"]
 
 
+def test_an_infinite_number_is_refused_with_its_row_and_makes_no_categories_of_its_column(tmp_path: Path) -> None:
+    csv(tmp_path, "train", [f"{age},x,7,{label}" for age, label in [(1, "no"), ("inf", "yes"), (3, "no")] * 5])
+    spec = Data(name="table", dir=str(tmp_path))
+    with pytest.raises(DataError, match=r"row train.csv:3 cannot be used: The column 'age' holds 'inf'"):
+        data.load(spec, seed=0)
+
+
+def test_a_word_among_numbers_that_makes_categories_of_them_is_named(tmp_path: Path) -> None:
+    ages = [*map(str, range(8)), "NA", "9"]
+    csv(tmp_path, "train", [f"{age},x,7,{label}" for age, label in zip(ages, ["no", "yes"] * 5, strict=True)])
+    with pytest.warns(UserWarning, match="'age' is read as categories: 9 of its 10 values are numbers, and 'NA' is"):
+        dataset = data.load(Data(name="table", dir=str(tmp_path)), seed=0)
+    assert dataset.modality.categories == ("age", "city")
+
+
 def test_rows_of_json_hold_numbers_and_null(tmp_path: Path) -> None:
     rows = [{"age": age, "city": city, "label": age or 0} for age, city in [(0, "x"), (1, None), (None, "y"), (1, "x")]]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows * 5)))

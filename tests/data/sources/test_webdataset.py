@@ -198,6 +198,9 @@ def test_threads_fetch_at_the_same_time(noise: tuple[Dataset, np.ndarray]) -> No
 def test_class_names_stand_in_a_file(tmp_path: Path) -> None:
     (tree(tmp_path) / "classes.txt").write_text("even number\nodd number\n\n", encoding="utf-8")
     assert loaded(tmp_path).outputs == ("even number", "odd number")
+    # as Windows writes it: a byte order mark is no letter of the first name
+    (tmp_path / "classes.txt").write_text("even number\r\nodd number\r\n", encoding="utf-8-sig")
+    assert loaded(tmp_path).outputs == ("even number", "odd number")
 
 
 def test_the_fingerprint_is_that_of_names_and_sizes(tmp_path: Path) -> None:

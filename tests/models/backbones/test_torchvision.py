@@ -58,3 +58,19 @@ def test_a_file_in_its_place_is_read_and_another_classifier_is_new(
     net = make(pretrained=True)
     assert torch.equal(net.state_dict()["conv1.0.weight"], published["conv1.0.weight"])
     assert net.fc.weight.shape == (7, 1024)
+
+
+def test_published_weights_that_fit_a_part_of_the_network_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    published = make("mobilenet_v3_small", classes=1000).state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: published)
+    with pytest.raises(RecipeError, match=r"'torchvision:mobilenet_v3_small' .* such as features\.0\.0\.weight"):
+        make("mobilenet_v3_small", pretrained=True, width_mult=0.5)
+
+
+@pytest.mark.parametrize(("given", "mean"), [({}, 0.5), ({"transform_input": True}, 0.485)])
+def test_a_network_that_torchvision_has_prepare_its_images_again_gets_them_so(
+    given: dict[str, Any], mean: float
+) -> None:
+    # (x - 0.5) / 0.5 is what transform_input makes of (x - 0.485) / 0.229
+    net = make("googlenet", aux_logits=False, **given)
+    assert net.pretrained_cfg["mean"][0] == mean
