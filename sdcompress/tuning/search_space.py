@@ -18,9 +18,9 @@ __all__ = ["check_networks", "default_search", "searched", "value_of", "with_val
 
 LR = "train.optimizer.lr"
 _SECTIONS = ("modality", "model", "exits", "method", "train")
-# the budget is the same for all trials, and the others change nothing that is learnt
 # what these keys change is checked without a network
 _NUMBERS = ("method.", "train.optimizer.", "train.schedule.")
+# the budget is the same for all trials, and the others change nothing that is learnt
 _SAME = {"train.epochs", *(f"train.{name}" for name in Train.not_identifying)}
 # a range reaches from a tenth to ten times a weight or share; a temperature matters less far away
 _WEIGHTS, _TEMPERATURES = 10.0, 4.0
