@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["json_safe", "plural", "printable"]
+__all__ = ["has_surrogates", "json_safe", "plural", "printable"]
 
 # control characters, line separators, bidirectional marks, and lone surrogates, which no encoding can write
 _C0 = r"\x00-\x1f"
@@ -26,6 +26,11 @@ def printable(text: str, limit: int = 4000) -> str:
         head = limit * 2 // 3
         text = f"{text[:head]} [... {len(text) - limit} characters left out ...] {text[head - limit :]}"
     return _ACTIVE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def has_surrogates(text: str) -> bool:
+    """Return whether a text holds half a character, as which Python represents bytes that are not text."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def json_safe(text: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from sdcompress.errors import SdcompressError, SetupError, StorageError, UsageError, brief
+from sdcompress.printable import has_surrogates
 
 __all__ = ["check_arguments", "check_working_directory", "flush", "prepare_streams", "storage_error"]
 
@@ -100,8 +101,7 @@ def check_arguments(arguments: Iterable[str]) -> None:
         UsageError: if an argument was not in the encoding of the locale.
     """
     for argument in arguments:
-        # how Python represents bytes that are not text
-        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+        if has_surrogates(argument):
             raise UsageError(
                 f"An argument is not text in the encoding '{sys.getfilesystemencoding()}': {brief(argument)!a}.",
                 allowed="names in UTF-8, the encoding of all records",

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import DataError, requires_extra
+from sdcompress.printable import has_surrogates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -58,8 +59,8 @@ def _tokenizing_problem(tokenizer: Tokenizer, raw: Any) -> str:
     try:
         tokenizer.encode_batch_fast([raw])
     except Exception as error:  # noqa: BLE001 - tokenizers raises plain ones
-        has_surrogate = any("\ud800" <= letter <= "\udfff" for letter in "".join(raw))
-        return "it holds half of a surrogate pair, which is no character" if has_surrogate else str(error)
+        half = has_surrogates("".join(raw))
+        return "it holds half of a surrogate pair, which is no character" if half else str(error)
     return ""
 
 

@@ -22,6 +22,7 @@ from sdcompress.data.sources._listing import Skipped, files_below, folders_in
 from sdcompress.data.sources._photos import photos
 from sdcompress.data.sources._splits import has_splits, left_out, published_splits
 from sdcompress.errors import DataError, RecipeError
+from sdcompress.printable import has_surrogates
 from sdcompress.schema import recipe
 
 __all__ = ["imagefolder"]
@@ -90,8 +91,7 @@ def _classes(folder: Path, skipped: Skipped) -> tuple[str, ...]:
             next_step="sort the images into a folder for each class, or set data.dir to another folder",
         )
     for name in names:
-        # how Python represents bytes that are not text
-        if any("\ud800" <= letter <= "\udfff" for letter in name):
+        if has_surrogates(name):
             raise DataError(
                 f"The name of the class folder {name!a} in {folder} is not text in UTF-8.",
                 allowed="names in UTF-8, the encoding of all records",
