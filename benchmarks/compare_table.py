@@ -113,6 +113,5 @@ def _picture(path: Path, rows: dict[str, Any], found: Found) -> None:
     axes.set_yticks(range(len(shown)), list(reversed(shown)))
     axes.set_xlabel("test accuracy, %\nfinal exit of each seed, their mean; ◆ mean of the ensemble; line: baseline")
     axes.grid(axis="x", alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")  # the label is wider than the axes
     plt.close(figure)
