@@ -14,6 +14,7 @@ from sdcompress.cli.options import DataDir, Json, Out, Overwrite, TrustModules
 
 if TYPE_CHECKING:
     from sdcompress.schema.pruning import Pruned, PruningRound
+    from sdcompress.schema.recipe import Recipe
 
 __all__ = ["prune", "show_pruned", "show_rounds"]
 
@@ -81,13 +82,16 @@ def prune(
         write_json(pruned.model_dump(mode="json"))
         return
     show_pruned(pruned)
-    say(f"next: {_fine_tuning(checkpoint, out)}")
+    say(f"next: {_fine_tuning(checkpoint, out, result.recipe)}")
 
 
-def _fine_tuning(whole: Path, pruned: Path) -> str:
+def _fine_tuning(whole: Path, pruned: Path, trained: Recipe) -> str:
     """Return the command that trains what is left, with the network before as its teacher."""
     recipe = whole / "recipe.yaml"  # beside a training, not beside a pruned checkpoint
-    settings = f"model.weights={pruned}", "method=trained_teacher", f"method.teacher={whole}"
+    settings = [f"model.weights={pruned}", "method=trained_teacher", f"method.teacher={whole}"]
+    # what the whole network started from does not hold for the pruned one
+    settings += ["model.pretrained=false"] if trained.model.pretrained else []
+    settings += ["model.match=name"] if trained.model.match != "name" else []
     given = [part for setting in settings for part in ("--set", setting)]
     named = str(recipe) if recipe.is_file() else "RECIPE"
     return shlex.join(["sdcompress", "train", "-c", named, *given, "--out", "FOLDER"])

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from sdcompress.checkpoint import open_checkpoint
 
 
@@ -31,3 +33,19 @@ def test_without_a_recipe_beside_it_the_user_names_one(cli: Callable, made, tmp_
     cli("prune", made.train, "--target", "macs=70%", "--round-to", "2", "--out", first)
     done = cli("prune", first, "--target", "macs=70%", "--round-to", "2", "--out", second)
     assert f"train -c RECIPE --set model.weights={second} " in done.out
+
+
+def test_the_start_of_the_whole_network_is_not_that_of_the_pruned_one(
+    cli: Callable, made, recipe: Path, tmp_path: Path
+) -> None:
+    file, run, pruned = tmp_path / "start.pth", tmp_path / "run", tmp_path / "pruned"
+    torch.save(open_checkpoint(made.train).network().backbone.state_dict(), file)
+    start = "--set", f"model.weights={file}", "--set", "model.match=partial"
+    assert cli("train", "-c", recipe, *start, "--out", run).code == 0
+    done = cli("prune", run, "--target", "macs=50%", "--round-to", "2", "--out", pruned)
+    _, *arguments = shlex.split(done.out.strip().splitlines()[-1].removeprefix("next: "))
+
+    tuned = cli(*arguments[:-1], tmp_path / "tuned")
+
+    assert tuned.code == 0, tuned.err
+    assert open_checkpoint(tmp_path / "tuned").recipe.model.match == "name"
