@@ -107,7 +107,7 @@ def _images(folder: Path, skipped: Skipped, excluded: Collection[Path]) -> list[
         raise DataError(
             f"The class folder {folder} holds no image.",
             allowed=f"files that end in {', '.join(sorted(skipped.accepted))}",
-            next_step="add images or remove the folder",
+            next_step="add images, or remove the folder of this class from every split",
         )
     absent = {path for path in excluded if path.is_relative_to(folder)}.difference(files)
     return sorted([*files, *absent], key=lambda path: path.relative_to(folder).as_posix()) if absent else files
