@@ -202,8 +202,11 @@ def _times(one_graph: OneGraph) -> str:
         if time.ms is not None
     )
     batch = "a batch of one sample, no other size" if one_graph.kind == "if" else "a batch of any size"
+    compared = f"On {one_graph.samples} real samples"
+    if one_graph.whole_validation_split:
+        compared += ", all that certified the segments among them,"
     return (
-        f"`{one_graph.file}` runs all segments and the policy in one graph, for {batch}. On {one_graph.samples} "
-        f"real samples its exits and predictions were those of the segments ({one_graph.near_threshold} undecided). A "
+        f"`{one_graph.file}` runs all segments and the policy in one graph, for {batch}. {compared} "
+        f"its exits and predictions were those of the segments ({one_graph.near_threshold} undecided). A "
         f"certificate is about the segments. One sample on one thread of {one_graph.machine}: {timings}.\n\n"
     )

@@ -155,9 +155,10 @@ def _show_one_graph(one_graph: OneGraph) -> None:
     ]
     columns = ["exit", "samples", "ms", "to the end", "without exits", "rounds faster"]
     table(columns, rows, f"{one_graph.file} ({one_graph.kind}): one sample, one thread, {one_graph.machine}")
+    every = ", all of the validation split," if one_graph.whole_validation_split else ""
     say(
-        f"{one_graph.file}: same exits and decisions as the segments on {one_graph.samples} samples in batches of "
-        f"{', '.join(map(str, one_graph.batches))} ({one_graph.near_threshold} undecided), "
+        f"{one_graph.file}: same exits and decisions as the segments on {one_graph.samples} samples{every} "
+        f"in batches of {', '.join(map(str, one_graph.batches))} ({one_graph.near_threshold} undecided), "
         f"outputs within {one_graph.max_abs_diff:.1e}"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ import onnx
 from sdcompress.artifact.read import Artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.stage_timing import interleaved_ms
+from sdcompress.data.samples import Samples, Subset
 from sdcompress.errors import ParityError, SdcompressError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.modalities import Inputs
@@ -22,6 +23,7 @@ from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize, tensor_specs
 from sdcompress.options import EngineOptions, Options
 from sdcompress.policies._base import SIGNALS_ATOL
+from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS, load
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.one_graph import OneGraphEngine
@@ -63,12 +65,16 @@ def export_one_graph(
     host: Host,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write a copy of a calibrated cascade with ``model.onnx``, compared with the segments and timed on real images.
+    """Write a copy of a calibrated cascade with ``model.onnx``, compared with the segments and timed on real samples.
+
+    In lower precisions a certificate of the segments allows the graph in their place only if all samples that certified
+    were compared. So there the whole validation split is, one sample at a time.
 
     Args:
         source: a cascade with a policy.
         out: folder of the new artifact.
-        options: where the data lies; where it is not, the golden images must do. Progress in exits that are timed.
+        options: where the data lies; where it is not, the golden examples must do. Progress in parts of the validation
+            split that are compared, and exits that are timed.
         kind: graph or if, see ``OneGraph``.
         host: this machine, for the record.
         overwrite: replace an existing artifact.
@@ -89,9 +95,12 @@ def export_one_graph(
         model = merge(opened.manifest, segments, thresholds, batch_of_one=kind == "if")
         names = [exit_.name for exit_ in opened.manifest.exits]
         describe(model, task=opened.task, modality=opened.modality, exits=names)
-        inputs = _inputs(opened, trained)
         engine = open_cascade(opened, EngineOptions(threads=1))
-        comparison = _check_parity(opened, engine, serialize(model), inputs, kind=kind, out=Path(out))
+        inputs, others = _inputs(opened, _validation_split(trained))
+        parts = [] if others is None else range(0, len(others), _LARGEST_BATCH)
+        steps = len(parts) + len(names)
+        further = () if others is None else _collated(opened, others, parts, options.progress, steps)
+        comparison = _check_parity(opened, engine, serialize(model), inputs, further, kind=kind, out=Path(out))
         never_exiting = [None if threshold is None else math.inf for threshold in thresholds]
         variants = [
             merge(opened.manifest, segments, rule, batch_of_one=kind == "if")
@@ -99,7 +108,8 @@ def export_one_graph(
         ]
         sessions = [one_graph_session(serialize(graph)) for graph in (model, *variants)]
         graphs = TimedGraphs(*(session.run for session in sessions))
-        times = time_paths(graphs, inputs, comparison.exit_index, names, progress=options.progress)
+        progress = subprogress(options.progress, len(parts), steps)
+        times = time_paths(graphs, inputs, comparison.exit_index, names, progress=progress)
         check_faster(times)
         file = folder / ONE_GRAPH_FILE
         file.write_bytes(serialize(model))
@@ -109,6 +119,7 @@ def export_one_graph(
             outputs=tensor_specs(model.graph.output),
             macs=sum(segment.macs for segment in opened.manifest.segments),
             parameters=sum(segment.parameters for segment in opened.manifest.segments),
+            precision=opened.manifest.segments[0].precision,
         )
         # both as they are called in service, with the same checks of inputs
         graph = OneGraphEngine(opened.manifest, kind, load(file, listed, threads=1, device="cpu"), opened.modality)
@@ -116,8 +127,9 @@ def export_one_graph(
         one_graph = OneGraph(
             **listed.model_dump(),
             kind=kind,
-            samples=len(inputs),
+            samples=len(inputs) + (0 if others is None else len(others)),
             batches=graph_batches(kind, _LARGEST_BATCH),
+            whole_validation_split=others is not None,
             max_abs_diff=comparison.max_abs_diff,
             near_threshold=comparison.near_threshold,
             machine=host.cpu,
@@ -150,29 +162,59 @@ def _thresholds(opened: Artifact) -> tuple[float | None, ...]:
     return thresholds
 
 
-def _inputs(opened: Artifact, trained: TrainedModel) -> Inputs:
-    """The golden examples and, if the data is available, 256 of the validation split; as inputs."""
-    examples = [opened.golden().examples]
+def _validation_split(trained: TrainedModel) -> Samples | None:
+    """Return the validation split, or None: artifacts often travel without their data."""
     try:
-        samples = trained.dataset().val
+        return trained.dataset().val
     except SdcompressError:
         if trained.options.data_dir is not None:
             raise
-        # artifacts often travel without their data; the manifest records the number of images
-    else:
-        chosen = np.unique(np.linspace(0, len(samples) - 1, min(_SAMPLES, len(samples))).round().astype(np.int64))
-        examples.append(samples.examples(chosen))
-    return opened.modality.collate(np.concatenate(examples))
+        return None
+
+
+def _certified_in_low_precision(manifest: Manifest) -> bool:
+    certificate = manifest.certificate
+    # other samples than those of the split certify where they are the user's own
+    return certificate is not None and certificate.external is None and manifest.precisions != ("fp32",)
+
+
+def _inputs(opened: Artifact, validation: Samples | None) -> tuple[Inputs, Samples | None]:
+    """Return the golden examples and 256 of the validation split, as inputs, and the others if all must be compared."""
+    golden, count = opened.golden().examples, 0 if validation is None else len(validation)
+    if validation is None or count == 0:
+        return opened.modality.collate(golden), None
+    chosen = np.unique(np.linspace(0, count - 1, min(_SAMPLES, count)).round().astype(np.int64))
+    inputs = opened.modality.collate(np.concatenate([golden, validation.examples(chosen)]))
+    others = Subset(validation, np.setdiff1d(np.arange(count), chosen))
+    return inputs, others if _certified_in_low_precision(opened.manifest) else None
+
+
+def _collated(
+    opened: Artifact, samples: Samples, starts: Sequence[int], progress: Progress | None, steps: int
+) -> Iterator[Inputs]:
+    """Yield the inputs of samples in parts; each part that was taken is a step of the progress."""
+    for part, start in enumerate(starts, 1):
+        rows = np.arange(start, min(start + _LARGEST_BATCH, len(samples)))
+        yield opened.modality.collate(samples.examples(rows))
+        if progress is not None:
+            progress(part, steps)
 
 
 def _check_parity(
-    opened: Artifact, engine: Engine, graph: bytes, inputs: Inputs, *, kind: Kind, out: Path
+    opened: Artifact,
+    engine: Engine,
+    graph: bytes,
+    inputs: Inputs,
+    further: Iterable[Inputs],
+    *,
+    kind: Kind,
+    out: Path,
 ) -> OneGraphParity:
     findings: Sequence[parity.Finding]
     allowed = [record.tolerance for record in opened.manifest.parity]
     try:
         run, batches = one_graph_session(graph).run, graph_batches(kind, _LARGEST_BATCH)
-        comparison = compare_one_graph(run, engine, inputs, batches=batches, allowed=allowed)
+        comparison = compare_one_graph(run, engine, inputs, batches=batches, allowed=allowed, further=further)
         findings, problem = comparison.findings, parity.describe_failures(comparison.findings)
     except ORT_ERRORS as error:
         findings, problem = (), f"ONNX Runtime refuses it: {str(error).splitlines()[0][:200]}"

@@ -87,6 +87,9 @@ class OneGraph(Segment):
     kind: Literal["graph", "if"] = Field(description="'graph': any batch, rows exit one by one; 'if': a batch of 1")
     samples: PositiveInt = Field(description="real samples on which it was compared with the segments")
     batches: tuple[PositiveInt, ...]
+    whole_validation_split: bool = Field(
+        False, description="it was compared on every validation sample, so on all that certified the segments"
+    )
     max_abs_diff: NonNegativeFloat = Field(description="largest difference of an output from the segments'")
     near_threshold: Annotated[int, Field(ge=0)] = Field(
         description="samples that exited elsewhere, because their score is within 1e-5 of a threshold, or were decided "

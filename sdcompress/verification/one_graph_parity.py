@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
@@ -32,7 +32,7 @@ class OneGraphParity:
 
     Attributes:
         findings: one for each exit, of the samples that take it.
-        exit_index: int64 [N], the exit that each sample takes in the segments.
+        exit_index: int64 [N], the exit that each of the inputs takes in the segments.
         near_threshold: samples that take another exit because their score is within a rounding of a threshold, or that
             are decided otherwise because two outputs are.
     """
@@ -48,7 +48,13 @@ class OneGraphParity:
 
 
 def compare_one_graph(
-    run: Run, engine: Engine, inputs: Inputs, *, batches: Sequence[int], allowed: Sequence[float]
+    run: Run,
+    engine: Engine,
+    inputs: Inputs,
+    *,
+    batches: Sequence[int],
+    allowed: Sequence[float],
+    further: Iterable[Inputs] = (),
 ) -> OneGraphParity:
     """Compare on all inputs in the largest batch, and on the first 28 of them in smaller batches.
 
@@ -58,11 +64,17 @@ def compare_one_graph(
         inputs: of N samples.
         batches: sizes, rising.
         allowed: for each exit the largest absolute difference of an output.
+        further: inputs that are compared one sample at a time.
     """
     tally = _Tally(engine, allowed)
     for size in batches:
         count = len(inputs) if size == batches[-1] else min(SMALL_SAMPLES, len(inputs))
         exit_indices = [tally.compare(run, inputs[start : start + size], start) for start in range(0, count, size)]
+    position = len(inputs)
+    for part in further:
+        for row in range(len(part)):
+            tally.compare(run, part[row : row + 1], position + row)
+        position += len(part)
     return OneGraphParity(tally.findings(batches), np.concatenate(exit_indices), len(tally.near_threshold))
 
 

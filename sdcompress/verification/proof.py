@@ -78,8 +78,9 @@ def claimed(manifest: Manifest, *, card: bool, scores: bool) -> tuple[str, ...]:
             "backend and device",
         ]
         statements.append(f"policy: {', '.join(claims)}")
-    if manifest.one_graph:
-        statements.append(f"{manifest.one_graph.file}: its times")
+    if one_graph := manifest.one_graph:
+        compared = f"that {one_graph.samples} samples take the exits of the segments, "
+        statements.append(f"{one_graph.file}: {compared if one_graph.whole_validation_split else ''}its times")
     if manifest.engines:
         statements.append("engines: all that is said of them; they are not run here")
     if manifest.backend_times:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,45 @@ def test_a_graph_that_answers_otherwise_is_set_aside(
     assert not (tmp_path / "out").exists()
     assert {file.name for file in (tmp_path / "out.failed").iterdir()} == {"model.onnx", "parity.json"}
     assert any(found["problem"] for found in json.loads((tmp_path / "out.failed" / "parity.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("certificate", "precisions", "whole"),
+    [
+        (SimpleNamespace(external=None), ("uint8",), True),
+        (SimpleNamespace(external=None), ("fp32",), False),
+        (None, ("uint8",), False),
+        (SimpleNamespace(external="disjoint"), ("uint8",), False),
+    ],
+)
+def test_in_lower_precision_every_sample_that_may_have_certified_is_compared(
+    one_graph_once: Made, tiny_network: Any, certificate: Any, precisions: tuple[str, ...], whole: bool
+) -> None:
+    opened, validation = open_artifact(one_graph_once("cascade")), tiny_network.samples(300, seed=3)
+    manifest = SimpleNamespace(certificate=certificate, precisions=precisions)
+    artifact: Any = SimpleNamespace(golden=opened.golden, modality=opened.modality, manifest=manifest)
+    inputs, others = one_graph._inputs(artifact, validation)
+    assert len(inputs) == 16 + 256
+    assert (others is not None) == whole
+    if others is not None:
+        every = np.concatenate([inputs.arrays["input"][16:], opened.modality.collate(others.examples(np.arange(44)))])
+        expected = opened.modality.collate(validation.examples(np.arange(300))).arrays["input"]
+        assert len(others) == 44
+        np.testing.assert_array_equal(np.sort(every.reshape(300, -1), 0), np.sort(expected.reshape(300, -1), 0))
+
+
+def test_what_was_compared_stands_in_the_manifest(
+    one_graph_once: Made, tiny_network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_graph, "_validation_split", lambda _: tiny_network.samples(300, seed=3))
+    monkeypatch.setattr(one_graph, "_certified_in_low_precision", lambda _: True)
+    steps = list[tuple[int, int]]()
+    options = Options(progress=lambda done, total: steps.append((done, total)))
+    made = export_one_graph(one_graph_once("cascade"), tmp_path / "out", options, kind="if", host=HERE).one_graph
+    assert made is not None
+    assert (made.samples, made.whole_validation_split, made.near_threshold) == (316, True, 0)
+    assert steps == [(done, 5) for done in range(1, 6)]  # 44 samples in two parts, and three exits
+    assert "On 316 real samples, all that certified" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_graph_that_gains_nothing_is_refused_and_nothing_is_written(

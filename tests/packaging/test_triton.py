@@ -423,12 +423,13 @@ def with_engines(folder: Path, version: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("near_threshold", "precision", "form"), [(0, "fp32", "graph"), (1, "fp32", "bls"), (0, "uint8", "bls")]
+    ("near_threshold", "precision", "whole", "form"),
+    [(0, "fp32", False, "graph"), (1, "fp32", False, "bls"), (0, "uint8", False, "bls"), (0, "uint8", True, "graph")],
 )
 def test_one_graph_that_rounds_otherwise_is_not_packaged_under_the_certificate_of_the_segments(
-    near_threshold: int, precision: str, form: str, tmp_path: Path
+    near_threshold: int, precision: str, whole: bool, form: str, tmp_path: Path
 ) -> None:
-    one_graph = SimpleNamespace(near_threshold=near_threshold)
+    one_graph = SimpleNamespace(near_threshold=near_threshold, whole_validation_split=whole, max_abs_diff=0.0)
     manifest = SimpleNamespace(
         one_graph=one_graph, certificate="of the segments", segments=(1, 2), precisions=(precision,), layout="graph"
     )

@@ -134,9 +134,18 @@ def test_with_a_certificate_it_runs_only_if_it_gave_the_exits_and_decisions_of_t
     assert rows == [1, 1]
 
 
-def test_in_8_bits_it_does_not_answer_for_certified_segments(one_graph_once: Made) -> None:
+def test_in_8_bits_it_answers_for_certified_segments_if_all_that_certified_were_compared(one_graph_once: Made) -> None:
     manifest = open_artifact(one_graph_once("graph")).manifest
     segments = tuple(one.model_copy(update={"precision": "uint8"}) for one in manifest.segments)
+
+    def agrees(**changed: Any) -> bool:
+        assert manifest.one_graph is not None
+        graph = manifest.one_graph.model_copy(update=changed)
+        return one_graph_agrees(manifest.model_copy(update={"segments": segments, "one_graph": graph}))
+
     assert one_graph_agrees(manifest)
-    assert not one_graph_agrees(manifest.model_copy(update={"segments": segments}))
+    assert not agrees()
+    assert agrees(whole_validation_split=True)
+    assert not agrees(whole_validation_split=True, near_threshold=1)
+    assert not agrees(whole_validation_split=True, max_abs_diff=2e-4)
     assert not one_graph_agrees(open_artifact(one_graph_once("cascade")).manifest)

@@ -89,6 +89,24 @@ def test_only_a_batch_of_seven_is_wrong(engine: Engine) -> None:
     assert not describe_failures(compared(engine, change, kind="if").findings)
 
 
+def test_further_inputs_are_compared_one_by_one(engine: Engine) -> None:
+    sizes, wrong = [], 3
+
+    def run(inputs: Inputs) -> Outputs:
+        sizes.append(len(inputs))
+        result = engine(inputs)
+        decision = result.outputs.argmax(1)
+        decision[:] += len(sizes) == wrong
+        return {"outputs": result.outputs, "decision": decision, "exit_index": result.exit_index}
+
+    further = [INPUTS[30:32], INPUTS[32:33]]
+    parity_ = compare_one_graph(run, engine, INPUTS[:30], batches=(30,), allowed=ALLOWED, further=further)
+    assert sizes == [30, 1, 1, 1]
+    assert sum(finding.samples for finding in parity_.findings) == 33
+    assert [finding.worst for finding in parity_.findings if finding.problem] == [(31,)]
+    np.testing.assert_array_equal(parity_.exit_index, engine(INPUTS[:30]).exit_index)
+
+
 def test_an_image_on_the_threshold_may_take_another_exit(tiny_artifact: Callable[..., Path]) -> None:
     plain = open_engine(tiny_artifact(policy=(0.7, 0.6), name="plain"), threads=1)
     best = float(plain.signals(INPUTS[:1])[0]["max_prob"][0])
