@@ -17,7 +17,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -47,9 +47,9 @@ from sdcompress.policies import exit_index_of  # noqa: E402
 from sdcompress.reporting.quantities import ends  # noqa: E402
 from sdcompress.reporting.report.build import build  # noqa: E402
 from sdcompress.reporting.report.rows import error_of, own_exits, score_of  # noqa: E402
-from sdcompress.runtime.open import open_cascade  # noqa: E402
-from sdcompress.schema.manifest import Policy  # noqa: E402
-from sdcompress.schema.report import BenchRecord, Evaluation, ReportRow  # noqa: E402
+from sdcompress.runtime.open import open_cascade, open_one_graph  # noqa: E402
+from sdcompress.schema.manifest import OneGraph, Policy  # noqa: E402
+from sdcompress.schema.report import BenchReport, Evaluation, ReportRow  # noqa: E402
 
 Figures = dict[str, Any]
 ROUNDS, SECONDS = 10, 0.5  # in which a prediction is compared with test samples
@@ -139,6 +139,23 @@ def evaluated(plan: Plan, row: dict[str, str]) -> Evaluation:
     return evaluation.model_copy(update={"name": row["name"]})
 
 
+class _AsOneGraph:
+    """A cascade whose calls run its one graph."""
+
+    def __init__(self, artifact: Path) -> None:
+        self._cascade = open_cascade(artifact, EngineOptions(threads=1))
+        self._graph = open_one_graph(artifact, EngineOptions(threads=1))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cascade, name)
+
+    def with_policy(self, *_: Any) -> Any:
+        return self._graph
+
+    def __call__(self, inputs: Any) -> Any:
+        return self._graph(inputs)
+
+
 def predicted(artifact: Path, dataset: Dataset, clock: Literal["wall", "thread"]) -> Figures | None:
     """Return the mean that ``calibrate`` predicts and the mean of test samples, in ms, measured in interleaved rounds.
 
@@ -149,7 +166,8 @@ def predicted(artifact: Path, dataset: Dataset, clock: Literal["wall", "thread"]
     manifest = opened.manifest
     if manifest.policy is None:
         return None
-    engine, reads = open_cascade(opened, EngineOptions(threads=1)), clock_of(clock)
+    engine: Any = _AsOneGraph(artifact) if manifest.one_graph else open_cascade(opened, EngineOptions(threads=1))
+    reads = clock_of(clock)
     validation = dataset.split("validation")
     samples = Subset(validation, split_of(manifest, validation)[0].certify)
     policy = manifest.policy.model_copy(update={"stage_ms": stage_ms(engine, samples)})
@@ -192,6 +210,7 @@ def measure(plan: Plan, rounds: int, clock: Literal["wall", "thread"]) -> Figure
         return None
     print(f"{plan.kind}: {len(rows)} of {len(plan.rows)} rows", flush=True)
     evaluations = {row["name"]: evaluated(plan, row) for row in rows}
+    graphs = {row["name"]: open_artifact(plan.path(row)).manifest.one_graph for row in rows}
     dataset = open_trained_model(plan.path(rows[0]), plan.options).dataset()
     predictions = {row["name"]: predicted(plan.path(row), dataset, clock) for row in rows}
     bench = sdcompress.bench(
@@ -208,10 +227,8 @@ def measure(plan: Plan, rounds: int, clock: Literal["wall", "thread"]) -> Figure
         benches=[bench],
         reference=rows[0]["name"],
     )
-    records = {record.name: record for record in bench.records}
     found = {
-        row.name: figures(row, records[row.name], evaluations[row.name], list(evaluations.values()))
-        | {"prediction": predictions[row.name]}
+        row.name: figures(row, graphs[row.name], bench, evaluations) | {"prediction": predictions[row.name]}
         for row in report.rows
     }
     return {
@@ -225,34 +242,41 @@ def measure(plan: Plan, rounds: int, clock: Literal["wall", "thread"]) -> Figure
     }
 
 
-def figures(row: ReportRow, record: BenchRecord, evaluation: Evaluation, evaluations: list[Evaluation]) -> Figures:
+def figures(
+    row: ReportRow, one_graph: OneGraph | None, bench: BenchReport, evaluations: Mapping[str, Evaluation]
+) -> Figures:
     """Return what is known of a row: times in ms, scores in [0, 1], values with the ends of their 95 % interval.
 
     Args:
         row: of the report.
-        record: of its times.
-        evaluation: on the test split.
-        evaluations: of all rows, the reference first; from all others the paired difference is kept.
+        one_graph: that exits by itself, of the row's artifact; where there is one, its times are taken.
+        bench: of all rows.
+        evaluations: of all rows, the reference first, on the test split; from all others the paired difference is kept.
     """
+    name = f"{row.name} (one graph)" if one_graph else row.name
+    record = next(one for one in bench.records if one.name == name)
+    reference, evaluation = next(iter(evaluations.values())), evaluations[row.name]
+    faster = next((one for one in bench.comparisons if (one.name, one.reference) == (name, reference.name)), None)
     score, latency = score_of(evaluation), record.latency
+    percentiles = {one.percent: one.value_ms for one in latency.percentiles}
     assert score is not None
-    differences = {other.name: paired(evaluation, other) for other in evaluations if other is not evaluation}
+    differences = {other.name: paired(evaluation, other) for other in evaluations.values() if other is not evaluation}
     scores = evaluation.policy or own_exits(evaluation)[-1]
     return {
         "digest": row.digest,
         "guarantee": row.guarantee,
         "metric": [score, *ends(score, evaluation.samples, error_of(evaluation))],
-        "difference": differences.get(evaluations[0].name),
+        "difference": differences.get(reference.name),
         "differences": differences,
         "further": scores.further,
         "shares": evaluation.policy and evaluation.policy.shares,
         "mean_ms": latency.mean_ms,
-        "p50_ms": row.p50_ms,
-        "p99_ms": row.p99_ms,
-        "speedup": row.speedup and [row.speedup, row.speedup_low, row.speedup_high],
+        "p50_ms": percentiles.get(50.0),
+        "p99_ms": percentiles.get(99.0),
+        "speedup": faster and [faster.speedup_mean, faster.mean_low, faster.mean_high],
         "macs": row.macs,
         "parameters": row.parameters,
-        "bytes": row.bytes,
+        "bytes": row.bytes if one_graph is None else one_graph.bytes,
         "calls": latency.samples,
         "stable": record.stable,
         "reasons": record.reasons,
