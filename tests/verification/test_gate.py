@@ -22,7 +22,7 @@ def test_a_number_that_is_rounded_otherwise_is_no_other_decision() -> None:
     expected = HEIGHT.signals(outputs)
     tensors = {"final": outputs, "values": expected.stacked()}
     sessions = SimpleNamespace(run=lambda _: tensors)
-    arguments = (Inputs({"x": outputs}), {"final": ExitSignals(values="values", decision="decision")}, HEIGHT)
+    arguments = ([Inputs({"x": outputs})], {"final": ExitSignals(values="values", decision="decision")}, HEIGHT)
     tensors["decision"] = np.nextafter(expected.decision, np.float32(np.inf))
     check_signals(sessions, *arguments)  # type: ignore[arg-type]
     tensors["decision"] = expected.decision + np.array([[0.6], [0.4]], np.float32)
