@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -152,13 +153,18 @@ class ParityGate:
 def save_failed(out: Path, graphs: Mapping[str, bytes], findings: Sequence[Any]) -> Path:
     """Save graphs that failed in ``<out>.failed``, with the findings in ``parity.json``; returns that folder.
 
+    Where a file or a link has this name, the folder gets a number, so that the error about the graphs is not lost.
+
     Args:
         out: folder of the artifact that is being written.
         graphs: file name -> bytes.
         findings: a dataclass for each exit.
     """
     out = out.resolve()
-    folder = out.with_name(f"{out.name}.failed")
+    names = (f"{out.name}.failed{number}" for number in chain([""], map("-{}".format, count(2))))
+    folder = next(
+        path for path in map(out.with_name, names) if path.is_dir() is path.exists() and not path.is_symlink()
+    )
     with storage_errors(folder):
         if (folder / "parity.json").is_file():  # of an earlier failure
             shutil.rmtree(folder)
