@@ -6,6 +6,7 @@ The package ``model-signing`` does both offline, with a key pair or with a certi
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from sdcompress.artifact.read import MANIFEST, SIGNATURE, Artifact, open_artifac
 from sdcompress.errors import OutputExistsError, SignatureError, UsageError, requires_extra
 from sdcompress.printable import printable
 from sdcompress.schema.report import SignatureVerdict
-from sdcompress.storage import storage_errors
+from sdcompress.storage import storage_errors, write_bytes
 
 __all__ = ["check_signature", "sign"]
 
@@ -85,11 +86,16 @@ def sign(
     with storage_errors(target):
         try:
             config.set_hashing_config(_hashing()).sign(folder, temporary)
-            bundle = json.loads(temporary.read_text(encoding="utf-8"))
-            temporary.replace(target)
+            content = temporary.read_bytes()
+            try:
+                temporary.replace(target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                write_bytes(target, content)  # the artifact is a mounted volume: nothing can be moved into it
         finally:
             temporary.unlink(missing_ok=True)
-    return _verdict(bundle, key=str(key))
+    return _verdict(json.loads(content), key=str(key))
 
 
 def check_signature(artifact: Artifact, key: Folder) -> SignatureVerdict:

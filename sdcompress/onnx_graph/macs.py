@@ -18,7 +18,7 @@ __all__ = ["macs", "parameters"]
 
 
 def macs(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
-    """Return multiply-accumulates for one sample, of convolutions, matrix products and attention only.
+    """Return multiply-accumulates for one sample, of convolutions, products, attention and recurrent layers only.
 
     Bilinear interpolation counts nothing, in whatever form: costs in torch, and targets of pruning, have none of it.
 
@@ -90,17 +90,59 @@ def parameters(model: onnx.ModelProto) -> int:
 
 
 def _node_macs(flow: Dataflow, node: onnx.NodeProto) -> int:
-    if node.op_type == "Conv":  # weight [out, in / groups, *kernel]
-        return _size(flow, node.output[0]) * math.prod(_shape(flow, node.input[1])[1:])
-    if node.op_type == "ConvTranspose":  # weight [in, out / groups, *kernel]
-        return _size(flow, node.input[0]) * math.prod(_shape(flow, node.input[1])[1:])
-    if node.op_type in {"MatMul", "Gemm"}:
-        transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-        return _size(flow, node.output[0]) * _shape(flow, node.input[0])[-2 if transposed else -1]
-    if node.op_type == "Attention":  # opset 23: queries with keys, then the weights with values
-        queries, keys = node.input[:2]
-        return (_size(flow, queries) + _size(flow, node.output[0])) * _shape(flow, keys)[-2]
-    return 0
+    count = _COUNTED.get(node.op_type)
+    return 0 if count is None else count(flow, node)
+
+
+def _conv_macs(flow: Dataflow, node: onnx.NodeProto) -> int:
+    """Weight [out, in / groups, *kernel]."""
+    return _size(flow, node.output[0]) * math.prod(_shape(flow, node.input[1])[1:])
+
+
+def _transposed_conv_macs(flow: Dataflow, node: onnx.NodeProto) -> int:
+    """Weight [in, out / groups, *kernel]."""
+    return _size(flow, node.input[0]) * math.prod(_shape(flow, node.input[1])[1:])
+
+
+def _product_macs(flow: Dataflow, node: onnx.NodeProto) -> int:
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return _size(flow, node.output[0]) * _shape(flow, node.input[0])[-2 if transposed else -1]
+
+
+def _attention_macs(flow: Dataflow, node: onnx.NodeProto) -> int:
+    """Opset 23: queries with keys, then the weights with values."""
+    queries, keys = node.input[:2]
+    return (_size(flow, queries) + _size(flow, node.output[0])) * _shape(flow, keys)[-2]
+
+
+def _recurrent_macs(flow: Dataflow, node: onnx.NodeProto) -> int:
+    """Data [steps, batch, in] or [batch, steps, in]; two weights, of the data and of the state."""
+    return math.prod(_shape(flow, node.input[0])[:2]) * sum(_size(flow, name) for name in node.input[1:3])
+
+
+def _einsum_macs(flow: Dataflow, node: onnx.NodeProto) -> int:
+    """Each further operand multiplies once for every combination of the axes, such as b, c, d of ``bc,cd->bd``."""
+    equation = next(attribute.s.decode() for attribute in node.attribute if attribute.name == "equation")
+    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    for term, name in zip(terms, node.input, strict=True):
+        shape = _shape(flow, name)
+        before, dots, after = term.partition("...")
+        unnamed = range(len(before) + len(after) - len(shape), 0) if dots else ()  # counted from the last of them
+        for label, size in zip((*before, *map(str, unnamed), *after), shape, strict=True):
+            sizes[label] = max(size, sizes.get(label, 1))
+    return math.prod(sizes.values()) * (len(terms) - 1)
+
+
+_COUNTED: dict[str, Callable[[Dataflow, onnx.NodeProto], int]] = {
+    "Conv": _conv_macs,
+    "ConvTranspose": _transposed_conv_macs,
+    "MatMul": _product_macs,
+    "Gemm": _product_macs,
+    "Attention": _attention_macs,
+    "Einsum": _einsum_macs,
+    **dict.fromkeys(("RNN", "GRU", "LSTM"), _recurrent_macs),
+}
 
 
 def _size(flow: Dataflow, tensor: str) -> int:

@@ -13,6 +13,8 @@ from sdcompress.onnx_graph.edit import copy_model
 
 __all__ = ["every_tensor", "first_not_finite"]
 
+_STORED = {"Constant", "ConstantOfShape"}  # nodes that hold numbers, such as the infinities of a mask
+
 
 def every_tensor(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return every tensor that a node computes, by its name; sequences of tensors are left out.
@@ -48,8 +50,10 @@ def first_not_finite(graphs: Mapping[str, bytes], inputs: Mapping[str, np.ndarra
         known = feed | {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         known |= every_tensor(model, feed)
         for node in model.graph.node:
-            if any(map(_not_finite, _present(known, node.output))) and not any(
-                map(_not_finite, _present(known, node.input))
+            if (
+                node.op_type not in _STORED
+                and any(map(_not_finite, _present(known, node.output)))
+                and not any(map(_not_finite, _present(known, node.input)))
             ):
                 return f"node '{node.name or node.output[0]}' ({node.op_type}) of {file}"
         tensors |= known

@@ -6,13 +6,16 @@ QuantizeLinear and DequantizeLinear.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
@@ -62,7 +65,7 @@ def quantize_integers(
     if activations == QuantType.QUInt8:  # Clips stay where codes are signed
         split_clips(float_model.graph, segment.output_layers)
     ranges = measure_ranges(float_model, _activations(float_model.graph), segment.feeds(), threads=segment.threads)
-    with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder, _quiet_quantizer():
         out = Path(folder) / "integers.onnx"
         quantizer = QDQQuantizer(
             float_model,
@@ -86,6 +89,27 @@ def quantize_integers(
     _remove_output_pairs(model.graph, segment.output_layers)
     correct_biases(model, float_model, segment.feeds(), threads=segment.threads)
     return model
+
+
+@contextlib.contextmanager
+def _quiet_quantizer() -> Iterator[None]:
+    """Drop what the quantizer logs within the block: advice about nodes that are treated so on purpose.
+
+    It logs by the root logger. Where that has no handler, the first message would give it one that prints what any
+    library of the program logs.
+    """
+    root, handler, package = logging.getLogger(), logging.NullHandler(), Path(onnxruntime.__file__).parent
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return package not in Path(record.pathname).parents
+
+    root.addHandler(handler)
+    root.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_of_others)
+        root.removeHandler(handler)
 
 
 def _activations(graph: onnx.GraphProto) -> frozenset[str]:

@@ -20,7 +20,7 @@ from sdcompress.verification.sessions import open_sessions
 
 __all__ = ["ExitLoss", "compare_exits", "golden_records"]
 
-_BATCH = 256
+_BATCH = 64  # what is between the layers of two networks is in memory, of texts with the square of their lengths
 _MARGIN = 2  # a machine with other kernels may be this many times further from the checkpoint's outputs
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,16 @@ class ParityGate:
         Raises:
             ParityError: if they differ.
         """
-        sessions = self._sessions(graphs, exits)
-        inputs = self._modality.collate(self._examples)
-        check_signals(sessions, inputs, {exits[exit_]: names for exit_, names in signals.items()}, self._task)
+        if not signals:
+            return
+        size = self._settings.parity_max_batch  # all examples at once may take more memory than there is
+        batches = (self._examples[start : start + size] for start in range(0, len(self._examples), size))
+        check_signals(
+            self._sessions(graphs, exits),
+            map(self._modality.collate, batches),
+            {exits[exit_]: names for exit_, names in signals.items()},
+            self._task,
+        )
 
     def findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
         """Return the finding of each exit, passed or not; writes nothing."""
@@ -145,13 +153,18 @@ class ParityGate:
 def save_failed(out: Path, graphs: Mapping[str, bytes], findings: Sequence[Any]) -> Path:
     """Save graphs that failed in ``<out>.failed``, with the findings in ``parity.json``; returns that folder.
 
+    Where a file or a link has this name, the folder gets a number, so that the error about the graphs is not lost.
+
     Args:
         out: folder of the artifact that is being written.
         graphs: file name -> bytes.
         findings: a dataclass for each exit.
     """
     out = out.resolve()
-    folder = out.with_name(f"{out.name}.failed")
+    names = (f"{out.name}.failed{number}" for number in chain([""], map("-{}".format, count(2))))
+    folder = next(
+        path for path in map(out.with_name, names) if path.is_dir() is path.exists() and not path.is_symlink()
+    )
     with storage_errors(folder):
         if (folder / "parity.json").is_file():  # of an earlier failure
             shutil.rmtree(folder)
@@ -162,19 +175,27 @@ def save_failed(out: Path, graphs: Mapping[str, bytes], findings: Sequence[Any])
     return folder
 
 
-def check_signals(sessions: SegmentSessions, inputs: Inputs, signals: dict[str, ExitSignals], task: Task) -> None:
+def check_signals(
+    sessions: SegmentSessions, batches: Iterable[Inputs], signals: Mapping[str, ExitSignals], task: Task
+) -> None:
     """Compare the signals that graphs compute with those that numpy computes from the same outputs.
 
     Args:
         sessions: the graphs.
-        inputs: of real examples.
+        batches: inputs of real examples; at least one batch.
         signals: name of the outputs -> names of the signals.
         task: what the outputs mean.
 
     Raises:
         ParityError: if they differ.
     """
-    tensors = sessions.run(inputs)
+    compared = {tensor for outputs, names in signals.items() for tensor in (outputs, names.values, names.decision)}
+    parts: dict[str, list[np.ndarray]] = {tensor: [] for tensor in compared}
+    for inputs in batches:
+        computed = sessions.run(inputs)
+        for tensor, part in parts.items():
+            part.append(computed[tensor])
+    tensors = {tensor: np.concatenate(part) for tensor, part in parts.items()}
     for outputs, names in signals.items():
         expected = task.signals(tensors[outputs])
         largest = float(np.abs(tensors[names.values] - expected.stacked()).max())
@@ -182,8 +203,8 @@ def check_signals(sessions: SegmentSessions, inputs: Inputs, signals: dict[str, 
         allowed = parity.signals_tolerance(expected.stacked())
         if not largest <= allowed or differing:
             raise ParityError(
-                f"The signals of '{outputs}' in the graph are off by {largest:.2g}, and {differing} of {len(inputs)} "
-                "decisions differ.",
+                f"The signals of '{outputs}' in the graph are off by {largest:.2g}, and {differing} of "
+                f"{len(expected.decision)} decisions differ.",
                 allowed=f"a difference of {allowed:g}, and no other decision",
                 next_step="try another version of onnxruntime; if that does not help, report it with the graph",
             )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,9 +167,13 @@ def describe_failures(findings: Sequence[Finding]) -> str:
 
 
 def write_findings(findings: Sequence[Any], path: Path) -> None:
-    """Write the findings, dataclasses of plain values, as JSON."""
-    text = json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    """Write the findings, dataclasses of plain values, as JSON; null stands for NaN and infinity, which it lacks."""
+    records = [{name: _finite(value) for name, value in dataclasses.asdict(one).items()} for one in findings]
+    path.write_text(json.dumps(records, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _in_batches(run: Run, examples: np.ndarray, size: int) -> np.ndarray:

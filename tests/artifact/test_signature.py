@@ -126,6 +126,24 @@ def test_a_folder_that_cannot_be_written_is_left_as_it_is(
     assert sorted(artifact.parent.rglob("*")) == before
 
 
+def test_an_artifact_that_is_a_volume_of_its_own_is_signed(
+    artifact: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is mounted into a container: what lies beside it is on another file system."""
+    move = Path.replace
+
+    def within_a_volume(self: Path, target: Path) -> Path:
+        if self.parent != target.parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link", str(self), None, str(target))
+        return move(self, target)
+
+    beside = sorted(artifact.parent.iterdir())
+    monkeypatch.setattr(Path, "replace", within_a_volume)
+    sign(artifact, pair[0])
+    assert check_signature(open_artifact(artifact), pair[1]).kind == "key"
+    assert sorted(artifact.parent.iterdir()) == beside
+
+
 def test_another_key_and_no_signature(artifact: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
     private, public = pair
     with pytest.raises(SignatureError, match="is not signed"):

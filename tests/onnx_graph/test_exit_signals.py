@@ -44,7 +44,7 @@ def test_for_any_logits(logits: np.ndarray) -> None:
     expected = signals_of(logits)
     np.testing.assert_allclose(tensors[NAMES.values], expected.stacked(), atol=1e-5)
     assert tensors[NAMES.decision].tolist() == expected.decision.tolist()
-    check_signals(CHAIN, Inputs({"input": logits}), {"exit1_outputs": NAMES}, TASK)
+    check_signals(CHAIN, [Inputs({"input": logits})], {"exit1_outputs": NAMES}, TASK)
 
 
 @pytest.mark.parametrize("logits", [[[1.0] * CLASSES], [[0, 5, 5, 0, 5, 0, 0]], [[1e4, -1e4, 0, 0, 0, 0, 0]]])
@@ -77,6 +77,6 @@ def test_signals_of_other_logits_are_found() -> None:
         check_signals(SegmentSessions([serialize(off)], outputs=["exit1_outputs"]), *_example(), TASK)
 
 
-def _example() -> tuple[Inputs, dict[str, ExitSignals]]:
+def _example() -> tuple[list[Inputs], dict[str, ExitSignals]]:
     logits = np.random.default_rng(0).normal(size=(5, CLASSES)).astype(np.float32)
-    return Inputs({"input": logits}), {"exit1_outputs": NAMES}
+    return [Inputs({"input": logits})], {"exit1_outputs": NAMES}

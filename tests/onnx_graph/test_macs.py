@@ -75,6 +75,38 @@ def test_attention_as_one_operator_counts_both_of_its_products() -> None:
     assert macs(model, {"batch": 1}) == 4 * 10 * 12 * (8 + 6)
 
 
+@pytest.mark.parametrize(
+    ("equation", "given", "made", "weight", "expected"),
+    [
+        ("bchw, cd -> bdhw", [3, 4, 5], [6, 4, 5], (3, 6), 3 * 4 * 5 * 6),
+        ("...c,cd->...d", [4, 5, 3], [4, 5, 6], (3, 6), 4 * 5 * 3 * 6),
+        ("bhnd,hmd->bhnm", [2, 10, 8], [2, 10, 12], (2, 12, 8), 2 * 10 * 12 * 8),
+        ("b...,...->b...", [4, 5], [4, 5], (4, 1), 4 * 5),  # the axis of one is repeated
+    ],
+)
+def test_a_product_in_the_notation_of_einstein(
+    equation: str, given: list[int | str], made: list[int | str], weight: tuple[int, ...], expected: int
+) -> None:
+    node = helper.make_node("Einsum", ["x", "w"], ["y"], equation=equation)
+    assert macs(graph([node], ["batch", *given], ["batch", *made], w=weight), {"batch": 1}) == expected
+
+
+def test_an_einsum_of_one_tensor_multiplies_nothing() -> None:
+    node = helper.make_node("Einsum", ["x"], ["y"], equation="bcd->bd")
+    assert macs(graph([node], ["batch", 3, 4], ["batch", 4]), {"batch": 1}) == 0
+
+
+@pytest.mark.parametrize(("operator", "gates"), [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
+def test_a_recurrent_layer_multiplies_at_every_step_in_both_directions(operator: str, gates: int) -> None:
+    """9 steps of 5 numbers, 7 hidden ones: each gate reads 5 and 7 for each of the 7."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["steps"], perm=[1, 0, 2]),
+        helper.make_node(operator, ["steps", "w", "r"], ["y"], hidden_size=7, direction="bidirectional"),
+    ]
+    model = graph(nodes, ["batch", 9, 5], [9, 2, "batch", 7], w=(2, gates * 7, 5), r=(2, gates * 7, 7))
+    assert macs(model, {"batch": 1}) == 9 * 2 * gates * 7 * (5 + 7)
+
+
 def test_windows_of_an_image_are_counted_for_the_whole_image() -> None:
     """[batch, 64] -> 4 windows an image of 16 numbers each, times [16, 3]; the shape cannot be inferred."""
     nodes = [

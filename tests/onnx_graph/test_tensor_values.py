@@ -47,6 +47,23 @@ def test_a_stored_infinity_is_not_reported() -> None:
     assert first_not_finite(files, {"x": np.float32([[1, 1]])}) == "node 'log' (Log) of model.onnx"
 
 
+def test_an_infinity_in_a_constant_node_is_stored_too() -> None:
+    """The exporter for opset 16 and 17 stores masks in such nodes."""
+    low = numpy_helper.from_array(np.float32([-np.inf, 0]))
+    model = segment(
+        [
+            helper.make_node("Constant", [], ["low"], name="stored", value=low),
+            helper.make_node("Add", ["x", "low"], ["a"], name="mask"),
+            helper.make_node("Softmax", ["a"], ["s"], name="softmax"),
+            helper.make_node("Log", ["s"], ["y"], name="log"),
+        ],
+        "x",
+        "y",
+    )
+    files = {"model.onnx": model.SerializeToString()}
+    assert first_not_finite(files, {"x": np.float32([[1, 1]])}) == "node 'log' (Log) of model.onnx"
+
+
 def test_every_tensor_is_given_and_the_model_is_left_as_it_is() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Neg", ["r"], ["y"])]
     model = segment(nodes, "x", "y")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -46,6 +47,22 @@ def conv(graph: Made) -> onnx.ModelProto:
     }
     node = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="conv")
     return graph([node], {"x": ["batch", 1, 1, 2]}, {"y": ["batch", 2, 1, 2]}, weights)
+
+
+def test_the_logging_of_the_program_stays_as_it_is(
+    graph: Made, segment_of: Segment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """onnxruntime's quantizer logs that the computed bias of a Gemm makes it slower, by the root logger."""
+    weights = {"w": np.eye(2, dtype=np.float32), "v": np.ones((2, 2), np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["b"], name="bias"),
+        helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="gemm"),
+    ]
+    model = graph(nodes, {"x": ["batch", 2]}, {"y": ["batch", 2]}, weights)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a program that has set up nothing
+    int8(segment_of(model, [np.ones((4, 2), np.float32)]))
+    assert (logging.getLogger().handlers, logging.getLogger().filters) == ([], [])
+    assert capsys.readouterr().err == ""
 
 
 def test_weights_are_64_steps_of_the_largest_of_their_channel(conv: onnx.ModelProto, segment_of: Segment) -> None:

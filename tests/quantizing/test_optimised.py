@@ -63,12 +63,20 @@ def test_only_what_is_farther_as_it_runs_is_refused(
     assert "1.6 off those of float32 as onnxruntime" in exits[2].problem
 
 
+@pytest.mark.parametrize(("distance", "figure"), [(37.0, 37.0), (np.inf, None)])
 def test_a_wrong_kernel_leaves_the_figures_and_no_artifact(
-    pretend: Callable[..., None], tiny_artifact: Any, tiny_network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    *,
+    distance: float,
+    figure: float | None,
+    pretend: Callable[..., None],
+    tiny_artifact: Any,
+    tiny_network: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = tiny_artifact()
     manifest = open_artifact(source).manifest
-    pretend(written=[1.0, 1.0, 1.0], optimised_=[1.0, 37.0, 1.0])
+    pretend(written=[1.0, 1.0, 1.0], optimised_=[1.0, distance, 1.0])
     exits = compare_optimised(manifest, BEFORE, AFTER, tiny_network.samples(20), threads=1)
     monkeypatch.setattr(module, "compare_optimised", lambda *_, **__: exits)
     samples = tiny_network.samples(300)
@@ -78,4 +86,4 @@ def test_a_wrong_kernel_leaves_the_figures_and_no_artifact(
     assert "--precision fp16" in caught.value.next_step
     assert not (tmp_path / "out").exists()
     figures = json.loads((tmp_path / "out.failed" / "parity.json").read_text(encoding="utf-8"))
-    assert [figure["optimised"] for figure in figures] == [1.0, 37.0, 1.0]
+    assert [record["optimised"] for record in figures] == [1.0, figure, 1.0]

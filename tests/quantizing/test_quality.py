@@ -43,6 +43,21 @@ def test_the_larger_distance_of_the_two_ways_counts_and_is_doubled(pretend: Call
     assert (record.max_abs_diff, record.flips) == (1.5, 0)
 
 
+def test_the_whole_split_is_compared_in_batches_of_64(
+    monkeypatch: pytest.MonkeyPatch, tiny_artifact: Any, tiny_network: Any
+) -> None:
+    """256 texts of 512 tokens would take 3.2 GB for the scores of one layer of 12 heads."""
+    manifest, sizes = open_artifact(tiny_artifact("single")).manifest, list[int]()
+
+    def run(inputs: Any) -> np.ndarray:
+        sizes.append(len(inputs))
+        return np.zeros((1, len(inputs), 3), np.float32)
+
+    monkeypatch.setattr(quality, "open_sessions", lambda *_, **__: run)
+    (exit_,) = quality.compare_exits(manifest, [], [], tiny_network.samples(150), threads=1, progress=None)
+    assert (sizes, exit_.samples) == ([64, 64, 64, 64, 22, 22], 150)  # before and after
+
+
 def test_what_is_not_finite_has_no_distance(pretend: Callable, tiny_artifact: Any) -> None:
     opened = open_artifact(tiny_artifact("single"))
     golden = opened.golden()

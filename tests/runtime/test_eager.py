@@ -94,6 +94,15 @@ def test_a_batch_of_nothing(engine: Engine) -> None:
     assert engine.exits(nothing).shape == (3, 0, 4)
 
 
+def test_a_network_that_cannot_run_on_nothing_is_not_asked(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(images: torch.Tensor) -> None:
+        images.reshape(len(images), -1)  # of no images nothing says what -1 is
+
+    monkeypatch.setattr(engine._network, "forward", forward)
+    assert engine.exits(inputs_of(0)).shape == (3, 0, 4)
+    assert len(engine(inputs_of(0)).decision) == 0
+
+
 def test_four_threads_at_once(engine: Engine) -> None:
     batches = [inputs_of(1 + position % 7) for position in range(40)]
     expected = [engine.exits(batch) for batch in batches]

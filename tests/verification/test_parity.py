@@ -13,14 +13,17 @@ from onnx import TensorProto, helper, numpy_helper
 from signals import TASK
 
 from sdcompress.errors import ParityError
+from sdcompress.modalities import Inputs
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image
+from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.schema.recipe import Export
 from sdcompress.tasks.classification import Classification
 from sdcompress.verification import parity
 from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs
 from sdcompress.verification.gate import ParityGate
+from sdcompress.verification.sessions import SegmentSessions
 
 SETTINGS = Export(atol=1e-4, rtol=1e-3, parity_max_batch=16)
 EXITS = ("exit1", "final")
@@ -187,6 +190,25 @@ def test_a_right_chain_passes(gate: ParityGate, model: onnx.ModelProto, tmp_path
     records = gate(files(cut_segments(model, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
     assert [record.exit for record in records] == list(TENSORS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_signals_are_compared_in_batches_of_the_recipe(
+    gate: ParityGate, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """256 images at once would take eight times the memory of the largest batch of the gate, 32."""
+    first, *others = cut_segments(model, list(TENSORS.values()))
+    first, names = add_signals(first, "exit1", "exit1_outputs", TASK, batch="batch")
+    run, sizes = SegmentSessions.run, list[int]()
+
+    def counted(sessions: SegmentSessions, inputs: Inputs) -> dict[str, np.ndarray]:
+        sizes.append(len(inputs))
+        return run(sessions, inputs)
+
+    monkeypatch.setattr(SegmentSessions, "run", counted)
+    gate.signals(files((first, *others)), {}, TENSORS)
+    assert sizes == []  # a layout without signals runs nothing
+    gate.signals(files((first, *others)), {"exit1": names}, TENSORS)
+    assert sizes == [32] * 8
 
 
 def test_what_is_nan_for_a_blank_image_alone_is_found_and_the_node_is_named(
