@@ -206,9 +206,10 @@ def _differences(begun: Checkpoint, recipe: Recipe) -> list[str]:
     # a run may go on where its weights lie elsewhere by now; records of early runs lack what they began with
     begun_with, weights = begun.state.loaded, start_sha256(recipe)
     unrecorded = begun_with is None and begun.recipe.model.weights is not None
-    if weights is not None and not unrecorded and (begun_with is None or begun_with.sha256 != weights):
+    if not unrecorded and weights != (begun_with and begun_with.sha256):
         had = "random ones" if begun_with is None else f"those that {begun_with.source} had"
-        changed.append(f"{_STARTED}: {had} -> those in {recipe.model.weights}")
+        now = "random ones" if weights is None else f"those in {recipe.model.weights}"
+        changed.append(f"{_STARTED}: {had} -> {now}")
     return changed
 
 
