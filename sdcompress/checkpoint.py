@@ -40,6 +40,7 @@ __all__ = [
     "Checkpoint",
     "broken_checkpoint",
     "checkpoints",
+    "is_artifact",
     "newest",
     "no_training",
     "open_checkpoint",
@@ -52,6 +53,7 @@ STATE = "state.json"
 STEPS = "steps"
 METRICS = "metrics.jsonl"
 UNDERSTOOD = 2
+_ARTIFACT = ("manifest.json", "golden.npz")  # the first alone proves nothing: many programs write one
 _WEIGHTS = {".bin", ".ckpt", ".pt", ".pth", ".safetensors"}  # suffixes of weight files
 
 _MAX_STATE_BYTES = 2**24  # bytes
@@ -211,6 +213,13 @@ def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
         folder = path if (path / STATE).is_file() else newest(path)
         if folder is None and (path.is_file() or path.suffix in _WEIGHTS):
             raise _no_folder(path)
+        if folder is None and is_artifact(path):
+            raise CheckpointError(
+                f"{path} is an artifact: it holds graphs, and no weights that a training could take.",
+                allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
+                next_step="name the training that it was exported from: provenance in its manifest.json has the "
+                "SHA-256 of its weights",
+            )
         if folder is None:
             raise CheckpointError(
                 f"There is no checkpoint in {path}.",
@@ -228,6 +237,11 @@ def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
             next_step="check its permissions",
         ) from error
     return Checkpoint(folder, state)
+
+
+def is_artifact(folder: Path) -> bool:
+    """Return whether a folder is an artifact by the names of its files."""
+    return all((folder / name).is_file() for name in _ARTIFACT)
 
 
 def _no_folder(path: Path) -> CheckpointError:
