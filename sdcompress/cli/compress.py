@@ -17,11 +17,11 @@ from sdcompress.cli.options import (
     Overwrite,
     Threads,
     TrustModules,
+    check_one,
     complete_from,
     milliseconds,
     share,
 )
-from sdcompress.errors import UsageError
 
 if TYPE_CHECKING:
     from sdcompress.schema.compression import Compression
@@ -85,12 +85,8 @@ def compress(
     """
     from sdcompress.options import Options
 
-    if max_drop is not None and target is not None:
-        raise UsageError(
-            "Both --max-drop and --target are given.",
-            allowed="one: the other is what is searched",
-            next_step="leave one of them out",
-        )
+    both = max_drop is not None and target is not None
+    check_one("--max-drop", "--target", both=both, allowed="one: the other is what is searched")
     settings = {
         "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
         "target_ms": None if target is None else milliseconds(target, "--target"),

@@ -20,6 +20,7 @@ from sdcompress.cli.options import (
     RecipeFile,
     Set,
     as_settings,
+    check_one,
     complete_from,
     complete_method,
     complete_model,
@@ -106,6 +107,8 @@ def train(
     if print_config:
         from sdcompress.checkpoint import open_checkpoint
 
+        both = extends is not None and config is not None
+        check_one("--from", "--config", both=both, allowed="one: a run is extended by its own recipe")
         print_config_of(open_checkpoint(extends).recipe if extends else config, settings, as_json=json)
         return
 
