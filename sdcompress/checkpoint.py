@@ -6,6 +6,7 @@ A training run writes its checkpoints to ``steps/<step>/``, each atomically.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ __all__ = [
     "open_checkpoint",
     "read_metrics",
     "read_tensors",
+    "start_setting",
     "step_of",
 ]
 
@@ -224,7 +226,7 @@ def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
             raise CheckpointError(
                 f"There is no checkpoint in {path}.",
                 allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
-                next_step=f"train one: sdcompress train -c recipe.yaml --out {path}",
+                next_step=f"train one: sdcompress train -c recipe.yaml --out {shlex.quote(str(path))}",
             )
         state = _read(folder / STATE)
         for entry in (state.weights, state.training, *state.modality.files.values()):
@@ -252,8 +254,13 @@ def _no_folder(path: Path) -> CheckpointError:
         allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
         next_step=f"name its folder: {path.parent}"
         if inside
-        else f"to start a training from it: sdcompress train -c recipe.yaml --set model.weights={path}",
+        else f"to start a training from it: sdcompress train -c recipe.yaml --set {start_setting(path)}",
     )
+
+
+def start_setting(path: Path) -> str:
+    """Return the setting by which a training starts from these weights, as a shell takes it."""
+    return shlex.quote(f"model.weights={path}")
 
 
 def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
@@ -348,7 +355,7 @@ def no_training(checkpoint: Checkpoint) -> CheckpointError:
     return CheckpointError(
         f"{checkpoint.path} was written by 'prune', and there is no training in it that could go on.",
         allowed="a training run",
-        next_step=f"fine-tune it: sdcompress train -c recipe.yaml --set model.weights={checkpoint.path}",
+        next_step=f"fine-tune it: sdcompress train -c recipe.yaml --set {start_setting(checkpoint.path)}",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,8 @@ def check_signature(artifact: Artifact, key: Folder) -> SignatureVerdict:
         raise SignatureError(
             f"'{artifact.path}' is not signed.",
             allowed=f"an artifact with '{SIGNATURE}'",
-            next_step=f"ask its author for a signed copy, or sign it: sdcompress sign {artifact.path} --key "
-            "PRIVATE.pem",
+            next_step=f"ask its author for a signed copy, or sign it: sdcompress sign "
+            f"{shlex.quote(str(artifact.path))} --key PRIVATE.pem",
         )
     kind = _kind(key)
     with requires_extra("sign"):

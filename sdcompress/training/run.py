@@ -13,7 +13,16 @@ from pydantic import BaseModel
 
 from sdcompress import methods, recipes, registry
 from sdcompress.artifact.output_path import check_outside
-from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, read_metrics, step_of
+from sdcompress.checkpoint import (
+    METRICS,
+    STEPS,
+    Checkpoint,
+    newest,
+    open_checkpoint,
+    read_metrics,
+    start_setting,
+    step_of,
+)
 from sdcompress.data import DatasetCache
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import CheckpointError, DataError, OutputExistsError, RecipeError
@@ -278,7 +287,7 @@ def _extension(recipe: Recipe, start: Checkpoint) -> Extension:
             f"The training {start.path} cannot be made longer: {why}.",
             allowed="the recipe that it was trained by, with more epochs and a method of one phase",
             next_step=f"give --epochs of more than {before} and no other setting, or start a new training from its "
-            f"weights: --set model.weights={start.path}",
+            f"weights: --set {start_setting(start.path)}",
         )
     return Extension(epochs=before, step=start.state.step, weights_sha256=start.weights_sha256)
 
@@ -294,5 +303,5 @@ def _check_same(recipe: Recipe, start: Checkpoint, out: Path, extends: Checkpoin
             f"{out} holds a training run of another recipe: {'; '.join(changed)}.",
             allowed="the same data, model, exits, method, train and seed as before",
             next_step="choose another --out, or --overwrite to throw the old run away; a new run of this backbone can "
-            f"start from its weights: --set model.weights={out}",
+            f"start from its weights: --set {start_setting(out)}",
         )
