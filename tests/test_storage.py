@@ -156,5 +156,7 @@ def test_what_a_killed_search_left_is_removed_and_other_things_are_refused(tmp_p
     with pytest.raises(OutputExistsError, match=r"thesis\.tex"):
         make_room(tmp_path, files, overwrite=True)
     (tmp_path / "thesis.tex").unlink()
+    make_room(tmp_path, files, overwrite=True, kept={"parts"})
+    assert [path.name for path in tmp_path.iterdir()] == ["parts"]
     make_room(tmp_path, files, overwrite=True)
     assert not list(tmp_path.iterdir())

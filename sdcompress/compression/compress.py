@@ -26,7 +26,7 @@ from sdcompress.certification.calibration_split import CalibrationSplit, draw_sp
 from sdcompress.certification.certify import bonferroni_delta, excess_losses, kind_of_test, p_value_of
 from sdcompress.compression.best import best_of, exits_early, policy_ms
 from sdcompress.compression.candidates import DROPS, FLOAT, Budget, Outcomes, candidates, finalists
-from sdcompress.compression.estimates import ESTIMATES, kept_candidates
+from sdcompress.compression.estimates import ESTIMATES, kept_candidates, retire_estimates, searches_in
 from sdcompress.compression.outcomes import outcomes_of
 from sdcompress.compression.parts import FINALISTS, PARTS, Parts, labels_of
 from sdcompress.data.samples import Dataset, Samples, Subset
@@ -112,7 +112,9 @@ def compress(
     check_ready(Compression, folder, overwrite=True)
     with locked_folder(folder):
         clear_leftovers(folder / BEST)
-        make_room(folder, _FILES, overwrite=overwrite)
+        make_room(folder, _FILES, overwrite=overwrite, kept={ESTIMATES})
+        if overwrite:
+            retire_estimates(folder)
         search = _Search(models, section, folder, options, step_progress or no_step_progress)
         record = search.run()
         _write_best(folder, record.winner)
@@ -200,6 +202,7 @@ class _Search:
             search_samples=len(self._search_samples),
             certify_samples=len(self._certify_samples),
             delta=self._delta,
+            searches=searches_in(self.folder),
             reference=self._reference.path.name,
             reference_metric=metric_of(self._reference_losses),
             candidates=tuple(ranked),

@@ -17,7 +17,7 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.run import bench
 from sdcompress.certification.calibration_split import draw_split
 from sdcompress.compression import compress as room
-from sdcompress.compression.estimates import kept_candidates
+from sdcompress.compression.estimates import kept_candidates, retire_estimates, searches_in
 from sdcompress.compression.outcomes import run_exits
 from sdcompress.compression.parts import Parts
 from sdcompress.errors import (
@@ -32,7 +32,7 @@ from sdcompress.evaluation.exit_outcomes import exit_outcomes
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, no_step_progress
-from sdcompress.reporting.compression.findings import findings, headline
+from sdcompress.reporting.compression.findings import cautions, findings, headline
 from sdcompress.schema.compression import Candidate, Compression, Finalist
 from sdcompress.schema.recipe import Bench, Compress, Recipe
 from sdcompress.schema.report import BenchReport
@@ -234,6 +234,26 @@ def test_damaged_estimates_are_refused(tmp_path: Path) -> None:
     file.write_text("[")
     with pytest.raises(VerificationError, match="cannot be read"):
         kept_candidates(tmp_path, ["x"], list)
+
+
+def test_searches_that_were_thrown_away_are_counted(tmp_path: Path, searched: tuple[Compression, Path]) -> None:
+    """Each chooses finalists by times of its own, and tests them on the same samples."""
+    one, other = (finalist(name, "certified").candidate for name in ("a", "b"))
+    assert searches_in(tmp_path) == 0
+    assert kept_candidates(tmp_path, ["x"], lambda: [one]) == [one]
+    for thrown_away in (1, 2):
+        retire_estimates(tmp_path)
+        assert searches_in(tmp_path) == thrown_away
+        assert kept_candidates(tmp_path, ["x"], lambda: [other]) == [other]
+    assert searches_in(tmp_path) == 3
+    record = searched[0]
+    assert record.searches == 1
+    assert not [sentence for sentence in cautions(record) if "confidence" in sentence]
+    settings = record.settings.model_copy(update={"confidence": 0.95})
+    third = record.model_copy(update={"searches": 3, "settings": settings})
+    (sentence,) = (sentence for sentence in cautions(third) if "confidence" in sentence)
+    assert "search 3" in sentence
+    assert "all together 85.0 %" in sentence
 
 
 def test_thresholds_of_each_drop_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
