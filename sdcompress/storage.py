@@ -249,11 +249,12 @@ def _swap(new: Path, out: Path) -> None:
     lock = os.open(out, os.O_RDONLY)
     try:
         _try_lock(lock)
-        out.rename(old)
         try:
+            out.rename(old)
             new.rename(out)
-        except OSError:
-            old.rename(out)
+        except BaseException:  # also Ctrl-C, which may come between the two, or as soon as the second is done
+            if old.exists() and not out.exists():
+                old.rename(out)
             raise
         shutil.rmtree(old, ignore_errors=True)
         if old.exists():  # the new folder is in place anyway
