@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def train(
         out: folder of the run.
         extends: a checkpoint of a training by the same recipe with fewer epochs, from which a new run starts: with
             its optimiser, averages and memories, at its step.
-        overwrite: throw away a run that is there.
+        overwrite: throw away a run that is there, once it is known that this one can be trained.
         on_step: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
         on_start: called with a sentence about threads and device before the first step.
@@ -93,9 +93,11 @@ def train(
     with locked_folder(out) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             _make_room(out, overwrite=overwrite)
+            if overwrite:
+                _check_start_apart(recipe, out, extends)
             _remember_modules(recipe)
         fabric.barrier()
-        start, extensions = _start(recipe, out, extends)
+        start, extensions = _start(recipe, out, extends, overwrite=overwrite)
         if start is not None and start is not extends and start.state.finished:
             return start
         if start is not None:
@@ -110,9 +112,7 @@ def train(
             if fabric.is_global_zero:
                 if before is not None and start is None:
                     before(dataset)
-                write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
-                if start is not None:
-                    write_metrics(out, read_metrics(start.path.parents[1]))
+                _begin(recipe, out, start, overwrite=overwrite)  # only now is it known that it can be trained
             if on_start:
                 on_start(f"training on {fabric.device} with {chosen.threads} thread(s): {chosen.reason}")
             trainer.learner.cache_features(on_start)
@@ -121,9 +121,11 @@ def train(
         return open_checkpoint(out)
 
 
-def _start(recipe: Recipe, out: Path, extends: Checkpoint | None) -> tuple[Checkpoint | None, tuple[Extension, ...]]:
+def _start(
+    recipe: Recipe, out: Path, extends: Checkpoint | None, *, overwrite: bool
+) -> tuple[Checkpoint | None, tuple[Extension, ...]]:
     """Return the checkpoint to go on from, if there is one, and each time that the training was made longer."""
-    last = newest(out)
+    last = None if overwrite else newest(out)
     start = open_checkpoint(last) if last else extends
     if start is None:
         return None, ()
@@ -245,7 +247,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _make_room(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds other things than a training run; remove what a killed process left, or the run."""
+    """Refuse a folder that holds other things than a training run; remove what a killed process left."""
     ours = {STEPS, METRICS, "recipe.yaml", "tensorboard", LOCK}
     there, steps = [*out.iterdir()], [*(out / STEPS).iterdir()] if (out / STEPS).is_dir() else []
     half = [path for path in there if any(is_temporary(path, name) for name in (METRICS, "recipe.yaml"))]
@@ -259,7 +261,32 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
             allowed="a new or empty folder, or the folder of a training run",
             next_step="choose another folder with --out",
         )
-    for path in {*half, *([path for path in there if path.name != LOCK] if overwrite else [])}:
+    _remove(half)
+
+
+def _check_start_apart(recipe: Recipe, out: Path, extends: Checkpoint | None) -> None:
+    """Refuse to throw away the folder that holds what the training starts from, or its teacher."""
+    sources = (None if extends is None else extends.path, recipe.model.weights, recipe.method.teacher)
+    for source in (Path(each) for each in sources if each is not None):
+        if source.resolve().is_relative_to(out.resolve()):
+            raise OutputExistsError(
+                f"{out} would be thrown away, and this training needs {source}, which is in it.",
+                allowed="a folder for the new run beside that of the old one",
+                next_step="choose another --out",
+            )
+
+
+def _begin(recipe: Recipe, out: Path, start: Checkpoint | None, *, overwrite: bool) -> None:
+    """Remove the run that is thrown away, and write what a training begins with."""
+    if overwrite:
+        _remove([path for path in out.iterdir() if path.name != LOCK])
+    write_text(out / "recipe.yaml", recipes.dump(recipe))
+    if start is not None:
+        write_metrics(out, read_metrics(start.path.parents[1]))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
         if path.is_dir():
             shutil.rmtree(path)
         else:

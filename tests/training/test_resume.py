@@ -19,7 +19,14 @@ from safetensors.torch import load_file, save_file
 import sdcompress
 from sdcompress import recipes
 from sdcompress.checkpoint import newest, open_checkpoint, read_metrics
-from sdcompress.errors import CheckpointError, Interrupted, OutputExistsError, RecipeError, UsageError
+from sdcompress.errors import (
+    CheckpointError,
+    Interrupted,
+    OutputExistsError,
+    RecipeError,
+    SdcompressError,
+    UsageError,
+)
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import digest_of, sha256_of
 from sdcompress.training.run import train
@@ -406,3 +413,15 @@ def test_an_artifact_is_named_as_such_wherever_a_checkpoint_is_needed(small: Sma
         assert "exported from" in caught.value.next_step
     (artifact / "golden.npz").unlink()  # a manifest.json alone may be that of a folder with weights
     assert start_checkpoint(weights) is None
+
+
+def test_a_run_is_thrown_away_only_when_the_new_one_can_begin(small: Small, tmp_path: Path) -> None:
+    old = tmp_path / "run" / "steps" / "00000005"
+    old.mkdir(parents=True)
+    (old / "weights.safetensors").write_bytes(b"of days")
+    with pytest.raises(SdcompressError):
+        train(small("data.name=imagefolder", f"data.dir={tmp_path / 'typo'}"), tmp_path / "run", overwrite=True)
+    assert (old / "weights.safetensors").read_bytes() == b"of days"
+    with pytest.raises(OutputExistsError, match="would be thrown away"):
+        train(small(f"model.weights={old / 'weights.safetensors'}"), tmp_path / "run", overwrite=True)
+    assert (old / "weights.safetensors").read_bytes() == b"of days"
