@@ -19,6 +19,7 @@ from sdcompress.cli.options import (
     TrustModules,
     check_one,
     complete_from,
+    in_data_dir,
     milliseconds,
     share,
 )
@@ -102,12 +103,12 @@ def compress(
     if json:
         write_json(record.model_dump(mode="json", exclude={"bench": {"records": {"__all__": {"raw_ms"}}}}))
     else:
-        _show(record, out)
+        _show(record, out, data_dir)
     if record.best is None:
         raise typer.Exit(4)
 
 
-def _show(record: Compression, out: Path) -> None:
+def _show(record: Compression, out: Path, data_dir: Path | None) -> None:
     """Print what the page says."""
     from sdcompress.reporting.compression.findings import cautions, finalist_table, findings, headline
 
@@ -119,4 +120,4 @@ def _show(record: Compression, out: Path) -> None:
         say(f"caution: {sentence}")
     say("", f"page: {out}/compress.html")
     if record.best:
-        say(f"next: sdcompress evaluate {shlex.quote(f'{out}/best')} --split test")
+        say(f"next: sdcompress evaluate {shlex.quote(f'{out}/best')} --split test{in_data_dir(data_dir)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
     "complete_method",
     "complete_model",
     "complete_recipe",
+    "in_data_dir",
     "milliseconds",
     "share",
     "threads_or_default",
@@ -163,6 +165,11 @@ def check_one(first: str, second: str, *, both: bool, allowed: str = "one of the
     """
     if both:
         raise UsageError(f"Both {first} and {second} are given.", allowed=allowed, next_step="leave one of them out")
+
+
+def in_data_dir(data_dir: Path | None) -> str:
+    """Return the end of a command that reads the data of this one; empty: they lie where the recipe says."""
+    return "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
 
 
 def threads_or_default(requested: int | None) -> int:

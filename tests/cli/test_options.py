@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sdcompress.cli.options import milliseconds, share
+from sdcompress.cli.options import in_data_dir, milliseconds, share
 from sdcompress.errors import UsageError
 
 
@@ -49,3 +50,8 @@ def test_of_two_options_that_exclude_each_other_none_is_left_out_silently(cli: A
     assert done.code == 2
     assert "Both --" in done.err
     assert not done.out
+
+
+def test_the_command_that_is_printed_next_reads_the_same_data() -> None:
+    assert in_data_dir(None) == ""
+    assert in_data_dir(Path("my data")) == " --data-dir 'my data'"
