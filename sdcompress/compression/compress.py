@@ -33,7 +33,7 @@ from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import SetupError, UsageError, VerificationError
 from sdcompress.evaluation.exit_outcomes import exit_outcomes
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
-from sdcompress.machine import machine, processor
+from sdcompress.machine import check_threads, machine, processor
 from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, StepProgress, no_step_progress
 from sdcompress.policies import policy_class
@@ -91,7 +91,7 @@ def compress(
         What was tried; its ``best`` is None if nothing beats the reference or meets the target.
 
     Raises:
-        UsageError: if a source is an artifact, or sources differ in data or task.
+        UsageError: if a source is an artifact, sources differ in data or task, or there are too many threads.
         UnknownNameError: if there is no such precision or policy.
         DataError: if there are too few validation samples to certify anything.
         OutputExistsError: if ``out`` holds other things than a search.
@@ -110,6 +110,8 @@ def compress(
         policy_class(policy)
     folder = Path(out)
     check_ready(Compression, folder, overwrite=True)
+    check_threads(options.threads or 1)
+    models[0].dataset()  # before an old search is thrown away; it stays in memory
     with locked_folder(folder):
         clear_leftovers(folder / BEST)
         make_room(folder, _FILES, overwrite=overwrite, kept={ESTIMATES})

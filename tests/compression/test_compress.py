@@ -21,6 +21,7 @@ from sdcompress.compression.estimates import kept_candidates, retire_estimates, 
 from sdcompress.compression.outcomes import run_exits
 from sdcompress.compression.parts import Parts
 from sdcompress.errors import (
+    DataError,
     Interrupted,
     OutputExistsError,
     RecipeError,
@@ -234,6 +235,22 @@ def test_damaged_estimates_are_refused(tmp_path: Path) -> None:
     file.write_text("[")
     with pytest.raises(VerificationError, match="cannot be read"):
         kept_candidates(tmp_path, ["x"], list)
+
+
+def test_a_search_is_thrown_away_only_when_the_new_one_can_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone() -> None:
+        raise DataError("The data is gone.")
+
+    opened = SimpleNamespace(task="classes")
+    model = SimpleNamespace(kind="checkpoint", data_fingerprint="a", opened=opened, recipe=Recipe(), dataset=gone)
+    monkeypatch.setattr(room, "open_trained_model", lambda *_: model)
+    (tmp_path / "steps.json").touch()
+    for options, why in ((Options(), "The data is gone"), (Options(threads=10**6), "threads is 1000000")):
+        with pytest.raises(UsageError, match=why):
+            sdcompress.compress("run", tmp_path, options=options, overwrite=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["steps.json"]
 
 
 def test_searches_that_were_thrown_away_are_counted(tmp_path: Path, searched: tuple[Compression, Path]) -> None:
