@@ -190,7 +190,9 @@ def milliseconds(text: str, flag: str) -> float:
         if number != text and number.replace(".", "", 1).isdecimal() and number.isascii() and float(number) > 0:
             return float(number) * factor
     raise UsageError(
-        f"{flag} is '{text}'.", allowed="a number above 0 with its unit: ms or s", next_step=f"e.g. {flag} 200ms"
+        f"{flag} is '{text}'.",
+        allowed="a number above 0 with its unit, e.g. 200ms or 10s",
+        next_step=f"write e.g. {flag} 200ms",
     )
 
 

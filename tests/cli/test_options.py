@@ -30,7 +30,8 @@ def test_a_time_is_read_with_its_unit(text: str, value: float) -> None:
 @pytest.mark.parametrize("text", ["", "ms", "200", "0ms", "-1s", "nans"])
 def test_what_is_no_time_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(
-        UsageError, match=r"--warmup is .*(?s:.)*above 0 with its unit(?s:.)*next: e\.g\. --warmup 200ms"
+        UsageError,
+        match=r"--warmup is .*(?s:.)*above 0 with its unit, e\.g\. 200ms(?s:.)*next: write e\.g\. --warmup 200ms",
     ):
         milliseconds(text, "--warmup")
 
