@@ -351,8 +351,9 @@ def test_a_drop_that_the_recipe_wants_in_every_group_is_said_to_hold_over_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_by: str
 ) -> None:
     recipe = recipes.read({"calibrate": {"confidence": 0.9, "group_by": group_by}})
+    opened = SimpleNamespace(task=None)
     model = SimpleNamespace(
-        kind="checkpoint", recipe=recipe, data_fingerprint="", opened=SimpleNamespace(task=None), path="net"
+        kind="checkpoint", recipe=recipe, data_fingerprint="", opened=opened, path="net", dataset=lambda: None
     )
 
     def stop(*_: Any) -> None:
