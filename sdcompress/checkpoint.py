@@ -6,6 +6,7 @@ A training run writes its checkpoints to ``steps/<step>/``, each atomically.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,11 +41,13 @@ __all__ = [
     "Checkpoint",
     "broken_checkpoint",
     "checkpoints",
+    "is_artifact",
     "newest",
     "no_training",
     "open_checkpoint",
     "read_metrics",
     "read_tensors",
+    "start_setting",
     "step_of",
 ]
 
@@ -52,6 +55,7 @@ STATE = "state.json"
 STEPS = "steps"
 METRICS = "metrics.jsonl"
 UNDERSTOOD = 2
+_ARTIFACT = ("manifest.json", "golden.npz")  # the first alone proves nothing: many programs write one
 _WEIGHTS = {".bin", ".ckpt", ".pt", ".pth", ".safetensors"}  # suffixes of weight files
 
 _MAX_STATE_BYTES = 2**24  # bytes
@@ -211,11 +215,18 @@ def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
         folder = path if (path / STATE).is_file() else newest(path)
         if folder is None and (path.is_file() or path.suffix in _WEIGHTS):
             raise _no_folder(path)
+        if folder is None and is_artifact(path):
+            raise CheckpointError(
+                f"{path} is an artifact: it holds graphs, and no weights that a training could take.",
+                allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
+                next_step="name the training that it was exported from: provenance in its manifest.json has the "
+                "SHA-256 of its weights",
+            )
         if folder is None:
             raise CheckpointError(
                 f"There is no checkpoint in {path}.",
                 allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
-                next_step=f"train one: sdcompress train -c recipe.yaml --out {path}",
+                next_step=f"train one: sdcompress train -c recipe.yaml --out {shlex.quote(str(path))}",
             )
         state = _read(folder / STATE)
         for entry in (state.weights, state.training, *state.modality.files.values()):
@@ -230,6 +241,11 @@ def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
     return Checkpoint(folder, state)
 
 
+def is_artifact(folder: Path) -> bool:
+    """Return whether a folder is an artifact by the names of its files."""
+    return all((folder / name).is_file() for name in _ARTIFACT)
+
+
 def _no_folder(path: Path) -> CheckpointError:
     inside = (path.parent / STATE).is_file()
     return CheckpointError(
@@ -238,8 +254,13 @@ def _no_folder(path: Path) -> CheckpointError:
         allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
         next_step=f"name its folder: {path.parent}"
         if inside
-        else f"to start a training from it: sdcompress train -c recipe.yaml --set model.weights={path}",
+        else f"to start a training from it: sdcompress train -c recipe.yaml --set {start_setting(path)}",
     )
+
+
+def start_setting(path: Path) -> str:
+    """Return the setting by which a training starts from these weights, as a shell takes it."""
+    return shlex.quote(f"model.weights={path}")
 
 
 def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
@@ -334,7 +355,7 @@ def no_training(checkpoint: Checkpoint) -> CheckpointError:
     return CheckpointError(
         f"{checkpoint.path} was written by 'prune', and there is no training in it that could go on.",
         allowed="a training run",
-        next_step=f"fine-tune it: sdcompress train -c recipe.yaml --set model.weights={checkpoint.path}",
+        next_step=f"fine-tune it: sdcompress train -c recipe.yaml --set {start_setting(checkpoint.path)}",
     )
 
 

@@ -157,20 +157,25 @@ def call_user_function(path: str, **arguments: Any) -> Any:
         arguments: keyword arguments for the function.
 
     Raises:
-        UsageError: if the module or the function does not exist, or the module is installed.
+        UsageError: if the module or the function does not exist, the module is installed or cannot be imported.
     """
     check_module(path)
     use_working_directory()
     module_name, _, function = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and not module_name.startswith(error.name):
-            raise
+    except (SyntaxError, ImportError) as error:
+        name = error.name if isinstance(error, ModuleNotFoundError) else None
+        if name is not None and f"{module_name}.".startswith(f"{name}."):
+            raise UsageError(
+                f"The module '{module_name}' of '{path}' cannot be imported.",
+                allowed="'package.module:function', importable from the working directory",
+                next_step="check the spelling, or set PYTHONPATH to the folder that holds the module",
+            ) from error
         raise UsageError(
-            f"The module '{module_name}' of '{path}' cannot be imported.",
-            allowed="'package.module:function', importable from the working directory",
-            next_step="check the spelling, or set PYTHONPATH to the folder that holds the module",
+            f"The module '{module_name}' of '{path}' cannot be imported: {error}",
+            allowed="a module without errors, whose own imports are installed",
+            next_step="correct the module, or install what it imports",
         ) from error
     if not callable(getattr(module, function, None)):
         raise UnknownNameError(

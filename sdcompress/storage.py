@@ -149,13 +149,14 @@ def is_temporary(path: Path, name: str) -> bool:
     return re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.(tmp|old)", path.name) is not None
 
 
-def make_room(folder: Path, files: Collection[str], *, overwrite: bool) -> None:
+def make_room(folder: Path, files: Collection[str], *, overwrite: bool, kept: Collection[str] = ()) -> None:
     """Remove from the folder of a search what a killed process left, or all of an old search.
 
     Args:
         folder: exists.
         files: names of what a search writes there, with wildcards as a shell takes them.
         overwrite: remove an old search.
+        kept: names of what stays of it.
 
     Raises:
         OutputExistsError: if it holds other things.
@@ -170,7 +171,7 @@ def make_room(folder: Path, files: Collection[str], *, overwrite: bool) -> None:
             allowed="a new or empty folder, or the folder of a search",
             next_step="choose another folder with --out",
         )
-    for path in paths if overwrite else half:
+    for path in [path for path in paths if path.name not in kept] if overwrite else half:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -248,11 +249,12 @@ def _swap(new: Path, out: Path) -> None:
     lock = os.open(out, os.O_RDONLY)
     try:
         _try_lock(lock)
-        out.rename(old)
         try:
+            out.rename(old)
             new.rename(out)
-        except OSError:
-            old.rename(out)
+        except BaseException:  # also Ctrl-C, which may come between the two, or as soon as the second is done
+            if old.exists() and not out.exists():
+                old.rename(out)
             raise
         shutil.rmtree(old, ignore_errors=True)
         if old.exists():  # the new folder is in place anyway

@@ -62,8 +62,9 @@ def test_a_folder_is_replaced_as_a_whole_and_its_old_content_goes(tmp_path: Path
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "out"]
 
 
+@pytest.mark.parametrize("error", [OSError(errno.ENOENT, "gone"), KeyboardInterrupt("gone")])
 def test_the_old_folder_is_put_back_when_the_new_one_cannot_take_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").touch()
@@ -71,11 +72,11 @@ def test_the_old_folder_is_put_back_when_the_new_one_cannot_take_its_place(
 
     def refuse(path: Path, target: Path) -> Path:
         if path.suffix == ".tmp":
-            raise OSError(errno.ENOENT, "gone")
+            raise error
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(OSError, match="gone"), staged_folder(tmp_path / "out", replace=True):
+    with pytest.raises(type(error), match="gone"), staged_folder(tmp_path / "out", replace=True):
         pass
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["old", "out"]
 
@@ -156,5 +157,7 @@ def test_what_a_killed_search_left_is_removed_and_other_things_are_refused(tmp_p
     with pytest.raises(OutputExistsError, match=r"thesis\.tex"):
         make_room(tmp_path, files, overwrite=True)
     (tmp_path / "thesis.tex").unlink()
+    make_room(tmp_path, files, overwrite=True, kept={"parts"})
+    assert [path.name for path in tmp_path.iterdir()] == ["parts"]
     make_room(tmp_path, files, overwrite=True)
     assert not list(tmp_path.iterdir())

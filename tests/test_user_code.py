@@ -40,6 +40,25 @@ def test_a_module_of_this_folder_is_found_last_and_called(folder: Path) -> None:
     assert sys.path[-1] == str(folder)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import not_there", "not_there"),
+        ("def", "invalid syntax"),
+        ("from sys import my", "my"),
+        ("import my_n", "my_n'"),
+    ],
+)
+def test_a_module_with_an_error_is_said_to_have_it(folder: Path, text: str, said: str) -> None:
+    """It is the user's code: a traceback and exit code 1 would say that sdcompress is broken."""
+    (folder / "my_nets.py").write_text(text)
+    with pytest.raises(UsageError, match=f"'my_nets' of 'my_nets:make' cannot be imported: .*{said}") as caught:
+        registry.call_user_function("my_nets:make")
+    assert "correct the module" in caught.value.next_step
+    with pytest.raises(UsageError, match="The module 'my_netz' of"):
+        registry.call_user_function("my_netz:make")
+
+
 def test_a_module_that_an_installed_one_hides_is_said_to_be(folder: Path) -> None:
     (folder / "yaml.py").write_text("")
     with pytest.raises(UsageError, match="it hides the 'yaml' of this folder"):

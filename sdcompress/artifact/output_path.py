@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdcompress.artifact.read import MANIFEST
-from sdcompress.checkpoint import STATE, STEPS
+from sdcompress.checkpoint import STATE, STEPS, is_artifact
 from sdcompress.errors import OutputExistsError
 
 __all__ = ["check_outside"]
-
-_GOLDEN = "golden.npz"  # manifest.json alone proves nothing: many programs write one
 
 
 def check_outside(out: Path | str, *, adds: bool = False) -> None:
@@ -42,6 +39,6 @@ def check_outside(out: Path | str, *, adds: bool = False) -> None:
 
 
 def _kind(folder: Path) -> str:
-    if (folder / MANIFEST).is_file() and (folder / _GOLDEN).is_file():
+    if is_artifact(folder):
         return "artifact"
     return "training run" if any((folder / STEPS).glob(f"*/{STATE}")) else ""

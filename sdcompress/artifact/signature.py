@@ -9,6 +9,7 @@ import base64
 import errno
 import json
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,8 @@ def check_signature(artifact: Artifact, key: Folder) -> SignatureVerdict:
         raise SignatureError(
             f"'{artifact.path}' is not signed.",
             allowed=f"an artifact with '{SIGNATURE}'",
-            next_step=f"ask its author for a signed copy, or sign it: sdcompress sign {artifact.path} --key "
-            "PRIVATE.pem",
+            next_step=f"ask its author for a signed copy, or sign it: sdcompress sign "
+            f"{shlex.quote(str(artifact.path))} --key PRIVATE.pem",
         )
     kind = _kind(key)
     with requires_extra("sign"):

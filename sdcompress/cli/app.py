@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Annotated, NoReturn
 
 import typer
@@ -125,9 +126,20 @@ def _run() -> int:
             flush()
         except BrokenPipeError:
             return 0
+        for cause in _causes(stopped):
+            if isinstance(cause, EOFError):  # for Typer the end of what a person types; here a file that ends too early
+                raise cause from None
         # Typer and rich exit with 1 when the reader of the output has gone (| head), which is no bug
         return 0 if stopped.code == 1 else int(stopped.code or 0)
     return 0
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield what was handled when an exception was raised, latest first."""
+    cause = error.__context__
+    while cause is not None:
+        yield cause
+        cause = cause.__context__
 
 
 def _warning_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:

@@ -48,7 +48,9 @@ def capacity(
     engine = EngineOptions(backend, threads, device, allow_uncertified)
     result = sdcompress.capacity(artifact, engine, service, request_ms=milliseconds(request, "--request"))
     if json:
-        write_json(result.model_dump(mode="json"))
+        limit = result.limit_per_s
+        needed = {} if rate is None else {"rate_per_s": rate, "machines": math.ceil(rate / limit) if limit else None}
+        write_json({**result.model_dump(mode="json"), **needed})
         return
     _show(result, rate)
 

@@ -17,11 +17,12 @@ from sdcompress.cli.options import (
     Overwrite,
     Threads,
     TrustModules,
+    check_one,
     complete_from,
+    in_data_dir,
     milliseconds,
     share,
 )
-from sdcompress.errors import UsageError
 
 if TYPE_CHECKING:
     from sdcompress.schema.compression import Compression
@@ -85,12 +86,8 @@ def compress(
     """
     from sdcompress.options import Options
 
-    if max_drop is not None and target is not None:
-        raise UsageError(
-            "Both --max-drop and --target are given.",
-            allowed="one: the other is what is searched",
-            next_step="leave one of them out",
-        )
+    both = max_drop is not None and target is not None
+    check_one("--max-drop", "--target", both=both, allowed="one: the other is what is searched")
     settings = {
         "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
         "target_ms": None if target is None else milliseconds(target, "--target"),
@@ -106,12 +103,12 @@ def compress(
     if json:
         write_json(record.model_dump(mode="json", exclude={"bench": {"records": {"__all__": {"raw_ms"}}}}))
     else:
-        _show(record, out)
+        _show(record, out, data_dir)
     if record.best is None:
         raise typer.Exit(4)
 
 
-def _show(record: Compression, out: Path) -> None:
+def _show(record: Compression, out: Path, data_dir: Path | None) -> None:
     """Print what the page says."""
     from sdcompress.reporting.compression.findings import cautions, finalist_table, findings, headline
 
@@ -123,4 +120,4 @@ def _show(record: Compression, out: Path) -> None:
         say(f"caution: {sentence}")
     say("", f"page: {out}/compress.html")
     if record.best:
-        say(f"next: sdcompress evaluate {shlex.quote(f'{out}/best')} --split test")
+        say(f"next: sdcompress evaluate {shlex.quote(f'{out}/best')} --split test{in_data_dir(data_dir)}")

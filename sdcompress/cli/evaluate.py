@@ -17,6 +17,7 @@ from sdcompress.cli.options import (
     FreeThreads,
     Json,
     TrustModules,
+    check_one,
     threads_or_default,
 )
 
@@ -28,7 +29,9 @@ __all__ = ["evaluate"]
 
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="a checkpoint, the folder of a training run, or an artifact")],
-    split: Annotated[Literal["validation", "test"], typer.Option("--split", help="split of the data set")] = "test",
+    split: Annotated[
+        Literal["validation", "test"] | None, typer.Option("--split", help="split of the data set; default: test")
+    ] = None,
     samples: Annotated[
         Path | None, typer.Option("--samples", help="others instead: a folder with a folder for each class, or a table")
     ] = None,
@@ -51,6 +54,8 @@ def evaluate(
     """
     from sdcompress.options import Options
 
+    both = split is not None and samples is not None
+    check_one("--split", "--samples", both=both, allowed="one: the samples take the place of a split")
     with bar("evaluate") as progress:
         result = sdcompress.evaluate(
             folder,
@@ -64,7 +69,7 @@ def evaluate(
                 download=download,
                 progress=progress,
             ),
-            split=split,
+            split=split or "test",
             samples=samples,
         )
     if json:

@@ -9,8 +9,16 @@ import typer
 
 import sdcompress
 from sdcompress.cli.console import bar, say, write_json
-from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, TrustModules, threads_or_default
-from sdcompress.errors import UsageError
+from sdcompress.cli.options import (
+    DataDir,
+    FreeThreads,
+    Json,
+    Out,
+    Overwrite,
+    TrustModules,
+    check_one,
+    threads_or_default,
+)
 
 if TYPE_CHECKING:
     from sdcompress.schema.manifest import Manifest
@@ -69,10 +77,7 @@ def export(
     from sdcompress.artifact.read import MANIFEST
     from sdcompress.options import Options
 
-    if ensemble and no_ensemble:
-        raise UsageError(
-            "Both --ensemble and --no-ensemble are given.", allowed="one of them", next_step="leave one of them out"
-        )
+    check_one("--ensemble", "--no-ensemble", both=ensemble is not None and no_ensemble)
     overrides = {"keep_exits": keep_exits or None, "opset": opset, "ensemble": ensemble}
     settings: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
     settings |= {"ensemble": None} if no_ensemble else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -28,10 +29,12 @@ __all__ = [
     "Threads",
     "TrustModules",
     "as_settings",
+    "check_one",
     "complete_from",
     "complete_method",
     "complete_model",
     "complete_recipe",
+    "in_data_dir",
     "milliseconds",
     "share",
     "threads_or_default",
@@ -148,6 +151,27 @@ def as_settings(requested: list[str] | None, **flags: Any) -> list[str | tuple[s
     return [*(requested or []), *named]
 
 
+def check_one(first: str, second: str, *, both: bool, allowed: str = "one of them") -> None:
+    """Refuse two flags of which only one can have an effect.
+
+    Args:
+        first: a flag, such as ``--json``.
+        second: the other.
+        both: whether both were given.
+        allowed: in the error.
+
+    Raises:
+        UsageError: if they were.
+    """
+    if both:
+        raise UsageError(f"Both {first} and {second} are given.", allowed=allowed, next_step="leave one of them out")
+
+
+def in_data_dir(data_dir: Path | None) -> str:
+    """Return the end of a command that reads the data of this one; empty: they lie where the recipe says."""
+    return "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
+
+
 def threads_or_default(requested: int | None) -> int:
     """Return the requested number of threads, or a default, which is printed on stderr."""
     if requested is not None:
@@ -166,7 +190,9 @@ def milliseconds(text: str, flag: str) -> float:
         if number != text and number.replace(".", "", 1).isdecimal() and number.isascii() and float(number) > 0:
             return float(number) * factor
     raise UsageError(
-        f"{flag} is '{text}'.", allowed="a number with its unit, e.g. 200ms or 10s", next_step="add the unit"
+        f"{flag} is '{text}'.",
+        allowed="a number above 0 with its unit, e.g. 200ms or 10s",
+        next_step=f"write e.g. {flag} 200ms",
     )
 
 

@@ -12,7 +12,7 @@ import typer
 
 import sdcompress
 from sdcompress.cli.console import bar, say, table, write_json
-from sdcompress.cli.options import AllowUncertified, AnyBackend, Device, Json, Threads, TrustModules
+from sdcompress.cli.options import AllowUncertified, AnyBackend, Device, Json, Threads, TrustModules, check_one
 from sdcompress.errors import UsageError
 from sdcompress.printable import printable
 
@@ -45,6 +45,7 @@ def predict(
     """
     from sdcompress.options import Options
 
+    check_one("--csv", "--json", both=csv_ and json)
     with bar("predict") as progress:
         predictions = sdcompress.predict(
             folder,

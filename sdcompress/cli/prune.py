@@ -10,7 +10,7 @@ import typer
 
 import sdcompress
 from sdcompress.cli.console import bar, say, table, write_json
-from sdcompress.cli.options import DataDir, Json, Out, Overwrite, TrustModules
+from sdcompress.cli.options import DataDir, Json, Out, Overwrite, TrustModules, in_data_dir
 
 if TYPE_CHECKING:
     from sdcompress.schema.pruning import Pruned, PruningRound
@@ -82,7 +82,7 @@ def prune(
         write_json(pruned.model_dump(mode="json"))
         return
     show_pruned(pruned)
-    say(f"next: {_fine_tuning(checkpoint, out, result.recipe)}")
+    say(f"next: {_fine_tuning(checkpoint, out, result.recipe)}{in_data_dir(data_dir)}")
 
 
 def _fine_tuning(whole: Path, pruned: Path, trained: Recipe) -> str:

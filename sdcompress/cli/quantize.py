@@ -10,7 +10,17 @@ import typer
 
 import sdcompress
 from sdcompress.cli.console import bar, say, table, write_json
-from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, complete_from, share, threads_or_default
+from sdcompress.cli.options import (
+    DataDir,
+    FreeThreads,
+    Json,
+    Out,
+    Overwrite,
+    complete_from,
+    in_data_dir,
+    share,
+    threads_or_default,
+)
 
 if TYPE_CHECKING:
     from sdcompress.schema.change import Quantized, Speed
@@ -70,10 +80,10 @@ def quantize(
     if json:
         write_json(result.model_dump(mode="json"))
     else:
-        _show(result)
+        _show(result, data_dir)
 
 
-def _show(result: Quantized) -> None:
+def _show(result: Quantized, data_dir: Path | None) -> None:
     rows = [
         [
             change.name,
@@ -100,8 +110,8 @@ def _show(result: Quantized) -> None:
         say(_speed(result.speed, result.precision))
     if result.dropped:
         say(f"removed, because scores have changed: {', '.join(result.dropped)}")
-    if len(result.exits) > 1:
-        say(f"next: sdcompress calibrate {shlex.quote(result.artifact)} --out FOLDER")
+    if len(result.exits) > 1 and sdcompress.inspect(result.artifact).layout == "cascade":
+        say(f"next: sdcompress calibrate {shlex.quote(result.artifact)} --out FOLDER{in_data_dir(data_dir)}")
 
 
 def _speed(speed: Speed, precision: str) -> str:

@@ -20,6 +20,7 @@ from sdcompress.cli.options import (
     RecipeFile,
     Set,
     as_settings,
+    check_one,
     complete_from,
     complete_method,
     complete_model,
@@ -106,6 +107,8 @@ def train(
     if print_config:
         from sdcompress.checkpoint import open_checkpoint
 
+        both = extends is not None and config is not None
+        check_one("--from", "--config", both=both, allowed="one: a run is extended by its own recipe")
         print_config_of(open_checkpoint(extends).recipe if extends else config, settings, as_json=json)
         return
 
@@ -129,12 +132,15 @@ def _show_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
         facts = state.model_dump(mode="json", exclude={"recipe", "optimizer", "scaler"})
         write_json({"checkpoint": str(checkpoint.path), "run": str(run_folder), **facts})
         return
+    from sdcompress import methods
+
     say(f"{run_folder}: {state.epoch} epochs, {state.step} steps, {state.samples} training samples")
     for one in state.extensions:
         say(f"extended at step {one.step}; before it, the learning rates were those of {one.epochs} epochs")
-    run = shlex.quote(str(run_folder))
-    say(f"next: sdcompress evaluate {run}")
-    say(f"      sdcompress export {run} --layout cascade --out artifacts/{state.recipe.method.name}-cascade")
+    run, method = shlex.quote(str(run_folder)), state.recipe.method
+    layout = "cascade" if methods.build(method).needs.exits else "single"
+    artifact = shlex.quote(f"artifacts/{method.name}-{layout}")
+    say(f"next: sdcompress evaluate {run}", f"      sdcompress export {run} --layout {layout} --out {artifact}")
 
 
 def print_config_of(source: str | Recipe | None, settings: list[Any], *, as_json: bool) -> None:

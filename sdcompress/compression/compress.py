@@ -26,14 +26,14 @@ from sdcompress.certification.calibration_split import CalibrationSplit, draw_sp
 from sdcompress.certification.certify import bonferroni_delta, excess_losses, kind_of_test, p_value_of
 from sdcompress.compression.best import best_of, exits_early, policy_ms
 from sdcompress.compression.candidates import DROPS, FLOAT, Budget, Outcomes, candidates, finalists
-from sdcompress.compression.estimates import ESTIMATES, kept_candidates
+from sdcompress.compression.estimates import ESTIMATES, kept_candidates, retire_estimates, searches_in
 from sdcompress.compression.outcomes import outcomes_of
 from sdcompress.compression.parts import FINALISTS, PARTS, Parts, labels_of
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import SetupError, UsageError, VerificationError
 from sdcompress.evaluation.exit_outcomes import exit_outcomes
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
-from sdcompress.machine import machine, processor
+from sdcompress.machine import check_threads, machine, processor
 from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, StepProgress, no_step_progress
 from sdcompress.policies import policy_class
@@ -91,7 +91,7 @@ def compress(
         What was tried; its ``best`` is None if nothing beats the reference or meets the target.
 
     Raises:
-        UsageError: if a source is an artifact, or sources differ in data or task.
+        UsageError: if a source is an artifact, sources differ in data or task, or there are too many threads.
         UnknownNameError: if there is no such precision or policy.
         DataError: if there are too few validation samples to certify anything.
         OutputExistsError: if ``out`` holds other things than a search.
@@ -110,9 +110,13 @@ def compress(
         policy_class(policy)
     folder = Path(out)
     check_ready(Compression, folder, overwrite=True)
+    check_threads(options.threads or 1)
+    models[0].dataset()  # before an old search is thrown away; it stays in memory
     with locked_folder(folder):
         clear_leftovers(folder / BEST)
-        make_room(folder, _FILES, overwrite=overwrite)
+        make_room(folder, _FILES, overwrite=overwrite, kept={ESTIMATES})
+        if overwrite:
+            retire_estimates(folder)
         search = _Search(models, section, folder, options, step_progress or no_step_progress)
         record = search.run()
         _write_best(folder, record.winner)
@@ -200,6 +204,7 @@ class _Search:
             search_samples=len(self._search_samples),
             certify_samples=len(self._certify_samples),
             delta=self._delta,
+            searches=searches_in(self.folder),
             reference=self._reference.path.name,
             reference_metric=metric_of(self._reference_losses),
             candidates=tuple(ranked),

@@ -2,6 +2,8 @@
 
 Times differ from run to run, and so would the finalists. All are tested on the same samples: the confidence, which is
 shared out over the finalists of one search, does not count those that an earlier run of it has tested and dropped.
+
+There is one file for each search of a folder, also for those that were thrown away: all tested on the same samples.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from sdcompress.schema.compression import Candidate
 from sdcompress.storage import digest_of, write_bytes
 from sdcompress.untrusted import Refused, read_bytes
 
-__all__ = ["ESTIMATES", "kept_candidates"]
+__all__ = ["ESTIMATES", "kept_candidates", "retire_estimates", "searches_in"]
 
 ESTIMATES = "estimates"
 
@@ -51,3 +53,25 @@ def kept_candidates(folder: Path, inputs: Any, estimate: Callable[[], list[Candi
     ranked = estimate()
     write_bytes(path, _CANDIDATES.dump_json(ranked, indent=1))
     return ranked
+
+
+def retire_estimates(folder: Path) -> None:
+    """Give the estimates of a folder other names, so that the next search makes its own; they still count as searches.
+
+    Args:
+        folder: of the searches.
+    """
+    for path in list((folder / ESTIMATES).glob("*.json")):
+        digest, _, retired = path.stem.partition(".")
+        if not retired:
+            number = len(list(path.parent.glob(f"{digest}.*.json")))
+            path.rename(path.with_name(f"{digest}.{number}.json"))
+
+
+def searches_in(folder: Path) -> int:
+    """Return how many searches were begun in a folder, thrown away or not.
+
+    Args:
+        folder: of the searches.
+    """
+    return len(list((folder / ESTIMATES).glob("*.json")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,7 +81,7 @@ class TrainedModel:
             UsageError: if the folder holds a checkpoint.
         """
         if isinstance(self.opened, Checkpoint):
-            export = f"sdcompress export {self.path} --out ARTIFACT, and name that"
+            export = f"sdcompress export {shlex.quote(str(self.path))} --out ARTIFACT, and name that"
             raise UsageError(f"'{self.path}' is a checkpoint.", allowed=allowed, next_step=next_step or export)
         return self.opened
 
@@ -115,7 +116,7 @@ class TrainedModel:
             raise UsageError(
                 f"'{self.path}' is a checkpoint, which the backend '{options.backend}' does not run.",
                 allowed=f"{EAGER} (torch), which is the default for checkpoints",
-                next_step=f"sdcompress export {self.path} --out FOLDER, and name that",
+                next_step=f"sdcompress export {shlex.quote(str(self.path))} --out FOLDER, and name that",
             )
         return open_engine(
             self.opened,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -73,7 +74,8 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
     trained = open_trained_model(artifact, replace(options, threads=threads))
     opened = trained.artifact(
         allowed="an artifact, because the cost of exits is that of the exported graphs",
-        next_step=f"sdcompress export {trained.path} --layout cascade --out FOLDER, and explain FOLDER",
+        next_step=f"sdcompress export {shlex.quote(str(trained.path))} --layout cascade --out FOLDER, and explain "
+        "FOLDER",
     )
     # its segments: the time of a decision is that of their policy, not of one graph that exits by itself
     engine, dataset = open_cascade(opened, trained.options), trained.dataset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,7 @@ def _thresholds(opened: Artifact) -> tuple[float | None, ...]:
         raise UsageError(
             f"'{opened.path}' has the layout '{manifest.layout}' and {'a' if policy else 'no'} policy.",
             allowed="a calibrated cascade",
-            next_step=f"sdcompress calibrate {opened.path} --out FOLDER, then export that folder"
+            next_step=f"sdcompress calibrate {shlex.quote(str(opened.path))} --out FOLDER, then export that folder"
             if manifest.layout == "cascade"
             else "sdcompress export CHECKPOINT --layout cascade, calibrate that and export it",
         )

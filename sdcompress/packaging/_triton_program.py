@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from importlib.resources import files
 from typing import Any
 
@@ -160,7 +161,8 @@ def _policy(artifact: Artifact) -> Policy:
         raise UsageError(
             f"'{artifact.path}' is a cascade without an exit policy: every sample would run to the end.",
             allowed="a calibrated cascade, or an artifact of one graph",
-            next_step=f"sdcompress calibrate {artifact.path} --out FOLDER, and package that; or export --layout single",
+            next_step=f"sdcompress calibrate {shlex.quote(str(artifact.path))} --out FOLDER, and package that; or "
+            "export --layout single",
         )
     if all(threshold > 1 for threshold in policy.thresholds):
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -171,7 +172,7 @@ def open_one_graph(source: Artifact | Path | str, options: EngineOptions = DEFAU
         raise UsageError(
             f"'{artifact.path}' holds no graph that exits by itself.",
             allowed="an artifact that was exported with --layout graph or if",
-            next_step=f"sdcompress export {artifact.path} --layout graph --out FOLDER",
+            next_step=f"sdcompress export {shlex.quote(str(artifact.path))} --layout graph --out FOLDER",
         )
     check_runs(artifact, ExecutionTarget(backend, device), allow_uncertified=options.allow_uncertified, stacklevel=3)
     load: Backend | ExecutorBackend = registry.load(ROOM, backend, extra="all")

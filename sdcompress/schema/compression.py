@@ -69,6 +69,9 @@ class Compression(Frozen):
     search_samples: PositiveInt = Field(description="validation samples that the estimates are made on")
     certify_samples: PositiveInt = Field(description="the other validation samples, on which finalists are certified")
     delta: Fraction = Field(description="level of each test: all of them together keep the confidence")
+    searches: PositiveInt = Field(
+        1, description="of its folder so far, this one included: each tested on the same validation samples"
+    )
     reference: str = Field(description="name of the reference in the benchmark: the first source, whole, in float32")
     reference_metric: Fraction = Field(description="on the certification samples")
     candidates: tuple[Candidate, ...] = Field(description="all, the fastest first")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,16 @@ from pydantic import BaseModel
 
 from sdcompress import methods, recipes, registry
 from sdcompress.artifact.output_path import check_outside
-from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, read_metrics, step_of
+from sdcompress.checkpoint import (
+    METRICS,
+    STEPS,
+    Checkpoint,
+    newest,
+    open_checkpoint,
+    read_metrics,
+    start_setting,
+    step_of,
+)
 from sdcompress.data import DatasetCache
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import CheckpointError, DataError, OutputExistsError, RecipeError
@@ -59,7 +68,7 @@ def train(
         out: folder of the run.
         extends: a checkpoint of a training by the same recipe with fewer epochs, from which a new run starts: with
             its optimiser, averages and memories, at its step.
-        overwrite: throw away a run that is there.
+        overwrite: throw away a run that is there, once it is known that this one can be trained.
         on_step: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
         on_start: called with a sentence about threads and device before the first step.
@@ -84,9 +93,11 @@ def train(
     with locked_folder(out) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             _make_room(out, overwrite=overwrite)
+            if overwrite:
+                _check_start_apart(recipe, out, extends)
             _remember_modules(recipe)
         fabric.barrier()
-        start, extensions = _start(recipe, out, extends)
+        start, extensions = _start(recipe, out, extends, overwrite=overwrite)
         if start is not None and start is not extends and start.state.finished:
             return start
         if start is not None:
@@ -101,9 +112,7 @@ def train(
             if fabric.is_global_zero:
                 if before is not None and start is None:
                     before(dataset)
-                write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
-                if start is not None:
-                    write_metrics(out, read_metrics(start.path.parents[1]))
+                _begin(recipe, out, start, overwrite=overwrite)  # only now is it known that it can be trained
             if on_start:
                 on_start(f"training on {fabric.device} with {chosen.threads} thread(s): {chosen.reason}")
             trainer.learner.cache_features(on_start)
@@ -112,9 +121,11 @@ def train(
         return open_checkpoint(out)
 
 
-def _start(recipe: Recipe, out: Path, extends: Checkpoint | None) -> tuple[Checkpoint | None, tuple[Extension, ...]]:
+def _start(
+    recipe: Recipe, out: Path, extends: Checkpoint | None, *, overwrite: bool
+) -> tuple[Checkpoint | None, tuple[Extension, ...]]:
     """Return the checkpoint to go on from, if there is one, and each time that the training was made longer."""
-    last = newest(out)
+    last = None if overwrite else newest(out)
     start = open_checkpoint(last) if last else extends
     if start is None:
         return None, ()
@@ -206,9 +217,10 @@ def _differences(begun: Checkpoint, recipe: Recipe) -> list[str]:
     # a run may go on where its weights lie elsewhere by now; records of early runs lack what they began with
     begun_with, weights = begun.state.loaded, start_sha256(recipe)
     unrecorded = begun_with is None and begun.recipe.model.weights is not None
-    if weights is not None and not unrecorded and (begun_with is None or begun_with.sha256 != weights):
+    if not unrecorded and weights != (begun_with and begun_with.sha256):
         had = "random ones" if begun_with is None else f"those that {begun_with.source} had"
-        changed.append(f"{_STARTED}: {had} -> those in {recipe.model.weights}")
+        now = "random ones" if weights is None else f"those in {recipe.model.weights}"
+        changed.append(f"{_STARTED}: {had} -> {now}")
     return changed
 
 
@@ -235,7 +247,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _make_room(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds other things than a training run; remove what a killed process left, or the run."""
+    """Refuse a folder that holds other things than a training run; remove what a killed process left."""
     ours = {STEPS, METRICS, "recipe.yaml", "tensorboard", LOCK}
     there, steps = [*out.iterdir()], [*(out / STEPS).iterdir()] if (out / STEPS).is_dir() else []
     half = [path for path in there if any(is_temporary(path, name) for name in (METRICS, "recipe.yaml"))]
@@ -249,7 +261,32 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
             allowed="a new or empty folder, or the folder of a training run",
             next_step="choose another folder with --out",
         )
-    for path in {*half, *([path for path in there if path.name != LOCK] if overwrite else [])}:
+    _remove(half)
+
+
+def _check_start_apart(recipe: Recipe, out: Path, extends: Checkpoint | None) -> None:
+    """Refuse to throw away the folder that holds what the training starts from, or its teacher."""
+    sources = (None if extends is None else extends.path, recipe.model.weights, recipe.method.teacher)
+    for source in (Path(each) for each in sources if each is not None):
+        if source.resolve().is_relative_to(out.resolve()):
+            raise OutputExistsError(
+                f"{out} would be thrown away, and this training needs {source}, which is in it.",
+                allowed="a folder for the new run beside that of the old one",
+                next_step="choose another --out",
+            )
+
+
+def _begin(recipe: Recipe, out: Path, start: Checkpoint | None, *, overwrite: bool) -> None:
+    """Remove the run that is thrown away, and write what a training begins with."""
+    if overwrite:
+        _remove([path for path in out.iterdir() if path.name != LOCK])
+    write_text(out / "recipe.yaml", recipes.dump(recipe))
+    if start is not None:
+        write_metrics(out, read_metrics(start.path.parents[1]))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -277,7 +314,7 @@ def _extension(recipe: Recipe, start: Checkpoint) -> Extension:
             f"The training {start.path} cannot be made longer: {why}.",
             allowed="the recipe that it was trained by, with more epochs and a method of one phase",
             next_step=f"give --epochs of more than {before} and no other setting, or start a new training from its "
-            f"weights: --set model.weights={start.path}",
+            f"weights: --set {start_setting(start.path)}",
         )
     return Extension(epochs=before, step=start.state.step, weights_sha256=start.weights_sha256)
 
@@ -293,5 +330,5 @@ def _check_same(recipe: Recipe, start: Checkpoint, out: Path, extends: Checkpoin
             f"{out} holds a training run of another recipe: {'; '.join(changed)}.",
             allowed="the same data, model, exits, method, train and seed as before",
             next_step="choose another --out, or --overwrite to throw the old run away; a new run of this backbone can "
-            f"start from its weights: --set model.weights={out}",
+            f"start from its weights: --set {start_setting(out)}",
         )

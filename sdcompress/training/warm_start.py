@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sdcompress import methods, registry
-from sdcompress.checkpoint import STATE, STEPS, Checkpoint, open_checkpoint
+from sdcompress.checkpoint import STATE, STEPS, Checkpoint, is_artifact, open_checkpoint
 from sdcompress.errors import RecipeError
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.models.multiexit import MultiExit
@@ -36,10 +36,10 @@ def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
     """Return the checkpoint that ``model.weights`` names; None if it names other weights, or none.
 
     Raises:
-        CheckpointError: if it is not intact.
+        CheckpointError: if it is not intact, or an artifact.
     """
     source = recipe.model.weights
-    if source is None or not _is_training(Path(source)):
+    if source is None or not (_is_training(Path(source)) or is_artifact(Path(source))):
         return None
     return open_checkpoint(source)
 

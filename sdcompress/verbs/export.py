@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -112,8 +113,8 @@ def _export_one_graph(
         raise UsageError(
             f"'{model.path}' is a checkpoint; the thresholds of a cascade go into the layout '{kind}'.",
             allowed="a calibrated cascade",
-            next_step=f"sdcompress export {model.path} --layout cascade --out CASCADE; sdcompress calibrate CASCADE "
-            f"--out EARLY; sdcompress export EARLY --layout {kind} --out {out}",
+            next_step=f"sdcompress export {shlex.quote(str(model.path))} --layout cascade --out CASCADE; sdcompress "
+            f"calibrate CASCADE --out EARLY; sdcompress export EARLY --layout {kind} --out {shlex.quote(str(out))}",
         )
     machine_info = machine()
     host = Host(machine_info.cpu, machine_info.busy_cores)

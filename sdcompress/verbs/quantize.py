@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from sdcompress import recipes
 from sdcompress.errors import requires_extra
 from sdcompress.evaluation.trained_model import open_trained_model
@@ -59,8 +61,8 @@ def quantize(
     model = open_trained_model(source, options)
     artifact = model.artifact(
         allowed="an artifact in fp32",
-        next_step=f"sdcompress export {model.path} --out ARTIFACT; sdcompress quantize ARTIFACT --precision "
-        f"{precision} --out {out}",
+        next_step=f"sdcompress export {shlex.quote(str(model.path))} --out ARTIFACT; sdcompress quantize ARTIFACT "
+        f"--precision {precision} --out {shlex.quote(str(out))}",
     )
     section, dataset = recipes.override(model.recipe.quantize, settings), model.dataset()
     return run_quantize(

@@ -326,3 +326,14 @@ def test_every_documented_exit_code_is_that_of_an_error_which_something_raises()
         assert kind.exit_code == int(code), name
         family = {kind, *(each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, kind))}
         assert any(re.search(rf"(?<!class )\b{each.__name__}\(|, {each.__name__}\)", text) for each in family), name
+
+
+def test_a_file_that_ends_too_early_is_no_success(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typer takes an EOFError for the end of what a person types; its exit code is that of a pipe without a reader."""
+
+    def ends(_folder: Path) -> None:
+        raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+
+    monkeypatch.setattr("sdcompress.inspect", ends, raising=False)
+    with pytest.raises(EOFError, match="Compressed file ended"):
+        cli("inspect", "artifact")

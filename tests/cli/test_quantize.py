@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 
 from sdcompress.artifact.read import open_artifact
+from sdcompress.cli.quantize import _show
 from sdcompress.onnx_graph.tensorrt8 import unsupported_by_8_5
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp16 import fp16
-from sdcompress.schema.change import Quantized
+from sdcompress.schema.change import ExitChange, Quantized
 from sdcompress.schema.report import BenchReport, Evaluation
 
 
@@ -165,3 +167,37 @@ def test_a_loss_that_is_not_allowed_is_exit_code_4(
     assert "at most 1.00%" in done.err
     assert (tmp_path / "out.failed" / "parity.json").exists()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("layout", ["all", "cascade"])
+def test_what_can_be_calibrated_is_calibrated_next(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], layout: str
+) -> None:
+    change = ExitChange(
+        name="exit1",
+        metric_before=0.9,
+        metric_after=0.9,
+        decision_changes=0,
+        changed_share=0.0,
+        change_unit="samples",
+        max_abs_diff=0.0,
+    )
+    result = Quantized(
+        source="fp32",
+        artifact="my int8",
+        digest="a" * 64,
+        precision="int8",
+        max_drop=0.01,
+        samples=9,
+        calibration_samples=9,
+        exits=(change, change),
+        bytes_before=4,
+        bytes_after=1,
+        low_precision_ops=1,
+        high_precision_ops=0,
+        dropped=(),
+    )
+    monkeypatch.setattr("sdcompress.inspect", lambda _: SimpleNamespace(layout=layout), raising=False)
+    _show(result, Path("photos"))
+    command = "next: sdcompress calibrate 'my int8' --out FOLDER --data-dir photos"
+    assert (command in capsys.readouterr().out) == (layout == "cascade")

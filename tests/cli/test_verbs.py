@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from sdcompress import recipes, registry
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.cli.export import show_use
+from sdcompress.cli.train import _show_checkpoint
 from sdcompress.methods import ROOM as METHODS
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Manifest, Tensor
+from sdcompress.schema.recipe import MethodSection, Recipe
 from sdcompress.schema.report import BenchReport, Evaluation, Report, SampleSizePlan, VerifyReport
 from sdcompress.verbs.list_entries import ROOMS
 
@@ -44,7 +47,20 @@ def test_train(made) -> None:
 def test_train_tells_a_person_what_to_type_next(cli, made, recipe: Path) -> None:
     done = cli("train", "-c", recipe, "--out", made.train)  # finished: told again at once
     assert f"next: sdcompress evaluate {made.train}" in done.out
+    assert f"sdcompress export {made.train} --layout cascade --out artifacts/byot-cascade" in done.out
     assert "1 epochs, 5 steps" in done.out
+
+
+@pytest.mark.parametrize(("method", "layout"), [("baseline", "single"), ("eed+ps_kd", "cascade")])
+def test_a_network_without_exits_is_exported_whole(
+    capsys: pytest.CaptureFixture[str], method: str, layout: str
+) -> None:
+    """A cascade of one exit could not be calibrated."""
+    recipe = Recipe(method=MethodSection(name=method))
+    state = SimpleNamespace(epoch=1, step=5, samples=160, extensions=(), recipe=recipe)
+    _show_checkpoint(SimpleNamespace(path=Path("my run/steps/00000005"), state=state), as_json=False)  # type: ignore[arg-type]
+    command = f"sdcompress export 'my run' --layout {layout} --out artifacts/{method}-{layout}"
+    assert command in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

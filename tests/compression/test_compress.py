@@ -17,10 +17,11 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.run import bench
 from sdcompress.certification.calibration_split import draw_split
 from sdcompress.compression import compress as room
-from sdcompress.compression.estimates import kept_candidates
+from sdcompress.compression.estimates import kept_candidates, retire_estimates, searches_in
 from sdcompress.compression.outcomes import run_exits
 from sdcompress.compression.parts import Parts
 from sdcompress.errors import (
+    DataError,
     Interrupted,
     OutputExistsError,
     RecipeError,
@@ -32,7 +33,7 @@ from sdcompress.evaluation.exit_outcomes import exit_outcomes
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, no_step_progress
-from sdcompress.reporting.compression.findings import findings, headline
+from sdcompress.reporting.compression.findings import cautions, findings, headline
 from sdcompress.schema.compression import Candidate, Compression, Finalist
 from sdcompress.schema.recipe import Bench, Compress, Recipe
 from sdcompress.schema.report import BenchReport
@@ -236,6 +237,42 @@ def test_damaged_estimates_are_refused(tmp_path: Path) -> None:
         kept_candidates(tmp_path, ["x"], list)
 
 
+def test_a_search_is_thrown_away_only_when_the_new_one_can_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone() -> None:
+        raise DataError("The data is gone.")
+
+    opened = SimpleNamespace(task="classes")
+    model = SimpleNamespace(kind="checkpoint", data_fingerprint="a", opened=opened, recipe=Recipe(), dataset=gone)
+    monkeypatch.setattr(room, "open_trained_model", lambda *_: model)
+    (tmp_path / "steps.json").touch()
+    for options, why in ((Options(), "The data is gone"), (Options(threads=10**6), "threads is 1000000")):
+        with pytest.raises(UsageError, match=why):
+            sdcompress.compress("run", tmp_path, options=options, overwrite=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["steps.json"]
+
+
+def test_searches_that_were_thrown_away_are_counted(tmp_path: Path, searched: tuple[Compression, Path]) -> None:
+    """Each chooses finalists by times of its own, and tests them on the same samples."""
+    one, other = (finalist(name, "certified").candidate for name in ("a", "b"))
+    assert searches_in(tmp_path) == 0
+    assert kept_candidates(tmp_path, ["x"], lambda: [one]) == [one]
+    for thrown_away in (1, 2):
+        retire_estimates(tmp_path)
+        assert searches_in(tmp_path) == thrown_away
+        assert kept_candidates(tmp_path, ["x"], lambda: [other]) == [other]
+    assert searches_in(tmp_path) == 3
+    record = searched[0]
+    assert record.searches == 1
+    assert not [sentence for sentence in cautions(record) if "confidence" in sentence]
+    settings = record.settings.model_copy(update={"confidence": 0.95})
+    third = record.model_copy(update={"searches": 3, "settings": settings})
+    (sentence,) = (sentence for sentence in cautions(third) if "confidence" in sentence)
+    assert "search 3" in sentence
+    assert "all together 85.0 %" in sentence
+
+
 def test_thresholds_of_each_drop_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a target a finalist is tested at up to three drops; a search that goes on repeats none of the tests."""
     made: list[float] = []
@@ -314,8 +351,9 @@ def test_a_drop_that_the_recipe_wants_in_every_group_is_said_to_hold_over_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_by: str
 ) -> None:
     recipe = recipes.read({"calibrate": {"confidence": 0.9, "group_by": group_by}})
+    opened = SimpleNamespace(task=None)
     model = SimpleNamespace(
-        kind="checkpoint", recipe=recipe, data_fingerprint="", opened=SimpleNamespace(task=None), path="net"
+        kind="checkpoint", recipe=recipe, data_fingerprint="", opened=opened, path="net", dataset=lambda: None
     )
 
     def stop(*_: Any) -> None:

@@ -16,12 +16,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import sdcompress
 from sdcompress import recipes
 from sdcompress.checkpoint import newest, open_checkpoint, read_metrics
-from sdcompress.errors import CheckpointError, Interrupted, OutputExistsError, RecipeError, UsageError
+from sdcompress.errors import (
+    CheckpointError,
+    Interrupted,
+    OutputExistsError,
+    RecipeError,
+    SdcompressError,
+    UsageError,
+)
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import digest_of, sha256_of
 from sdcompress.training.run import train
+from sdcompress.training.trained_teacher import teacher_checkpoint
+from sdcompress.training.warm_start import start_checkpoint
 
 Small = Callable[..., Recipe]
 
@@ -384,3 +394,34 @@ def test_how_often_one_looks_may_change_on_resume(small: Small, tmp_path: Path) 
         train(small("train.checkpoint_steps=2"), tmp_path / "parts", on_step=kill_at(3))
     resumed = train(small("train.evaluate_every=2", "train.workers=1"), tmp_path / "parts")
     assert resumed.weights_sha256 == train(small(), tmp_path / "whole").weights_sha256
+
+
+def test_an_artifact_is_named_as_such_wherever_a_checkpoint_is_needed(small: Small, tmp_path: Path) -> None:
+    artifact = tmp_path / "artifact"
+    artifact.mkdir()
+    (artifact / "manifest.json").touch()
+    (artifact / "golden.npz").touch()
+    weights = small(f"model.weights={artifact}")
+    teacher = small("method=trained_teacher", f"method.teacher={artifact}")
+    for refused in (
+        lambda: sdcompress.train(extends=artifact, settings=["train.epochs=2"]),
+        lambda: start_checkpoint(weights),
+        lambda: teacher_checkpoint(teacher),
+    ):
+        with pytest.raises(CheckpointError, match="is an artifact") as caught:
+            refused()
+        assert "exported from" in caught.value.next_step
+    (artifact / "golden.npz").unlink()  # a manifest.json alone may be that of a folder with weights
+    assert start_checkpoint(weights) is None
+
+
+def test_a_run_is_thrown_away_only_when_the_new_one_can_begin(small: Small, tmp_path: Path) -> None:
+    old = tmp_path / "run" / "steps" / "00000005"
+    old.mkdir(parents=True)
+    (old / "weights.safetensors").write_bytes(b"of days")
+    with pytest.raises(SdcompressError):
+        train(small("data.name=imagefolder", f"data.dir={tmp_path / 'typo'}"), tmp_path / "run", overwrite=True)
+    assert (old / "weights.safetensors").read_bytes() == b"of days"
+    with pytest.raises(OutputExistsError, match="would be thrown away"):
+        train(small(f"model.weights={old / 'weights.safetensors'}"), tmp_path / "run", overwrite=True)
+    assert (old / "weights.safetensors").read_bytes() == b"of days"

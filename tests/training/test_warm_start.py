@@ -90,6 +90,8 @@ def test_a_finished_run_is_not_given_for_one_that_starts_from_other_weights(smal
     begun = train(small(*settings, f"model.weights={tmp_path / '1'}"), tmp_path / "new", overwrite=True)
     with pytest.raises(OutputExistsError, match=r"those that .*1 had -> those in .*2"):
         train(small(*settings, f"model.weights={tmp_path / '2'}"), tmp_path / "new")
+    with pytest.raises(OutputExistsError, match=r"those that .*1 had -> random ones"):
+        train(small(*settings), tmp_path / "new")
     again = train(small(*settings, f"model.weights={tmp_path / '1'}"), tmp_path / "new")
     assert again.weights_sha256 == begun.weights_sha256
 

@@ -82,6 +82,14 @@ def _forms(record: Compression) -> list[str]:
 def cautions(record: Compression) -> list[str]:
     """Return what to know before the figures are believed."""
     sentences = ["The drops are of validation samples. Measure the best on the test split, once: sdcompress evaluate."]
+    if record.searches > 1:
+        confidence = record.settings.confidence
+        together = max(0.0, 1 - record.searches * (1 - confidence))
+        sentences.append(
+            f"This is search {record.searches} in its folder, and all tested on the same validation samples: each "
+            f"alone keeps {q.share(confidence)} confidence, and all together {q.share(together)}. Whoever searches "
+            "until something is certified has the second."
+        )
     if shaky := [one.name for one in record.bench.records if not one.stable]:
         sentences.append(f"The machine was not steady while {q.enumeration(shaky)} ran; search again on a quiet one.")
     single = record.winner is not None and record.winner.candidate.layout == "single"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -75,7 +76,8 @@ def build_engines(
     model = open_trained_model(source, options)
     artifact = model.artifact(
         allowed="an artifact: engines are built from its graphs",
-        next_step=f"sdcompress export {model.path} --out ARTIFACT; sdcompress build-engines ARTIFACT --out {out}",
+        next_step=f"sdcompress export {shlex.quote(str(model.path))} --out ARTIFACT; sdcompress build-engines ARTIFACT "
+        f"--out {shlex.quote(str(out))}",
     )
     check_graphs(artifact.manifest)
     gpu = probe_cuda()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from sdcompress.errors import SetupError
@@ -37,10 +38,11 @@ def choose_engines(
         return (exact or usable)[-1]
     reasons = [str(reason) for reason in incompatibilities]
     problem = "; ".join(reasons) if reasons else f"'{artifact}' has no TensorRT engines"
+    folder = shlex.quote(str(artifact))
     raise SetupError(
         f"{problem[0].upper()}{problem[1:]}.",
         allowed=f"engines that TensorRT {tensorrt} can load on {gpu.name} ({gpu.compute_capability})",
-        next_step=f"sdcompress build-engines {artifact} --out {artifact} --overwrite",
+        next_step=f"sdcompress build-engines {folder} --out {folder} --overwrite",
     )
 
 
