@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from sdcompress.cli.options import (
     Overwrite,
     Threads,
     complete_from,
+    in_data_dir,
     milliseconds,
     share,
 )
@@ -136,8 +138,17 @@ def calibrate(
         )
     if json:
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
-    else:
-        show_manifest(manifest, str(out))
+        return
+    show_manifest(manifest, str(out))
+    policy = manifest.policy
+    if (
+        manifest.layout == "cascade"
+        and policy is not None
+        and (policy.backend, policy.device) == ("onnxruntime", "cpu")
+        and any(threshold <= 1 for threshold in policy.thresholds)
+    ):
+        merge = f"sdcompress export {shlex.quote(str(out))} --layout if --out FOLDER{in_data_dir(data_dir)}"
+        say(f"next, where samples come one at a time: {merge}")
 
 
 def _refuse_with_plan(overrides: dict[str, Any]) -> None:

@@ -107,6 +107,14 @@ def test_calibrate_writes_a_policy(cli, made, tmp_path: Path) -> None:
     assert "policy: max_prob" in cli("inspect", tmp_path / "early").out
 
 
+def test_calibrate_names_the_command_that_merges_a_cascade_that_exits_early(cli, made, tmp_path: Path) -> None:
+    out = tmp_path / "an early exit"
+    done = cli("calibrate", made.cascade, "--max-drop", "99%", "--out", out)
+    early = any(threshold <= 1 for threshold in open_artifact(out).manifest.policy.thresholds)
+    merge = f"next, where samples come one at a time: sdcompress export '{out}' --layout if --out FOLDER"
+    assert (merge in " ".join(done.out.split())) == early
+
+
 def test_verify(cli, made) -> None:
     found = VerifyReport.model_validate_json(cli("verify", made.cascade, "--json").out)
     assert [verdict.name for verdict in found.exits] == EXITS
