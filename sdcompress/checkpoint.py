@@ -248,13 +248,14 @@ def is_artifact(folder: Path) -> bool:
 
 def _no_folder(path: Path) -> CheckpointError:
     inside = (path.parent / STATE).is_file()
+    start = f"to start a training from it: sdcompress train -c recipe.yaml --set {start_setting(path)}"
+    if path.suffix == ".onnx":
+        start = "name the folder that 'sdcompress export' wrote; it does not read graphs of other programs"
     return CheckpointError(
         f"{path} is {'a file' if path.exists() else 'not there'}, and a checkpoint is a folder: weights with the "
         "record of how they were trained.",
         allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
-        next_step=f"name its folder: {path.parent}"
-        if inside
-        else f"to start a training from it: sdcompress train -c recipe.yaml --set {start_setting(path)}",
+        next_step=f"name its folder: {path.parent}" if inside else start,
     )
 
 

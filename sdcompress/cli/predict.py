@@ -99,7 +99,9 @@ def _write_csv(predictions: Sequence[FilePrediction]) -> None:
     for one in predictions:
         stated = [cell for each in one.stated for cell in (text(each.name), f"{each.value:.6f}")]
         stated += [""] * (len(pairs) - len(stated))
-        writer.writerow([text(one.file), *stated, one.exit, _ms(one.prepare_ms), _ms(one.run_ms), one.error])
+        writer.writerow(
+            [text(one.file), *stated, one.exit, _ms(one.prepare_ms), _ms(one.run_ms), text(one.error or "")]
+        )
 
 
 def _words(predictions: Sequence[FilePrediction]) -> tuple[str, str]:

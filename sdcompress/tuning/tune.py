@@ -80,10 +80,12 @@ def tune(
     folder = Path(out) if out is not None else Path("runs") / read.name / "tune" / read.method.name
     check_outside(folder, adds=True)
     check_ready(Tuning, folder, overwrite=True)
-    ranges = searched(read)  # before an old search is thrown away
+    ranges, load = searched(read), _WithoutTest()  # this and the data before an old search is thrown away
+    data = load(read.data, seed=read.seed, task=read.task, modality=read.modality)
+    data.split("validation")  # it is an error if there is none
     with locked_folder(folder):
         make_room(folder, _FILES, overwrite=overwrite)
-        running = _Search(read, ranges, folder, progress, on_start)
+        running = _Search(read, ranges, folder, load, data, progress=progress, on_start=on_start)
         running.work(on_trial)
         record = running.record(command)
         write_text(folder / BEST, recipes.dump(Recipe.model_validate(record.recipe)))
@@ -137,15 +139,16 @@ class _Search:
         recipe: Recipe,
         ranges: Mapping[str, SearchRange],
         folder: Path,
+        load: DatasetCache,
+        data: Dataset,
+        *,
         progress: Progress | None,
         on_start: Callable[[str], None] | None,
     ) -> None:
         written = {"search": {key: str(range_) for key, range_ in ranges.items()}}
         self.recipe = recipe.model_copy(update={"tune": recipes.override(recipe.tune, written)})
         self._folder, self._progress, self._on_start = folder, progress, on_start
-        self._load = _WithoutTest()
-        self._data = self._load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
-        self._data.split("validation")  # it is an error if there is none
+        self._load, self._data = load, data
         self._epochs = recipe.tune.epochs or recipe.train.epochs
         if not (folder / JOURNAL).exists():
             check_networks(recipe, ranges, self._load)

@@ -250,6 +250,15 @@ def test_a_backend_that_does_not_exist_or_does_not_fit_is_2(cli, made) -> None:
     refused(cli("evaluate", made.train, "--backend", "tensorrt"), 2, "is a checkpoint", "sdcompress export")
 
 
+@pytest.mark.parametrize(
+    ("file", "next_step"),
+    [("net.onnx", "name the folder that 'sdcompress export' wrote"), ("net.pth", "--set model.weights=")],
+)
+def test_a_file_is_no_network_of_ours(cli, tmp_path: Path, file: str, next_step: str) -> None:
+    (tmp_path / file).write_bytes(b"x")
+    refused(cli("evaluate", tmp_path / file), 4, "a checkpoint is a folder", next_step)
+
+
 def test_what_is_no_cascade_cannot_be_calibrated(cli, made, tmp_path: Path) -> None:
     assert cli("export", made.train, "--layout", "all", "--out", tmp_path / "all").code == 0
     refused(cli("calibrate", tmp_path / "all", "--out", tmp_path / "out"), 2, "--layout cascade")

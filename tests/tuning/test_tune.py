@@ -231,6 +231,19 @@ def test_a_range_that_is_wrong_throws_no_old_search_away(equation, tmp_path: Pat
     assert (tmp_path / "tuned" / "tuning.json").exists()
 
 
+def test_data_that_is_not_there_throws_no_old_search_away(equation, tmp_path: Path) -> None:
+    sdcompress.tune(RECIPE, tmp_path / "tuned", settings=["tune.trials=1"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError):
+        sdcompress.tune(
+            RECIPE,
+            tmp_path / "tuned",
+            settings=["data.name=imagefolder", f"data.dir={tmp_path / 'empty'}"],
+            overwrite=True,
+        )
+    assert (tmp_path / "tuned" / "tuning.json").exists()
+
+
 def test_a_process_that_ends_while_values_are_drawn_loses_no_trial(
     equation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
