@@ -140,12 +140,12 @@ def calibrate(
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
         return
     show_manifest(manifest, str(out))
-    policy = manifest.policy
+    chosen = manifest.policy
     if (
         manifest.layout == "cascade"
-        and policy is not None
-        and (policy.backend, policy.device) == ("onnxruntime", "cpu")
-        and any(threshold <= 1 for threshold in policy.thresholds)
+        and chosen is not None
+        and (chosen.backend, chosen.device) == ("onnxruntime", "cpu")
+        and any(threshold <= 1 for threshold in chosen.thresholds)
     ):
         merge = f"sdcompress export {shlex.quote(str(out))} --layout if --out FOLDER{in_data_dir(data_dir)}"
         say(f"next, where samples come one at a time: {merge}")
