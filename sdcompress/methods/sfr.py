@@ -31,7 +31,8 @@ both weights were 1 and 0.5. With those ResNet-8 on CIFAR-100 at 16x16 ended 4.0
 weight of 1, it is 0.7 times at the first step, 0.2 times at the 120th and 0.07 times in a trained network, at right
 angles to it. The label probably cost most: the last exit, which alone has it, ended at 27.5 % and the second at
 27.6 %. benchmarks/ablations has the rows, not yet measured. As it is now, ResNet-18 of quarter width on 1,000 images of
-Fashion-MNIST ends at 85.8 %, deep supervision at 85.8 % and the baseline at 84.5 %, three seeds (benchmarks/few_labels).
+Fashion-MNIST ends at 85.8 %, deep supervision at 85.8 % and the baseline at 84.5 %: three seeds
+(benchmarks/few_labels).
 
 Published: none that may be used.
 """
