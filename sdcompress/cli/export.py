@@ -35,7 +35,8 @@ Layout = Annotated[
     ),
 ]
 TruncateAt = Annotated[
-    str | None, typer.Option("--truncate-at", help="single: the exit that the network ends at; default: the last")
+    str | None,
+    typer.Option("--truncate-at", help="the exit that the network ends at, also that of a cascade; default: the last"),
 ]
 Opset = Annotated[int | None, typer.Option("--opset", help="ONNX opset, 16 to 23; default: the recipe's")]
 KeepExits = Annotated[

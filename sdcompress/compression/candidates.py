@@ -194,13 +194,13 @@ def _rank(one: Candidate, budget: Budget) -> tuple[object, ...]:
 
 
 def subsets(exits: int) -> Iterator[tuple[int, ...]]:
-    """Yield the exits of every cascade that is tried: some early exits and the last."""
-    early = range(exits - 1)
-    most = exits - 1 if exits - 1 <= _ALL_SUBSETS else _FEW
-    for count in range(1, most + 1):
-        yield from ((*kept, exits - 1) for kept in combinations(early, count))
-    if most < exits - 1:
-        yield tuple(range(exits))
+    """Yield the exits of every cascade that is tried: some early exits, and a later one at which the network ends."""
+    for last in range(exits - 1, 0, -1):
+        most = last if last <= _ALL_SUBSETS else _FEW
+        for count in range(1, most + 1):
+            yield from ((*kept, last) for kept in combinations(range(last), count))
+        if most < last:
+            yield tuple(range(last + 1))
 
 
 def _single(network: Outcomes, index: int, reference_loss: Float, budget: Budget) -> Iterator[Candidate]:

@@ -364,8 +364,9 @@ class _Search:
         return self._finalist(one, artifact, state, differences, p_value)
 
     def _build_cascade(self, one: Candidate) -> Finalist:
-        # its last exit is the reference, which that of an ensemble is not
-        own = one.source == 0 and one.precision == FLOAT and one.ensemble is None
+        # its last exit is the reference, which that of an ensemble or of a truncated network is not
+        whole = one.exits[-1] == self._exits[one.source][-1]
+        own = whole and one.source == 0 and one.precision == FLOAT and one.ensemble is None
         artifact = self._parts.calibrated(one, 1 - self._delta, self._certify_samples, None if own else self._reference)
         policy, evidence = artifact.manifest.policy, artifact.evidence()
         assert policy is not None

@@ -154,7 +154,7 @@ class Parts:
         out = self.folder / PARTS / f"{self.labels[source]}-{'+'.join(exits)}{'-ensemble' if ensemble else ''}"
         if len(exits) == 1:
             return ExportSpec(out, "single", exits[0])
-        return ExportSpec(out, "cascade", exits=exits)
+        return ExportSpec(out, "cascade", exit=exits[-1], exits=exits)
 
 
 def _is_export_of(model: TrainedModel, out: Path) -> bool:

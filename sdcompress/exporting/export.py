@@ -121,23 +121,18 @@ def _warn_unsupported(layouts: Mapping[str, LayoutGraphs]) -> None:
 
 
 def _exits_of_target(exit_names: tuple[str, ...], target: ExportSpec) -> tuple[str, ...]:
-    if target.layout == "single":
-        if target.exits:
-            raise UsageError(
-                f"Exits to keep ({', '.join(target.exits)}) were named with the layout 'single', which has one exit.",
-                allowed="exits to keep with the layouts 'cascade' and 'all'",
-                next_step="name the one exit (--truncate-at), or choose the layout 'cascade'",
-            )
-        if target.exit is not None and target.exit not in exit_names:
-            raise UnknownNameError("exits", target.exit, exit_names)
-        return (target.exit or exit_names[-1],)
-    if target.exit is not None:
+    if target.exit is not None and target.exit not in exit_names:
+        raise UnknownNameError("exits", target.exit, exit_names)
+    end = target.exit or exit_names[-1]
+    if target.layout != "single":
+        return kept_exits(exit_names, target.exits, end=end)
+    if target.exits:
         raise UsageError(
-            f"The exit '{target.exit}' was requested with the layout '{target.layout}', which has several exits.",
-            allowed="an exit with the layout 'single'",
-            next_step="choose the layout 'single', or name the exits to keep (--keep-exits)",
+            f"Exits to keep ({', '.join(target.exits)}) were named with the layout 'single', which has one exit.",
+            allowed="exits to keep with the layouts 'cascade' and 'all'",
+            next_step="name the one exit (--truncate-at), or choose the layout 'cascade'",
         )
-    return kept_exits(exit_names, target.exits)
+    return (end,)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def export(
         options: folder of the data; threads of the comparison. Progress in samples.
         layout: ``single`` (one exit), ``cascade`` (early exit), ``all`` (outputs of every exit), or a cascade with a
             graph that exits by itself: ``graph``, or ``if`` for one sample at a time.
-        truncate_at: the exit that ``single`` ends at; default: the last.
+        truncate_at: the exit at which the network ends, so the last of a cascade; default: the last that it has.
         overwrite: replace an existing artifact.
 
     Raises:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from signals import signals
 
-from sdcompress.compression.candidates import Budget, Decided, Outcomes, candidates, finalists
+from sdcompress.compression.candidates import Budget, Decided, Outcomes, candidates, finalists, subsets
 from sdcompress.compression.parts import Parts, labels_of
 from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, no_step_progress
@@ -48,7 +49,16 @@ def test_a_cascade_decides_by_its_policy_and_a_truncated_network_does_not() -> N
     assert network.cost([1], None) == pytest.approx([2.5])
     assert network.cost([0, 2], "max_prob") == pytest.approx([1.1, 5.6])
     assert network.cost([0, 1, 2], "max_prob") == pytest.approx([1.1, 3.2, 6.2])
+    assert network.cost([0, 1], "max_prob") == pytest.approx([1.1, 3.1])
     assert network.cost([0, 1, 2], "entropy") == pytest.approx([1.2, 3.5, 6.5])
+
+
+def test_a_cascade_may_end_at_any_exit_but_the_first() -> None:
+    assert set(subsets(4)) == {chosen for count in (2, 3, 4) for chosen in combinations(range(4), count)}
+    assert len(list(subsets(4))) == 11
+    # of nine exits: all subsets that end at one of the first seven; of the others three early exits at most, and all
+    chosen, few = list(subsets(9)), (7 + 21 + 35 + 1) + (8 + 28 + 56 + 1)
+    assert len(chosen) == len(set(chosen)) == sum(2**last - 1 for last in range(1, 7)) + few
 
 
 def test_every_choice_of_exits_is_a_candidate_and_the_fastest_comes_first() -> None:
@@ -61,10 +71,13 @@ def test_every_choice_of_exits_is_a_candidate_and_the_fastest_comes_first() -> N
         "net-exit1+final-max_prob",
         "net-exit2+final-max_prob",
         "net-exit1+exit2+final-max_prob",
+        "net-exit1+exit2-max_prob",  # truncated at the second exit
     }
-    assert ranked[0].name == "net-exit1+exit2+final-max_prob"
-    # the half that the first exit knows leaves there, some wrong ones too; all others leave at the second
-    assert ranked[0].ms == pytest.approx((1.1 + 3.2) / 2, abs=0.05)
+    assert ranked[0].name == "net-exit1+exit2-max_prob"
+    # the half that the first exit knows leaves there, some wrong ones too; all others end at the second, which decides
+    # nothing if the network is truncated there
+    assert ranked[0].ms == pytest.approx((1.1 + 3.1) / 2, abs=0.05)
+    assert by_name["net-exit1+exit2+final-max_prob"].ms == pytest.approx((1.1 + 3.2) / 2, abs=0.05)
     assert 0 <= ranked[0].drop < 0.01
     assert by_name["net-exit2"].ms == pytest.approx(2.5)
     assert by_name["net-final"].drop == 0
@@ -116,7 +129,7 @@ def test_with_a_target_the_smallest_drop_comes_first_and_what_is_too_slow_last()
     quick = [one for one in ranked if one.ms <= 0.95 * 2.4]
     assert ranked[: len(quick)] == quick
     assert [one.max_drop for one in quick] == sorted(one.max_drop for one in quick)
-    assert quick[0].name == "net-exit1+exit2+final-max_prob"
+    assert quick[0].name == "net-exit1+exit2-max_prob"
     assert quick[0].max_drop == 0.01
     assert "net-final" not in {one.name for one in quick}
 

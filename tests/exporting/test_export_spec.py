@@ -42,17 +42,28 @@ def test_the_last_exit_is_kept_whether_named_or_not_in_the_order_of_the_network(
     assert kept_exits(KNOWN, []) == KNOWN
 
 
+def test_a_truncated_cascade_keeps_the_exits_up_to_its_end() -> None:
+    assert kept_exits(KNOWN, [], end="exit3") == ("exit1", "exit2", "exit3")
+    assert kept_exits(KNOWN, ["exit1"], end="exit3") == ("exit1", "exit3")
+    assert kept_exits(KNOWN, ["exit2", "exit1"], end="exit2") == ("exit1", "exit2")
+
+
 @pytest.mark.parametrize(
-    ("wanted", "error", "match"),
+    ("wanted", "end", "error", "match"),
     [
-        (["exit22"], UnknownNameError, "Did you mean 'exit2'"),
-        (["exit1", "exit2", "exit1"], UsageError, "named twice: exit1"),
-        (["final"], UsageError, "'final' is the only exit to keep"),
+        (["exit22"], None, UnknownNameError, "Did you mean 'exit2'"),
+        (["exit1", "exit2", "exit1"], None, UsageError, "named twice: exit1"),
+        (["final"], None, UsageError, "'final' is the only exit to keep"),
+        (["exit2"], "exit2", UsageError, "(?s)'exit2' is the only exit to keep.*at least one of exit1"),
+        ([], "exit1", UsageError, "(?s)'exit1' is the only exit to keep.*a network with exits before it"),
+        (["exit1", "final"], "exit3", UsageError, "(?s)truncated at 'exit3'.*behind it: final.*some of exit1, exit2"),
     ],
 )
-def test_names_that_make_no_cascade_are_refused(wanted: list[str], error: type[Exception], match: str) -> None:
+def test_names_that_make_no_cascade_are_refused(
+    wanted: list[str], end: str | None, error: type[Exception], match: str
+) -> None:
     with pytest.raises(error, match=match):
-        kept_exits(KNOWN, wanted)
+        kept_exits(KNOWN, wanted, end=end)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +73,7 @@ def resnet() -> onnx.ModelProto:
     return export_all_exits(net.logits_only(), net.exit_names, image_modality((3, SIDE, SIDE)))
 
 
-SUBSETS = [(*chosen, "final") for count in (1, 2, 3) for chosen in combinations(KNOWN[:-1], count)]
+SUBSETS = [chosen for count in (2, 3, 4) for chosen in combinations(KNOWN, count)]
 
 
 @pytest.mark.parametrize("layout", ["cascade", "all"])
@@ -132,6 +143,20 @@ def test_an_artifact_speaks_of_the_kept_exits_only(
     assert joined[1].macs == full[2].macs
     assert manifest.exits[0].signals is None
     assert open_artifact(tmp_path / "cascade").manifest.exits[0].signals is not None
+
+
+def test_a_truncated_cascade_is_the_network_up_to_its_end(
+    checkpoint: Path, tmp_path: Path, images: np.ndarray, logits: np.ndarray
+) -> None:
+    targets = [ExportSpec(tmp_path / "two", "cascade", exit="exit2"), ExportSpec(tmp_path / "every", "cascade")]
+    two, every = export_all(checkpoint, targets, settings=Export())
+    assert [exit_.name for exit_ in two.exits] == ["exit1", "exit2"]
+    assert [segment.macs for segment in two.segments] == [segment.macs for segment in every.segments[:2]]
+    assert two.exits[0].signals is not None
+    assert two.exits[1].signals is None  # nothing is decided at its end
+    engine = open_engine(tmp_path / "two", threads=1)
+    np.testing.assert_allclose(engine.exits(engine.preprocess(images)), logits[:2], atol=2e-5)
+    assert [exit_.name for exit_ in verify(tmp_path / "two").exits] == ["exit1", "exit2"]
 
 
 def test_an_ensemble_is_the_mean_over_the_kept_exits(
