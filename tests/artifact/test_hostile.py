@@ -267,6 +267,7 @@ def test_one_graph_gives_what_every_caller_asks_it_for(artifact: Path) -> None:
         "kind": "graph",
         "samples": 1,
         "batches": [1],
+        "whole_validation_split": False,
         "max_abs_diff": 0,
         "near_threshold": 0,
         "machine": "",
