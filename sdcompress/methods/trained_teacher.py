@@ -17,8 +17,8 @@ Cost: heads in training, and a forward pass of the teacher without gradients. It
 needs the teacher where it was.
 
 Measured: ResNet-18 of half width on CIFAR-100 at 32x32, pruned to half of its MACs: 71.3 % after 12 epochs, 72.2 %
-after 20 more, and 71.5 % before (benchmarks/answers), one seed. ResNet-8 on 2,000 images of Fashion-MNIST, pruned likewise, three seeds: 81.29 %,
-81.70 % by ``self_distillation``, and 81.32 % without exits (benchmarks/pruning).
+after 20 more, and 71.5 % before (benchmarks/answers), one seed. ResNet-8 on 2,000 images of Fashion-MNIST, pruned
+likewise, three seeds: 81.29 %, 81.70 % by ``self_distillation``, and 81.32 % without exits (benchmarks/pruning).
 
 Published: no comparable figure.
 """
