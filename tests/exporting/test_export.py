@@ -205,9 +205,7 @@ def test_every_exit_of_a_cascade_but_the_last_has_signals(folder: Path) -> None:
         assert all(exit_.signals is None for exit_ in open_artifact(folder / name).manifest.exits)
 
 
-def test_an_unknown_exit_and_a_cascade_of_its_first_exit_alone_are_refused(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_an_unknown_exit_and_a_cascade_of_its_first_exit_alone_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'exit1'"):
         export(checkpoint, tmp_path / "a", layout="single", truncate_at="exit11", settings=Export())
     with pytest.raises(UsageError, match="'exit1' is the only exit to keep"):
