@@ -25,6 +25,7 @@ from sdcompress.cli.options import (
 from sdcompress.errors import UsageError
 
 if TYPE_CHECKING:
+    from sdcompress.schema.manifest import Manifest
     from sdcompress.schema.report import SampleSizePlan
 
 __all__ = ["calibrate"]
@@ -140,15 +141,18 @@ def calibrate(
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
         return
     show_manifest(manifest, str(out))
-    chosen = manifest.policy
-    if (
-        manifest.layout == "cascade"
-        and chosen is not None
-        and (chosen.backend, chosen.device) == ("onnxruntime", "cpu")
-        and any(threshold <= 1 for threshold in chosen.thresholds)
-    ):
-        merge = f"sdcompress export {shlex.quote(str(out))} --layout if --out FOLDER{in_data_dir(data_dir)}"
+    if merge := _merging(manifest, out, data_dir):
         say(f"next, where samples come one at a time: {merge}")
+
+
+def _merging(manifest: Manifest, out: Path, data_dir: Path | None) -> str:
+    """Return the command that merges a cascade to one graph; empty where no sample exits early, or elsewhere."""
+    policy = manifest.policy
+    if manifest.layout != "cascade" or policy is None or all(threshold > 1 for threshold in policy.thresholds):
+        return ""
+    if (policy.backend, policy.device) != ("onnxruntime", "cpu"):
+        return ""
+    return f"sdcompress export {shlex.quote(str(out))} --layout if --out FOLDER{in_data_dir(data_dir)}"
 
 
 def _refuse_with_plan(overrides: dict[str, Any]) -> None:

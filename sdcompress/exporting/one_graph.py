@@ -15,7 +15,7 @@ import onnx
 from sdcompress.artifact.read import Artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.stage_timing import interleaved_ms
-from sdcompress.data.samples import Samples, Subset
+from sdcompress.data.samples import Samples
 from sdcompress.errors import ParityError, SdcompressError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.modalities import Inputs
@@ -97,10 +97,12 @@ def export_one_graph(
         names = [exit_.name for exit_ in opened.manifest.exits]
         describe(model, task=opened.task, modality=opened.modality, exits=names)
         engine = open_cascade(opened, EngineOptions(threads=1))
-        inputs, others = _inputs(opened, _validation_split(trained))
-        parts = [] if others is None else range(0, len(others), _LARGEST_BATCH)
+        validation = _validation_split(trained)
+        inputs = _inputs(opened, validation)
+        whole = validation if _certified_in_low_precision(opened.manifest) else None
+        parts = [] if whole is None else range(0, len(whole), _LARGEST_BATCH)
         steps = len(parts) + len(names)
-        further = () if others is None else _collated(opened, others, parts, options.progress, steps)
+        further = () if whole is None else _collated(opened, whole, parts, options.progress, steps)
         comparison = _check_parity(opened, engine, serialize(model), inputs, further, kind=kind, out=Path(out))
         never_exiting = [None if threshold is None else math.inf for threshold in thresholds]
         variants = [
@@ -128,9 +130,9 @@ def export_one_graph(
         one_graph = OneGraph(
             **listed.model_dump(),
             kind=kind,
-            samples=len(inputs) + (0 if others is None else len(others)),
+            samples=len(inputs) if whole is None else len(opened.golden().examples) + len(whole),
             batches=graph_batches(kind, _LARGEST_BATCH),
-            whole_validation_split=others is not None,
+            whole_validation_split=whole is not None,
             max_abs_diff=comparison.max_abs_diff,
             near_threshold=comparison.near_threshold,
             machine=host.cpu,
@@ -179,15 +181,14 @@ def _certified_in_low_precision(manifest: Manifest) -> bool:
     return certificate is not None and certificate.external is None and manifest.precisions != ("fp32",)
 
 
-def _inputs(opened: Artifact, validation: Samples | None) -> tuple[Inputs, Samples | None]:
-    """Return the golden examples and 256 of the validation split, as inputs, and the others if all must be compared."""
-    golden, count = opened.golden().examples, 0 if validation is None else len(validation)
-    if validation is None or count == 0:
-        return opened.modality.collate(golden), None
-    chosen = np.unique(np.linspace(0, count - 1, min(_SAMPLES, count)).round().astype(np.int64))
-    inputs = opened.modality.collate(np.concatenate([golden, validation.examples(chosen)]))
-    others = Subset(validation, np.setdiff1d(np.arange(count), chosen))
-    return inputs, others if _certified_in_low_precision(opened.manifest) else None
+def _inputs(opened: Artifact, validation: Samples | None) -> Inputs:
+    """Return the golden examples and 256 of the validation split, as inputs."""
+    examples = [opened.golden().examples]
+    if validation is not None:
+        count = len(validation)
+        chosen = np.unique(np.linspace(0, count - 1, min(_SAMPLES, count)).round().astype(np.int64))
+        examples.append(validation.examples(chosen))
+    return opened.modality.collate(np.concatenate(examples))
 
 
 def _collated(

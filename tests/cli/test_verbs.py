@@ -14,6 +14,7 @@ import sdcompress
 from sdcompress import recipes, registry
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
+from sdcompress.cli.calibrate import _merging as merging
 from sdcompress.cli.export import show_use
 from sdcompress.cli.train import _show_checkpoint
 from sdcompress.methods import ROOM as METHODS
@@ -107,12 +108,18 @@ def test_calibrate_writes_a_policy(cli, made, tmp_path: Path) -> None:
     assert "policy: max_prob" in cli("inspect", tmp_path / "early").out
 
 
-def test_calibrate_names_the_command_that_merges_a_cascade_that_exits_early(cli, made, tmp_path: Path) -> None:
-    out = tmp_path / "an early exit"
-    done = cli("calibrate", made.cascade, "--max-drop", "99%", "--out", out)
-    early = any(threshold <= 1 for threshold in open_artifact(out).manifest.policy.thresholds)
-    merge = f"next, where samples come one at a time: sdcompress export '{out}' --layout if --out FOLDER"
-    assert (merge in " ".join(done.out.split())) == early
+def test_calibrate_names_the_command_that_merges_a_cascade_that_exits_early(
+    tiny_artifact: Callable[..., Path],
+) -> None:
+    def named(layout: str, *thresholds: float, **fields: str) -> str:
+        path = tiny_artifact(layout, policy=thresholds, name=f"{layout}-{thresholds}-{len(fields)}", **fields)
+        return merging(open_artifact(path).manifest, Path("an early exit"), Path("d"))
+
+    merge = "sdcompress export 'an early exit' --layout if --out FOLDER --data-dir d"
+    assert named("cascade", 2.0, 0.8) == merge
+    assert named("cascade", 2.0, 2.0) == ""
+    assert named("all", 0.9, 0.8) == ""
+    assert named("cascade", 0.9, 0.8, backend="openvino") == ""
 
 
 def test_verify(cli, made) -> None:
