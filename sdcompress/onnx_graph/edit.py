@@ -9,7 +9,15 @@ import onnx
 
 from sdcompress.onnx_graph.dataflow import names_read
 
-__all__ = ["Renaming", "copy_model", "drop_unused", "drop_unused_initializers", "replace_nodes", "strip_metadata"]
+__all__ = [
+    "Renaming",
+    "copy_model",
+    "drop_unused",
+    "drop_unused_initializers",
+    "graphs_within",
+    "replace_nodes",
+    "strip_metadata",
+]
 
 
 class Renaming:
@@ -99,7 +107,7 @@ def strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
     for message in _messages(clean):
         message.ClearField("doc_string")
         message.ClearField("metadata_props")
-    used = {node.domain for graph in _graphs(clean.graph) for node in graph.node}
+    used = {node.domain for graph in graphs_within(clean.graph) for node in graph.node}
     used |= {node.domain for function in clean.functions for node in function.node}
     opsets = [opset for opset in clean.opset_import if opset.domain in used | {""}]
     del clean.opset_import[:]
@@ -117,16 +125,17 @@ def _messages(model: onnx.ModelProto) -> Iterator[Any]:
     yield model
     for function in model.functions:
         yield from (function, *function.node, *function.value_info)
-    for graph in _graphs(model.graph):
+    for graph in graphs_within(model.graph):
         yield graph
         yield from (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def graphs_within(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and all subgraphs of its nodes, outer ones first."""
     yield graph
     for node in graph.node:
         for subgraph in _subgraphs(node):
-            yield from _graphs(subgraph)
+            yield from graphs_within(subgraph)
 
 
 def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
 from sdcompress.onnx_graph.edit import Renaming, drop_unused
+from sdcompress.onnx_graph.shortcuts import pass_codes, read_parts
 from sdcompress.onnx_graph.trace_score import trace_score
 from sdcompress.policies import restore
 from sdcompress.policies._base import ExitPolicy
@@ -68,13 +69,15 @@ def merge(
     for tensor in manifest.inputs:
         dtype = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
         graph.input.append(helper.make_tensor_value_info(tensor.name, dtype, [batch, *tensor.shape[1:]]))
-    drop_unused(graph)
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid(*opset) for opset in sorted(set().union(*opsets))],
         ir_version=max(model.ir_version for model in segments),
         functions={(f.domain, f.name): f for model in segments for f in model.functions}.values(),
     )
+    read_parts(model)
+    pass_codes(model)
+    drop_unused(model.graph)
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -23,7 +23,13 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from sdcompress.onnx_graph.edit import copy_model
 from sdcompress.onnx_graph.resizes import is_interpolation
 from sdcompress.quantizing.bias_correction import correct_biases
-from sdcompress.quantizing.integer_rewrites import clip_bounds, extract_padding, split_clips
+from sdcompress.quantizing.integer_rewrites import (
+    clip_bounds,
+    extract_padding,
+    number_attribute,
+    pool_means,
+    split_clips,
+)
 from sdcompress.quantizing.precisions._base import PRODUCTS, FloatSegment
 from sdcompress.quantizing.ranges import Ranges, measure_ranges
 
@@ -64,6 +70,7 @@ def quantize_integers(
     extract_padding(float_model.graph)
     if activations == QuantType.QUInt8:  # Clips stay where codes are signed
         split_clips(float_model.graph, segment.output_layers)
+        pool_means(float_model.graph, segment.output_layers, _OPERATORS)
     ranges = measure_ranges(float_model, _activations(float_model.graph), segment.feeds(), threads=segment.threads)
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder, _quiet_quantizer():
         out = Path(folder) / "integers.onnx"
@@ -200,7 +207,7 @@ def _misquantised(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto], 
     range of the result, even if the tensor is an output of the graph. A Clip with computed bounds has no range.
     """
     if node.op_type == "Gemm":
-        return _attribute(node, "beta", 1.0) != 1
+        return number_attribute(node, "beta", 1.0) != 1
     if node.op_type == "Add":
         return bool(stored.keys() & set(node.input))
     if node.op_type == "Clip" and clip_bounds(node, stored) is None:
@@ -218,14 +225,8 @@ def _not_finite(graph: onnx.GraphProto, ranges: Ranges) -> list[str]:
 def _axis(product: onnx.NodeProto) -> int:
     """The channel axis of a product's weights, along which scales differ."""
     if product.op_type == "Gemm":
-        return 0 if _attribute(product, "transB", 0) else 1
+        return 0 if number_attribute(product, "transB", 0) else 1
     return 0 if product.op_type == "Conv" else 1
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:
-    return next(
-        (onnx.helper.get_attribute_value(attribute) for attribute in node.attribute if attribute.name == name), default
-    )
 
 
 def _remove_output_pairs(graph: onnx.GraphProto, output_layers: frozenset[str]) -> None:

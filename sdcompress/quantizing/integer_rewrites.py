@@ -1,16 +1,17 @@
-"""Rewrite Clip and average pooling so that ONNX Runtime can quantise them to integers."""
+"""Rewrite clips, average pools and biases so that ONNX Runtime computes them in integers, and rightly."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.onnx_graph.edit import replace_nodes
 
-__all__ = ["clip_bounds", "extract_padding", "split_clips"]
+__all__ = ["clip_bounds", "extract_padding", "number_attribute", "pool_means", "quantize_gemm_biases", "split_clips"]
 
 Initializers = Mapping[str, onnx.TensorProto]
 
@@ -30,6 +31,11 @@ def clip_bounds(clip: onnx.NodeProto, stored: Initializers) -> tuple[float, floa
             limits[position] = float(numpy_helper.to_array(stored[name]).item())
     low, high = limits
     return (low, high) if low <= high else None
+
+
+def number_attribute(node: onnx.NodeProto, name: str, default: float) -> float:
+    """Return an attribute of a node that is a number."""
+    return next((helper.get_attribute_value(given) for given in node.attribute if given.name == name), default)
 
 
 def split_clips(graph: onnx.GraphProto, keep: Collection[str]) -> None:
@@ -85,6 +91,93 @@ def extract_padding(graph: onnx.GraphProto) -> None:
             nodes += _extracted(graph, node, sizes.get(node.input[0], [0]))
         nodes.append(node)
     replace_nodes(graph, nodes)
+
+
+def pool_means(graph: onnx.GraphProto, keep: Collection[str], quantised: Collection[str]) -> None:
+    """Make a GlobalAveragePool of every mean over height and width of a quantised tensor, in place.
+
+    onnxruntime (1.32) has an integer kernel for the pool, and none for ReduceMean: it would restore the floats of the
+    whole map first, and the order of their axes.
+
+    Args:
+        graph: float32, with inferred shapes.
+        keep: tensors whose nodes are left as they are.
+        quantised: operators whose outputs are quantised.
+    """
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    producers = {name: node.op_type for node in graph.node for name in node.output}
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        of_codes = node.op_type == "ReduceMean" and producers.get(node.input[0]) in quantised
+        if (
+            of_codes
+            and not set(node.output) & set(keep)
+            and ranks.get(node.input[0]) == 4
+            and sorted(axis % 4 for axis in _reduced_axes(node, stored)) == [2, 3]
+        ):
+            nodes += _pooled(graph, node)
+        else:
+            nodes.append(node)
+    replace_nodes(graph, nodes)
+
+
+def quantize_gemm_biases(graph: onnx.GraphProto) -> None:
+    """Give every Gemm of quantised inputs and weights an integer bias, in place.
+
+    onnxruntime (1.32) computes such a Gemm in integers only if its bias is one too, where its output stays float32.
+    Otherwise it restores the floats of all weights in every call. An integer counts units of both scales. A bias of
+    more than 2**30 units stays float32: with the products it could exceed an integer of 32 bits.
+
+    Args:
+        graph: with its pairs; the nodes stay in topological order.
+    """
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    scales = {node.output[0]: stored.get(node.input[1]) for node in graph.node if node.op_type == "DequantizeLinear"}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type == "Gemm" and len(node.input) == 3 and node.input[2] in stored:
+            data, weight = (scales.get(name) for name in node.input[:2])
+            if data is not None and weight is not None and data.ndim == 0:
+                nodes += _bias_in_units(graph, node, stored[node.input[2]], data * weight)
+        nodes.append(node)
+    replace_nodes(graph, nodes)
+
+
+def _bias_in_units(
+    graph: onnx.GraphProto, gemm: onnx.NodeProto, bias: npt.NDArray[np.float32], units: npt.NDArray[np.float32]
+) -> list[onnx.NodeProto]:
+    """The node that restores a bias from integers, which the Gemm then reads; none if it is left as it is."""
+    with np.errstate(all="ignore"):  # a unit may be 0
+        counts = np.rint(bias / units)
+    # a NaN is not below either
+    if bias.shape != units.shape or number_attribute(gemm, "beta", 1.0) != 1 or not (np.abs(counts) <= 2**30).all():
+        return []
+    name = f"{gemm.output[0]}/bias"
+    tensors = {f"{name}/codes": counts.astype(np.int32), f"{name}/scale": units}
+    graph.initializer.extend(numpy_helper.from_array(array, key) for key, array in tensors.items())
+    gemm.input[2] = name
+    return [helper.make_node("DequantizeLinear", list(tensors), [name], name=name, axis=0)]
+
+
+def _reduced_axes(node: onnx.NodeProto, stored: Initializers) -> list[int]:
+    """The axes of a reduction; none if they are computed, or if it reduces all."""
+    if len(node.input) > 1:  # from opset 18 on
+        return numpy_helper.to_array(stored[node.input[1]]).tolist() if node.input[1] in stored else []
+    axes: list[int] = next((list(attribute.ints) for attribute in node.attribute if attribute.name == "axes"), [])
+    return axes
+
+
+def _pooled(graph: onnx.GraphProto, mean: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The nodes in place of a mean over height and width; a Flatten drops the axes where the mean does."""
+    keeps_axes = number_attribute(mean, "keepdims", 1)
+    pooled = mean.output[0] if keeps_axes else f"{mean.output[0]}/pooled"
+    pool = helper.make_node("GlobalAveragePool", [mean.input[0]], [pooled], name=mean.name)
+    if keeps_axes:
+        return [pool]
+    # whose range is measured, because its type is known
+    graph.value_info.append(helper.make_tensor_value_info(pooled, TensorProto.FLOAT, None))
+    return [pool, helper.make_node("Flatten", [pooled], list(mean.output), name=f"{mean.name}/flatten")]
 
 
 def _extracted(graph: onnx.GraphProto, pool: onnx.NodeProto, size: Sequence[int]) -> list[onnx.NodeProto]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from sdcompress.artifact.codes import Quantisation, keeps_codes
 from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.protobuf import LENGTH, Field, fields
-from sdcompress.runtime.codes import Quantisation, keeps_codes
 from sdcompress.schema.manifest import Segment
 
 __all__ = ["joinable", "joined", "with_outputs"]

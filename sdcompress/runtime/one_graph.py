@@ -24,18 +24,17 @@ class OneGraphEngine:
         kind: of the graph: "graph" or "if".
         graph: ready to run.
         modality: of the artifact.
+
+    Attributes:
+        exit_names: the names of the E exits, shallow to deep.
     """
 
     def __init__(self, manifest: Manifest, kind: Literal["graph", "if"], graph: Graph, modality: Modality) -> None:
-        self._manifest, self._graph = manifest, graph
+        self._graph = graph
         self.task, self.modality = task_of(manifest), modality
+        self.exit_names = tuple(exit_.name for exit_ in manifest.exits)
         self._temperatures = tuple(exit_.temperature for exit_ in manifest.exits)
         self.batch_of_one = kind == "if"
-
-    @property
-    def exit_names(self) -> tuple[str, ...]:
-        """Return the names of the E exits, shallow to deep."""
-        return tuple(exit_.name for exit_ in self._manifest.exits)
 
     def takes(self, rows: int) -> bool:
         """Return whether a batch of so many rows can run."""

@@ -11,6 +11,7 @@ from sdcompress.onnx_graph.edit import copy_model
 from sdcompress.onnx_graph.resizes import multiply_resizes
 from sdcompress.quantizing.embeddings import halve_embeddings
 from sdcompress.quantizing.insert_qdq import quantize_integers
+from sdcompress.quantizing.integer_rewrites import quantize_gemm_biases
 from sdcompress.quantizing.precisions._base import FloatSegment
 
 __all__ = ["uint8"]
@@ -31,5 +32,6 @@ def uint8(segment: FloatSegment) -> onnx.ModelProto:
     multiply_resizes(float_model)
     options = {"ActivationSymmetric": False, "DedicatedQDQPair": False}
     model = quantize_integers(replace(segment, model=float_model), QuantType.QUInt8, options, tokens_between=False)
+    quantize_gemm_biases(model.graph)
     halve_embeddings(model.graph)
     return model

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sdcompress.runtime.codes import Quantisation, keeps_codes
+from sdcompress.artifact.codes import Quantisation, keeps_codes
 
 
 def pair(scale: float, zero_point: int, *, raw: bool = False, dtype: type = np.uint8) -> Quantisation:
