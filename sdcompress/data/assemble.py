@@ -128,6 +128,8 @@ def assemble(
         splits["test"].without_excluded(),
     )
     train, val, test = (Subset(samples.whole, samples.indices) for samples in used)
+    learnt_from = splits["train"].without_excluded()
+    prepared_by = prepared_by.fitted(lambda: learnt_from.whole.examples(learnt_from.indices))
     return Dataset(
         name=spec.name,
         train=train,

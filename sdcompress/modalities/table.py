@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -19,7 +19,7 @@ from pydantic import Field
 from sdcompress.errors import DataError, InputError, nearest
 from sdcompress.modalities._base import Modality
 from sdcompress.modalities._form import Form, FormField
-from sdcompress.modalities._inputs import Inputs
+from sdcompress.modalities._inputs import Array, Inputs
 from sdcompress.modalities._rows import SUFFIXES, rows_of
 from sdcompress.schema.graphs import Tensor
 
@@ -95,6 +95,17 @@ class Table(Modality):
     def setting_names(cls) -> tuple[str, ...]:
         """What to do with missing values; the columns are the data set's."""
         return ("missing",)
+
+    def fitted(self, examples: Callable[[], Array]) -> Table:
+        """Return the same columns with mean and standard deviation of the numbers; a missing one does not count."""
+        means, deviations = list[float](), list[float]()
+        for column in np.asarray(examples(), np.float64)[:, : len(self.numbers)].T:
+            given = column[~np.isnan(column)]
+            means.append(float(given.mean()) if len(given) else 0.0)
+            # 1 for a column that never changes; the deviation of equal numbers may round to something tiny
+            changes = len(given) > 0 and given.min() < given.max()
+            deviations.append((float(given.std()) if changes else 0.0) or 1.0)
+        return replace(self, mean=tuple(means), std=tuple(deviations))
 
     @cached_property  # every call asks for them
     def tensors(self) -> tuple[Tensor, ...]:

@@ -89,31 +89,22 @@ def columns_source(
 def _modality(
     rows: Sequence[Mapping[str, Any]], categories: Collection[str] | None, missing: Literal["refuse", "fill"]
 ) -> TableModality:
-    """Figures and categories of the columns, over all rows of the training split."""
-    numbers, means, deviations = list[str](), list[float](), list[float]()
-    named, values = list[str](), list[tuple[str, ...]]()
+    """Which columns are numbers, and the categories of the others, over all rows of the training file.
+
+    Figures of the numbers follow from the rows that train, see ``TableModality.fitted``.
+    """
+    numbers, named, values = list[str](), list[str](), list[tuple[str, ...]]()
     for column in rows[0]:
         given = [row[column] for row in rows if not TableModality.is_missing(row[column])]
-        parsed = None if categories is not None and column in categories else _parsed(given)
-        if parsed is None:
-            if categories is None:
-                _warn_if_mostly_numbers(column, given)
-            named.append(column)
-            values.append(tuple(sorted({str(value).strip() for value in given})))
+        if (categories is None or column not in categories) and None not in map(_number, given):
+            numbers.append(column)
             continue
-        numbers.append(column)
-        means.append(float(parsed.mean()) if len(parsed) else 0.0)
-        # 1 for a column that never changes; the deviation of equal numbers may round to something tiny
-        changes = len(parsed) > 0 and parsed.min() < parsed.max()
-        deviations.append((float(parsed.std()) if changes else 0.0) or 1.0)
-    return TableModality(tuple(numbers), tuple(means), tuple(deviations), tuple(named), tuple(values), missing)
-
-
-def _parsed(values: Sequence[Any]) -> Array | None:
-    """The finite values as float64; None: one is no number. Infinite ones are refused with their row later."""
-    numbers = [_number(value) for value in values]
-    parsed = np.array([number for number in numbers if number is not None], np.float64)
-    return None if None in numbers else parsed[np.isfinite(parsed)]
+        if categories is None:
+            _warn_if_mostly_numbers(column, given)
+        named.append(column)
+        values.append(tuple(sorted({str(value).strip() for value in given})))
+    none, one = (0.0,) * len(numbers), (1.0,) * len(numbers)
+    return TableModality(tuple(numbers), none, one, tuple(named), tuple(values), missing)
 
 
 def _number(value: Any) -> float | None:

@@ -41,7 +41,9 @@ def test_missing_values_are_refused_with_the_row_or_filled(tmp_path: Path) -> No
     spec = Data(name="table", dir=str(tmp_path))
     with pytest.raises(DataError, match=r"(?s)row train.csv:3 cannot be used: The column 'age' has no value"):
         data.load(spec, seed=0)
-    filled = data.load(spec, seed=0, modality=ModalitySection(missing="fill"))
+    csv(tmp_path, "test", ["9,x,7,no"])
+    whole = spec.model_copy(update={"validation": 0.0})
+    filled = data.load(whole, seed=0, modality=ModalitySection(missing="fill"))
     assert filled.modality.mean[0] == pytest.approx(8 / 3)
     chosen = data.load(spec.model_copy(update={"columns": ("city",)}), seed=0)
     assert [tensor.name for tensor in chosen.modality.tensors] == ["categories"]
@@ -68,11 +70,29 @@ def test_rows_of_json_hold_numbers_and_null(tmp_path: Path) -> None:
     spec = Data(name="table", dir=str(tmp_path))
     with pytest.raises(DataError, match=r"train.jsonl:2 cannot be used: The column 'city' has no value"):
         data.load(spec, seed=0)
-    dataset = data.load(spec, seed=0, modality=ModalitySection(missing="fill"))
+    (tmp_path / "test.jsonl").write_text(json.dumps(rows[0]))
+    whole = spec.model_copy(update={"validation": 0.0})
+    dataset = data.load(whole, seed=0, modality=ModalitySection(missing="fill"))
     assert (dataset.modality.mean, dataset.modality.values) == ((pytest.approx(2 / 3),), (("x", "y"),))
     (tmp_path / "train.jsonl").write_text(json.dumps({**rows[0], "label": None}))
     with pytest.raises(DataError, match=r"Line 1 .*no value of 'label'"):
         data.load(spec, seed=0)
+
+
+def test_only_rows_that_train_are_measured(tmp_path: Path) -> None:
+    """Certificates are tested on validation rows, so that these may have no part in what the network gets."""
+    csv(tmp_path, "train", [f"{2**n},x,7,{n % 2}" for n in range(20)])
+    spec = Data(name="table", dir=str(tmp_path), validation=0.25, exclude=("train.csv:3",))
+    dataset = data.load(spec, seed=0)
+    held_out = {
+        split.examples(np.arange(len(split)))[at, 0]
+        for split in (dataset.val, dataset.test)
+        for at in range(len(split))
+    }
+    trained = [2.0**n for n in range(20) if 2.0**n not in held_out and n != 1]  # line 3 holds 2
+    assert len(trained) == 11  # 4 of 20 test, 4 of 16 validate, and of the others one is left out
+    assert dataset.modality.mean[0] == pytest.approx(sum(trained) / len(trained))
+    assert dataset.modality.std[0] == pytest.approx(np.std(trained))
 
 
 def test_a_column_that_never_changes_has_the_deviation_1(tmp_path: Path) -> None:
