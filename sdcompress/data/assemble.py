@@ -107,7 +107,7 @@ def assemble(
     prepared_by = modalities.build(modality or recipe.ModalitySection(), source.modality)
     derived = tasks.task_class(task.name).parameters_for(prepared_by.tensors)
     means = tasks.build(task.name, source.outputs, {**derived, **task.parameters})
-    source = _prepared(source, prepared_by)
+    raw, source = source, _prepared(source, prepared_by)
     for split in ("train", "val", "test"):
         _check(spec.name, split, source, means, prepared_by)
     if spec.exclude and not any(source.left_out.values()):
@@ -128,8 +128,10 @@ def assemble(
         splits["test"].without_excluded(),
     )
     train, val, test = (Subset(samples.whole, samples.indices) for samples in used)
-    learnt_from = splits["train"].without_excluded()
-    prepared_by = prepared_by.fitted(lambda: learnt_from.whole.examples(learnt_from.indices))
+    if source.fit is not None:
+        learnt_from = splits["train"].without_excluded()
+        prepared_by = source.fit(prepared_by, learnt_from.whole.examples(learnt_from.indices))
+        _prepared(raw, prepared_by)  # refuses rows that it cannot use; the examples are the same
     return Dataset(
         name=spec.name,
         train=train,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,9 @@ class Source:
         task: of the targets, by its name in 'sdcompress list tasks'.
         columns: the named columns that the examples were read from, if they come from a table; a recipe whose
             ``data.columns`` are others is refused.
+        fit: returns the modality, given first, with what it measures on the examples that train, such as means. It is
+            called after the split: validation samples may have no part in that, because thresholds are certified on
+            them. None: the modality is used as it is.
     """
 
     outputs: tuple[str, ...]
@@ -48,6 +52,7 @@ class Source:
     left_out: Mapping[str, Collection[int]] = field(default_factory=dict)
     task: str = "classification"
     columns: tuple[str, ...] = ()
+    fit: Callable[[Any, Array], Modality] | None = None
 
 
 def array_source(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -78,16 +78,6 @@ class Modality(ABC):
             RecipeError: if a value cannot be used.
         """
         return self.build({**self.parameters, **parameters}) if parameters else self
-
-    def fitted(self, examples: Callable[[], Array]) -> Modality:  # noqa: ARG002 - for those that measure something
-        """Return the modality with what it measures on training examples, such as means and standard deviations.
-
-        Validation samples take no part: thresholds are certified on them.
-
-        Args:
-            examples: returns those of the training split, [N, ...]; they may fill the memory.
-        """
-        return self
 
     def settings_of_weights(self, config: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - for those that have some
         """Return those of ``from_weights`` that a record of published weights names.

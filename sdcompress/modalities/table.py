@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -65,10 +65,10 @@ class Table(Modality):
 
     Attributes:
         numbers: names of the numeric columns.
-        mean: of each over the training rows.
+        mean: of each, over the rows that train.
         std: their standard deviations.
         categories: names of the categorical columns.
-        values: the known categories of each.
+        values: the known categories of each, over all rows of the training file.
         missing: ``refuse`` rows with missing values, or ``fill`` in the mean of a number and the index "missing".
     """
 
@@ -96,10 +96,14 @@ class Table(Modality):
         """What to do with missing values; the columns are the data set's."""
         return ("missing",)
 
-    def fitted(self, examples: Callable[[], Array]) -> Table:
-        """Return the same columns with mean and standard deviation of the numbers; a missing one does not count."""
+    def fitted(self, examples: Array) -> Table:
+        """Return the same columns with mean and standard deviation of the numbers; a missing one does not count.
+
+        Args:
+            examples: float64 [N, n + m], or the numbers alone.
+        """
         means, deviations = list[float](), list[float]()
-        for column in np.asarray(examples(), np.float64)[:, : len(self.numbers)].T:
+        for column in examples[:, : len(self.numbers)].T:
             given = column[~np.isnan(column)]
             means.append(float(given.mean()) if len(given) else 0.0)
             # 1 for a column that never changes; the deviation of equal numbers may round to something tiny

@@ -5,8 +5,9 @@ What the graph computes stays the same, to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeGuard
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 import onnx
@@ -17,6 +18,8 @@ from sdcompress.onnx_graph.edit import graphs_within, replace_nodes
 
 __all__ = ["pass_codes", "read_parts"]
 
+_Named = TypeVar("_Named")
+
 
 def read_parts(model: onnx.ModelProto) -> None:
     """Let every Gather of one column of a Concat read the part that holds the column, in place.
@@ -24,7 +27,7 @@ def read_parts(model: onnx.ModelProto) -> None:
     A part that no node reads any more can be dropped: the entropy, where a policy reads the two largest probabilities.
 
     Args:
-        model: each tensor has one name throughout, subgraphs included.
+        model: a tensor whose name another tensor has too, in another branch, is left as it is.
     """
     producers, stored, widths = _producers(model), _stored(model), _widths(model)
     for graph in graphs_within(model.graph):
@@ -47,7 +50,7 @@ def pass_codes(model: onnx.ModelProto) -> None:
     a Gather lies between them, it gathers the codes.
 
     Args:
-        model: each tensor has one name throughout, subgraphs included.
+        model: as for ``read_parts``.
     """
     producers, stored = _producers(model), _stored(model)
     renamed: dict[str, str] = {}
@@ -109,11 +112,19 @@ def _widths(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
-    return {name: node for graph in graphs_within(model.graph) for node in graph.node for name in node.output}
+    nodes = [(name, node) for graph in graphs_within(model.graph) for node in graph.node for name in node.output]
+    return _of_one_name(nodes)
 
 
 def _stored(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    return {tensor.name: tensor for graph in graphs_within(model.graph) for tensor in graph.initializer}
+    return _of_one_name((tensor.name, tensor) for graph in graphs_within(model.graph) for tensor in graph.initializer)
+
+
+def _of_one_name(named: Iterable[tuple[str, _Named]]) -> dict[str, _Named]:
+    """Those whose name nothing else has: branches of an If may share names."""
+    pairs = list(named)
+    counts = Counter(name for name, _ in pairs)
+    return {name: one for name, one in pairs if counts[name] == 1}
 
 
 def _axis(node: onnx.NodeProto) -> int:

@@ -46,7 +46,7 @@ _OPERATORS = (
 
 _OPTIONS = {
     "WeightSymmetric": True,
-    "QuantizeBias": False,  # in float32, the only form that TensorRT takes; as integers they are no faster on a CPU
+    "QuantizeBias": False,  # in float32, the only form that TensorRT takes; uint8 makes integers of some
     "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
 }
 
@@ -70,7 +70,9 @@ def quantize_integers(
     extract_padding(float_model.graph)
     if activations == QuantType.QUInt8:  # Clips stay where codes are signed
         split_clips(float_model.graph, segment.output_layers)
-        pool_means(float_model.graph, segment.output_layers, _OPERATORS)
+        excluded = set(_excluded(float_model.graph, segment.output_layers))
+        quantised = {node.name for node in float_model.graph.node if node.op_type in _OPERATORS} - excluded
+        pool_means(float_model.graph, segment.output_layers, quantised)
     ranges = measure_ranges(float_model, _activations(float_model.graph), segment.feeds(), threads=segment.threads)
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder, _quiet_quantizer():
         out = Path(folder) / "integers.onnx"

@@ -1,4 +1,4 @@
-"""Rewrite clips, average pools and biases so that ONNX Runtime computes them in integers, and rightly."""
+"""Rewrite clips, average pools, means and biases so that ONNX Runtime computes them in integers, and rightly."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.onnx_graph.edit import replace_nodes
+from sdcompress.quantizing.precisions._base import PRODUCTS
 
 __all__ = ["clip_bounds", "extract_padding", "number_attribute", "pool_means", "quantize_gemm_biases", "split_clips"]
+
+_RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 Initializers = Mapping[str, onnx.TensorProto]
 
@@ -94,27 +97,29 @@ def extract_padding(graph: onnx.GraphProto) -> None:
 
 
 def pool_means(graph: onnx.GraphProto, keep: Collection[str], quantised: Collection[str]) -> None:
-    """Make a GlobalAveragePool of every mean over height and width of a quantised tensor, in place.
+    """Make a GlobalAveragePool of the means over height and width between quantised nodes, in place.
 
     onnxruntime (1.32) has an integer kernel for the pool, and none for ReduceMean: it would restore the floats of the
-    whole map first, and the order of their axes.
+    whole map first, and the order of their axes. Where a node in float32 reads the mean, as in a normalisation, it
+    stays, so that it is not rounded.
 
     Args:
         graph: float32, with inferred shapes.
         keep: tensors whose nodes are left as they are.
-        quantised: operators whose outputs are quantised.
+        quantised: names of the nodes that are quantised.
     """
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    producers = {name: node.op_type for node in graph.node for name in node.output}
+    codes = {name for node in graph.node if node.name in quantised for name in node.output}
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        of_codes = node.op_type == "ReduceMean" and producers.get(node.input[0]) in quantised
         if (
-            of_codes
-            and not set(node.output) & set(keep)
+            node.op_type == "ReduceMean"
+            and node.input[0] in codes
             and ranks.get(node.input[0]) == 4
             and sorted(axis % 4 for axis in _reduced_axes(node, stored)) == [2, 3]
+            and not set(node.output) & set(keep)
+            and _only_multiplied(graph, node.output[0], quantised)
         ):
             nodes += _pooled(graph, node)
         else:
@@ -122,12 +127,25 @@ def pool_means(graph: onnx.GraphProto, keep: Collection[str], quantised: Collect
     replace_nodes(graph, nodes)
 
 
+def _only_multiplied(graph: onnx.GraphProto, tensor: str, quantised: Collection[str]) -> bool:
+    """Whether quantised products alone read a tensor, as it is or in another shape."""
+    readers = [node for node in graph.node if tensor in node.input]
+    is_output = tensor in {value.name for value in graph.output}
+    return not is_output and all(
+        _only_multiplied(graph, reader.output[0], quantised)
+        if reader.op_type in _RESHAPING
+        else reader.op_type in PRODUCTS and reader.name in quantised
+        for reader in readers
+    )
+
+
 def quantize_gemm_biases(graph: onnx.GraphProto) -> None:
     """Give every Gemm of quantised inputs and weights an integer bias, in place.
 
     onnxruntime (1.32) computes such a Gemm in integers only if its bias is one too, where its output stays float32.
     Otherwise it restores the floats of all weights in every call. An integer counts units of both scales. A bias of
-    more than 2**30 units stays float32: with the products it could exceed an integer of 32 bits.
+    more than 2**30 units stays float32: with the products it could exceed an integer of 32 bits. So does that of a
+    Gemm with factors: onnxruntime 1.24 multiplies an integer bias by ``alpha``.
 
     Args:
         graph: with its pairs; the nodes stay in topological order.
@@ -150,10 +168,10 @@ def _bias_in_units(
     """The node that restores a bias from integers, which the Gemm then reads; none if it is left as it is."""
     with np.errstate(all="ignore"):  # a unit may be 0
         counts = np.rint(bias / units)
-    # a NaN is not below either
-    if bias.shape != units.shape or number_attribute(gemm, "beta", 1.0) != 1 or not (np.abs(counts) <= 2**30).all():
+    has_factors = any(number_attribute(gemm, factor, 1.0) != 1 for factor in ("alpha", "beta"))
+    if has_factors or bias.shape != units.shape or not (np.abs(counts) <= 2**30).all():  # which a NaN is not either
         return []
-    name = f"{gemm.output[0]}/bias"
+    name = f"{gemm.output[0]}/bias-in-units"
     tensors = {f"{name}/codes": counts.astype(np.int32), f"{name}/scale": units}
     graph.initializer.extend(numpy_helper.from_array(array, key) for key, array in tensors.items())
     gemm.input[2] = name

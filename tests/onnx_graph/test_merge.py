@@ -11,12 +11,13 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import UsageError
 from sdcompress.modalities import Inputs
-from sdcompress.onnx_graph.edit import Renaming
+from sdcompress.onnx_graph.cpu_session import cpu_session
+from sdcompress.onnx_graph.edit import Renaming, graphs_within, replace_nodes
 from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize
 from sdcompress.policies import exit_index_of, restore, scores
@@ -157,6 +158,60 @@ def test_a_head_without_a_threshold_is_pruned(tiny_artifact: Write, tiny_network
     x = np.ones((4, 1, 4, 4), np.float32)
     outputs = runner(joined(path, [None, None]))(x)
     _same(outputs, tiny_network.exits(x)[2], np.full(4, 2))
+
+
+@pytest.mark.parametrize(("kind", "computed"), [("margin", {"TopK"}), ("entropy", {"Neg"})])
+@pytest.mark.parametrize("batch_of_one", [False, True])
+def test_only_signals_that_the_policy_reads_are_computed(
+    tiny_artifact: Write, kind: str, computed: set[str], batch_of_one: bool
+) -> None:
+    model = joined(tiny_artifact(policy=(0.5, 0.5), kind=kind), (0.5, 0.5), batch_of_one=batch_of_one)
+    operators = {node.op_type for graph in graphs_within(model.graph) for node in graph.node}
+    assert operators & {"Concat", "TopK", "Neg"} == computed
+
+
+@pytest.mark.parametrize("batch_of_one", [False, True])
+def test_codes_pass_from_segment_to_segment(tiny_artifact: Write, batch_of_one: bool) -> None:
+    """Each tensor between segments is rounded where it is made and where it is read, to the same codes."""
+    artifact, segments = opened(tiny_artifact(policy=(0.5, 0.5)))
+    live = [[tensor.name for tensor in artifact.manifest.live_tensors(position)] for position in (0, 1)]
+    borders = [next(name for name in names if name != "input") for names in live]
+    for model, made, read in zip(segments, (*borders, None), (None, *borders), strict=True):
+        _round(model.graph, made=made, read=read)
+    merged = merge(artifact.manifest, segments, (0.5, 0.5), batch_of_one=batch_of_one)
+    operators = [node.op_type for graph in graphs_within(merged.graph) for node in graph.node]
+    assert (operators.count("QuantizeLinear"), operators.count("DequantizeLinear")) == (2, 2)
+    x = np.random.default_rng(3).normal(size=(1, 1, 4, 4)).astype(np.float32)
+    tensors = {"input": x}
+    for segment in segments:
+        names = [value.name for value in segment.graph.output]
+        feeds = {value.name: tensors[value.name] for value in segment.graph.input}
+        tensors |= dict(zip(names, cpu_session(segment.SerializeToString()).run(names, feeds), strict=True))
+    outputs = runner(merged)(x)
+    left = artifact.manifest.exits[outputs["exit_index"][0]]
+    np.testing.assert_array_equal(outputs["outputs"], tensors[left.outputs])
+
+
+def _round(graph: onnx.GraphProto, *, made: str | None, read: str | None) -> None:
+    """Round an output and an input of a graph, in place: a QuantizeLinear and a DequantizeLinear for each."""
+    nodes, names = list(graph.node), {made: f"{made}/exact", read: f"{read}/rounded"}
+    for node in nodes:
+        node.output[:] = [names.get(name, name) for name in node.output]
+        node.input[:] = [names.get(name, name) for name in node.input]
+    if read:
+        nodes = [*_pair(read, f"{read}/rounded"), *nodes]
+    if made:
+        nodes += _pair(f"{made}/exact", made)
+    constants = {"scale": np.float32(0.05), "zero": np.uint8(100)}
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
+    replace_nodes(graph, nodes)
+
+
+def _pair(exact: str, rounded: str) -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("QuantizeLinear", [exact, "scale", "zero"], [f"{rounded}/codes"]),
+        helper.make_node("DequantizeLinear", [f"{rounded}/codes", "scale", "zero"], [rounded]),
+    ]
 
 
 def test_the_batch_is_fixed_only_where_it_must_be(tiny_artifact: Write) -> None:

@@ -97,18 +97,52 @@ def test_within_a_branch_too() -> None:
     assert "Concat" not in shortened(model, read_parts)
 
 
-@pytest.mark.parametrize("case", ["negative column", "several columns", "whole Concat", "other axis"])
+@pytest.mark.parametrize(
+    "case", ["negative column", "several columns", "whole Concat", "a row", "joined rows", "unknown width"]
+)
 def test_what_may_not_be_shortened(case: str) -> None:
     at = {"negative column": np.int64(-3), "several columns": np.array([0, 2])}.get(case, np.int64(0))
     outputs: dict[str, list[int | str]] = {"column": ["batch", 2] if at.ndim else ["batch"]}
-    gather = column(0)
+    nodes, gather = list(SIGNALS), column(0)
     if case == "whole Concat":
         outputs["signals"] = ["batch", 3]
-    if case == "other axis":
-        gather = helper.make_node("Gather", ["signals", "at"], ["column"], axis=0)
-        outputs["column"] = [3]
-    model = built([*SIGNALS, gather], {**SIGNAL_CONSTANTS, "at": at}, outputs)
+    if case == "a row":
+        gather, outputs["column"] = helper.make_node("Gather", ["signals", "at"], ["column"], axis=0), [3]
+    if case == "joined rows":
+        nodes, outputs["column"] = [helper.make_node("Concat", ["x", "x"], ["signals"], axis=0)], ["twice"]
+    if case == "unknown width":
+        chosen = helper.make_node("Compress", ["x", "which"], ["some"], axis=1)
+        nodes = [chosen, helper.make_node("Concat", ["some", "x"], ["signals"], axis=1)]
+    model = built([*nodes, gather], {**SIGNAL_CONSTANTS, "at": at, "which": np.array([False, True])}, outputs)
     assert "Concat" in shortened(model, read_parts)
+
+
+def test_branches_that_share_names_are_left_as_they_are() -> None:
+    """Either branch reads its own first column: of p and q, or of q and p."""
+    value = helper.make_tensor_value_info
+
+    def branch(*parts: str) -> onnx.GraphProto:
+        nodes = [
+            helper.make_node("Concat", list(parts), ["cat"], axis=1),
+            helper.make_node("Gather", ["cat", "at"], ["found"], axis=1),
+        ]
+        return helper.make_graph(nodes, "branch", [], [value("found", FLOAT, ["batch"])])
+
+    nodes = [
+        *(helper.make_node("ReduceSum", ["x", "axis"], [name], keepdims=1) for name in ("p", "sum")),
+        helper.make_node("Neg", ["sum"], ["q"]),
+        helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+        helper.make_node("Greater", ["total", "none"], ["more"]),
+        helper.make_node("If", ["more"], ["y"], then_branch=branch("p", "q"), else_branch=branch("q", "p")),
+    ]
+    constants = {"axis": np.array([1]), "at": np.int64(0), "none": np.float32(0)}
+    model = built(nodes, constants, {"y": ["batch"]})
+    assert shortened(model, read_parts).count("Concat") == 2
+    for sign in (1, -1):  # one branch each
+        edited, x = copy_model(model), np.full((3, 4), sign, np.float32)
+        read_parts(edited)
+        (y,) = cpu_session(edited.SerializeToString()).run(None, {"x": x})
+        assert y.tolist() == [4.0] * 3
 
 
 def pair(source: str, out: str) -> list[onnx.NodeProto]:
@@ -137,6 +171,14 @@ def test_of_some_rows_the_codes_are_gathered() -> None:
         [*pair("x", "border"), gather, *pair("stay", "y")], {**CODES, "rows": np.array([5, 1])}, {"y": [2, 4]}
     )
     assert shortened(model, pass_codes) == ["QuantizeLinear", "Gather", "DequantizeLinear"]
+
+
+def test_what_is_gathered_from_other_axes_than_rows_is_made_anew() -> None:
+    gather = helper.make_node("Gather", ["border", "columns"], ["some"], axis=1)
+    model = built(
+        [*pair("x", "border"), gather, *pair("some", "y")], {**CODES, "columns": np.array([3, 1])}, {"y": ["batch", 2]}
+    )
+    assert shortened(model, pass_codes).count("QuantizeLinear") == 2
 
 
 def test_other_codes_are_made_anew() -> None:

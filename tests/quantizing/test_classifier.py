@@ -20,7 +20,6 @@ from sdcompress.quantizing.precisions.uint8 import uint8
 
 Made = Callable[..., onnx.ModelProto]
 Segment = Callable[..., FloatSegment]
-OPERATORS = {"Conv", "Relu"}
 
 
 def classifier(graph: Made, *, keepdims: int, opset: int, axes: list[int]) -> onnx.ModelProto:
@@ -69,22 +68,44 @@ def test_the_logits_stay_near_and_the_kernels_are_integer(
     assert not kernels.keys() & {"ReduceMean", "Gemm", "DequantizeLinear"}
 
 
-def test_a_mean_is_pooled_only_of_a_map_that_is_quantised(graph: Made) -> None:
-    def operators(source: str, shape: list[int | str], axes: list[int], keep: set[str]) -> list[str]:
-        nodes = [helper.make_node(source, ["x"], ["s"]), helper.make_node("ReduceMean", ["s", "axes"], ["y"])]
-        model = graph(nodes, {"x": shape}, {"y": [None] * len(shape)}, {"axes": np.array(axes)})
-        pool_means(model.graph, keep, OPERATORS)
-        return [node.op_type for node in model.graph.node]
-
-    maps: list[int | str] = ["batch", 2, 4, 4]
-    assert operators("Relu", maps, [2, 3], set()) == ["Relu", "GlobalAveragePool"]
-    assert operators("Relu", maps, [2, 3], {"y"}) == ["Relu", "ReduceMean"]  # of an output layer
-    assert operators("Sigmoid", maps, [2, 3], set()) == ["Sigmoid", "ReduceMean"]  # has floats
-    assert operators("Relu", maps, [1], set()) == ["Relu", "ReduceMean"]  # over channels
-    assert operators("Relu", ["batch", 7, 4], [1], set()) == ["Relu", "ReduceMean"]  # over tokens
+MAP: list[int | str] = ["batch", 2, 4, 4]
+ENDS: dict[str, tuple[list[str], list[int | str], list[int], bool]] = {
+    # operators behind the first one, shape of the map, axes of the mean, whether it is pooled
+    "a Gemm": (["Relu", "ReduceMean", "Flatten", "Gemm"], MAP, [2, 3], True),
+    "a Conv, as in squeeze and excitation": (["Relu", "ReduceMean", "Conv"], MAP, [3, 2], True),
+    "an operator in float32": (["Relu", "ReduceMean", "Sqrt"], MAP, [2, 3], False),
+    "the output of the graph": (["Relu", "ReduceMean"], MAP, [2, 3], False),
+    "a map in float32": (["Sigmoid", "ReduceMean", "Conv"], MAP, [2, 3], False),
+    "channels": (["Relu", "ReduceMean", "Sqrt"], MAP, [1], False),
+    "five axes": (["Relu", "ReduceMean", "Conv"], ["batch", 2, 4, 4, 4], [2, 3], False),
+}
 
 
-def gemm(bias: list[float], *, beta: float = 1.0, scale: float = 0.5) -> onnx.ModelProto:
+@pytest.mark.parametrize("end", ENDS)
+def test_a_mean_is_pooled_only_between_quantised_nodes(graph: Made, end: str) -> None:
+    operators, shape, axes, pooled = ENDS[end]
+    kernel = (2, 2, *(1 for _ in shape[2:]))
+    weights = {"axes": np.array(axes), "v": np.eye(2, dtype=np.float32), "k": np.ones(kernel, np.float32)}
+    further = {"ReduceMean": ["axes"], "Gemm": ["v"], "Conv": ["k"]}
+    names = ["x", *(f"t{at}" for at in range(1, len(operators))), "y"]
+    nodes = [
+        helper.make_node(operator, [names[at], *further.get(operator, [])], [names[at + 1]], name=operator)
+        for at, operator in enumerate(operators)
+    ]
+    rank = 2 if "Gemm" in operators else len(shape)
+    model = graph(nodes, {"x": shape}, {"y": [None] * rank}, weights)
+    pool_means(model.graph, set(), {"Relu", "Gemm", "Conv"})
+    expected = [{"ReduceMean": "GlobalAveragePool"}.get(one, one) if pooled else one for one in operators]
+    assert [node.op_type for node in model.graph.node] == expected
+
+
+def test_a_mean_of_an_output_layer_is_left_as_it_is(graph: Made) -> None:
+    model = classifier(graph, keepdims=1, opset=18, axes=[2, 3])
+    pool_means(model.graph, {"mean"}, {"conv", "relu", "last"})
+    assert [node.op_type for node in model.graph.node] == ["Conv", "Relu", "ReduceMean", "Flatten", "Gemm"]
+
+
+def gemm(bias: list[float], *, scale: float = 0.5, **factors: float) -> onnx.ModelProto:
     """[1, 2] codes in steps of ``scale`` times weights in steps of 0.25 and 0.125."""
     stored = {
         "s": np.float32(scale),
@@ -97,7 +118,7 @@ def gemm(bias: list[float], *, beta: float = 1.0, scale: float = 0.5) -> onnx.Mo
     nodes = [
         helper.make_node("DequantizeLinear", ["x", "s", "z"], ["data"]),
         helper.make_node("DequantizeLinear", ["codes", "steps", "zeros"], ["weight"], axis=0),
-        helper.make_node("Gemm", ["data", "weight", "bias"], ["y"], transB=1, beta=beta),
+        helper.make_node("Gemm", ["data", "weight", "bias"], ["y"], transB=1, **factors),
     ]
     inside = helper.make_graph(
         nodes,
@@ -114,7 +135,7 @@ def test_a_bias_counts_units_of_both_scales() -> None:
     model = gemm([1.0, 0.1])
     quantize_gemm_biases(model.graph)
     onnx.checker.check_model(model, full_check=True)
-    codes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}["y/bias/codes"]
+    codes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}["y/bias-in-units/codes"]
     assert (codes.tolist(), codes.dtype) == ([8, 2], np.int32)
     (y,) = cpu_session(model.SerializeToString()).run(None, {"x": np.array([[4, 6]], np.uint8)})
     # (2 * 4 - 4 * 6 + 8) * 0.125 and (8 * 4 + 6 + 2) * 0.0625
@@ -122,7 +143,8 @@ def test_a_bias_counts_units_of_both_scales() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [gemm([1.0, 1e9]), gemm([1.0, 0.1], beta=0.5), gemm([1.0, 0.1], scale=0), gemm([0.5])]
+    "model",
+    [gemm([1.0, 1e9]), gemm([1.0, 0.1], beta=0.5), gemm([1.0, 0.1], alpha=2), gemm([1.0, 0.1], scale=0), gemm([0.5])],
 )
 def test_a_bias_that_integers_do_not_hold_stays_as_it_is(model: onnx.ModelProto) -> None:
     before = model.SerializeToString()

@@ -83,16 +83,14 @@ def columns_source(
         modality=_modality(kept or train.raw, categories, missing),
         columns=tuple(train.raw[0]),
         task="regression" if targets else "classification",
+        fit=TableModality.fitted,
     )
 
 
 def _modality(
     rows: Sequence[Mapping[str, Any]], categories: Collection[str] | None, missing: Literal["refuse", "fill"]
 ) -> TableModality:
-    """Which columns are numbers, and the categories of the others, over all rows of the training file.
-
-    Figures of the numbers follow from the rows that train, see ``TableModality.fitted``.
-    """
+    """Which columns are numbers, with their figures, and the categories of the others, over the training file."""
     numbers, named, values = list[str](), list[str](), list[tuple[str, ...]]()
     for column in rows[0]:
         given = [row[column] for row in rows if not TableModality.is_missing(row[column])]
@@ -104,7 +102,9 @@ def _modality(
         named.append(column)
         values.append(tuple(sorted({str(value).strip() for value in given})))
     none, one = (0.0,) * len(numbers), (1.0,) * len(numbers)
-    return TableModality(tuple(numbers), none, one, tuple(named), tuple(values), missing)
+    table = TableModality(tuple(numbers), none, one, tuple(named), tuple(values), missing)
+    examples = np.array([[_number(row[name]) for name in numbers] for row in rows], np.float64)
+    return table.fitted(np.where(np.isinf(examples), np.nan, examples))  # infinite ones are refused with their row
 
 
 def _number(value: Any) -> float | None:

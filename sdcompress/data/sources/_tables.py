@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,7 @@ def rows_source(
     modality: Modality | recipe.ModalitySection,
     columns: Sequence[str],
     task: str = "classification",
+    fit: Callable[[Any, Array], Modality] | None = None,
 ) -> Source:
     """Return a source of rows.
 
@@ -213,6 +214,7 @@ def rows_source(
         modality: likewise.
         columns: likewise.
         task: likewise.
+        fit: likewise.
     """
     splits = {
         split: RawRows(table.names, table.raw, targets[split], gone.get(split, frozenset()))
@@ -230,4 +232,5 @@ def rows_source(
         test=splits.get("test"),
         columns=tuple(columns),
         task=task,
+        fit=fit,
     )

@@ -5,7 +5,7 @@
     data.columns: [age, city]          the columns of the examples; default: all others
 
 A folder with one table alone is split. A column is numeric if every training row has a number in it or nothing; else it
-is categorical, and its categories are those of the training rows. Rows with missing values are refused unless
+is categorical, and its categories are those of the training file. Rows with missing values are refused unless
 ``modality.missing`` is ``fill``.
 """
 

@@ -51,7 +51,7 @@ class Rewriter(Protocol):
     Rules:
 
     - inputs and outputs keep their names, shapes and float32;
-    - tensors in ``segment.output_layers`` are computed in float32, whatever their inputs were rounded to;
+    - tensors in ``segment.output_layers`` are float32 and not rounded, whatever their inputs were rounded to;
     - so is bilinear interpolation: of nodes that look like products only those of ``is_product`` are rounded;
     - a row of an output depends on the same row of the inputs only;
     - the same segment and the same feeds give the same bytes.

@@ -25,6 +25,7 @@ def uint8(segment: FloatSegment) -> onnx.ModelProto:
 
     Of tokens [B, N, C] only the inputs of products are rounded. The kernels give floats as fast as codes, and rounding
     outputs and residual sums too puts the logits of MiniLM several times as far from float32 (``docs/quantize.md``).
+    At the end of a classifier the mean over the map and the last Gemm are computed in integers too.
     Tables of embeddings are stored as float16. Every bilinear Resize that products are faster than is replaced: between
     integers it has no fast kernel.
     """

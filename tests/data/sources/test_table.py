@@ -84,15 +84,25 @@ def test_only_rows_that_train_are_measured(tmp_path: Path) -> None:
     csv(tmp_path, "train", [f"{2**n},x,7,{n % 2}" for n in range(20)])
     spec = Data(name="table", dir=str(tmp_path), validation=0.25, exclude=("train.csv:3",))
     dataset = data.load(spec, seed=0)
-    held_out = {
-        split.examples(np.arange(len(split)))[at, 0]
-        for split in (dataset.val, dataset.test)
-        for at in range(len(split))
-    }
+    held_out = {age for split in (dataset.val, dataset.test) for age in split.examples(np.arange(len(split)))[:, 0]}
     trained = [2.0**n for n in range(20) if 2.0**n not in held_out and n != 1]  # line 3 holds 2
     assert len(trained) == 11  # 4 of 20 test, 4 of 16 validate, and of the others one is left out
     assert dataset.modality.mean[0] == pytest.approx(sum(trained) / len(trained))
     assert dataset.modality.std[0] == pytest.approx(np.std(trained))
+
+
+def test_a_held_out_row_beyond_float32_once_standardised_is_refused(tmp_path: Path) -> None:
+    csv(tmp_path, "train", [f"{n / 100},x,7,{n % 2}" for n in range(100)])
+    csv(tmp_path, "test", ["-3.4028234663852886e38,x,7,0"])  # what some programs write for no data
+    with pytest.raises(DataError, match=r"row test.csv:2 cannot be used: The column 'age' holds '-3\.4028"):
+        data.load(Data(name="table", dir=str(tmp_path)), seed=0)
+
+
+def test_numbers_beyond_float32_may_be_standardised(tmp_path: Path) -> None:
+    csv(tmp_path, "train", [f"{n}e39,x,7,{n % 2}" for n in range(1, 41)])
+    dataset = data.load(Data(name="table", dir=str(tmp_path)), seed=0)
+    numbers = dataset.modality.collate(dataset.train.examples(np.arange(len(dataset.train)))).arrays["numbers"]
+    assert (abs(numbers[:, 0].mean()), numbers[:, 0].std()) == (pytest.approx(0, abs=1e-6), pytest.approx(1))
 
 
 def test_a_column_that_never_changes_has_the_deviation_1(tmp_path: Path) -> None:
