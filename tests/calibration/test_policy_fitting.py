@@ -56,9 +56,10 @@ def told(early: list[list[float]], labels: list[int]) -> tuple[Told, ArraySample
 TWO_WAY, THREE_WAY = [0.0, -1.0, -20.0], [0.0, -1.5, -1.5]
 
 
-def test_a_temperature_that_orders_the_samples_better_is_kept() -> None:
+@pytest.mark.parametrize("stage_ms", [STAGE_MS, (9.0, 1.0)])  # the last exit always costs both stages
+def test_a_temperature_that_orders_the_samples_better_is_kept(stage_ms: tuple[float, float]) -> None:
     engine, samples = told([TWO_WAY] * 4 + [THREE_WAY] * 96, [1] * 4 + [0] * 96)
-    fitted, signals, loss = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
+    fitted, signals, loss = fit_policy(engine, samples, Calibrate(max_drop=0.0), stage_ms)  # type: ignore[arg-type]
     early, final = fitted.temperatures
     assert early == fit_temperature(
         engine.task, engine.exits(samples.examples(np.arange(100)) / np.float32(255))[0], samples.targets
