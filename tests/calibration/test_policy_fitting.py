@@ -110,6 +110,16 @@ def test_without_labels_the_loss_is_against_the_last_exit() -> None:
     assert loss.tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
+def test_disagreement_is_with_the_last_exit_whatever_losses_are_counted_from() -> None:
+    engine, samples = told([TWO_WAY, THREE_WAY, [0.0, 1.0, 0.0]], [0, 1, 1])  # the early exit says 0, 0 and 1
+    others = ArraySamples(samples.examples(np.arange(3)), np.array([2, 2, 1]))
+    asked: dict[str, Any]
+    for asked in ({}, {"unlabelled": True}, {"unlabelled": True, "reference": np.array([2, 0, 2])}):
+        found = exit_outcomes(engine, others, (1.0, 1.0), **asked)  # type: ignore[arg-type]
+        assert found.disagreement.tolist() == [[0, 1, 0]]
+    assert found.loss.tolist() == [[1, 0, 1], [1, 1, 1]]  # from that reference
+
+
 def test_the_signals_are_those_that_the_engine_judges_by(tiny_artifact: Callable[..., Path], tiny_network: Any) -> None:
     engine, samples = open_engine(tiny_artifact(), threads=1), tiny_network.samples(300)
     signals, _, _ = exit_outcomes(engine, samples, (2.0, 1.0, 1.0), unlabelled=False)
