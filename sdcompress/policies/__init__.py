@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,14 +94,14 @@ def scores(policy: ExitPolicy, signals: Sequence[Signals]) -> Float:
     return result
 
 
-def exit_index_of(scores: npt.NDArray[np.float32], thresholds: npt.ArrayLike) -> npt.NDArray[np.int64]:
+def exit_index_of(scores: npt.NDArray[np.float32], thresholds: Iterable[float]) -> npt.NDArray[np.int64]:
     """Return the exit index of each sample, int64 [N]: the first exit whose score reaches its threshold, both float32.
 
     Args:
         scores: float32 [E-1, N], of all exits but the last.
-        thresholds: [E-1].
+        thresholds: [E-1], compared as the gates compare them.
     """
-    reached = scores >= np.asarray(thresholds, np.float32)[:, None]
+    reached = scores >= np.array(compared_thresholds(thresholds), np.float32)[:, None]
     return np.where(reached.any(axis=0), reached.argmax(axis=0), len(reached))
 
 
@@ -113,7 +113,7 @@ def gates(policy: ExitPolicy, thresholds: Sequence[float]) -> tuple[Gate, ...]:
     return tuple(policy.gate(exit_index, value) for exit_index, value in enumerate(compared_thresholds(thresholds)))
 
 
-def compared_thresholds(thresholds: Sequence[float]) -> tuple[np.float32, ...]:
+def compared_thresholds(thresholds: Iterable[float]) -> tuple[np.float32, ...]:
     """Return thresholds as scores are compared with them: in float32, infinite above 1."""
     # rounded to float32, a threshold just above 1 would become 1, which a score can reach
     return tuple(np.float32(threshold if threshold <= 1 else math.inf) for threshold in thresholds)

@@ -56,9 +56,10 @@ def told(early: list[list[float]], labels: list[int]) -> tuple[Told, ArraySample
 TWO_WAY, THREE_WAY = [0.0, -1.0, -20.0], [0.0, -1.5, -1.5]
 
 
-def test_a_temperature_that_orders_the_samples_better_is_kept() -> None:
+@pytest.mark.parametrize("stage_ms", [STAGE_MS, (9.0, 1.0)])  # the last exit always costs both stages
+def test_a_temperature_that_orders_the_samples_better_is_kept(stage_ms: tuple[float, float]) -> None:
     engine, samples = told([TWO_WAY] * 4 + [THREE_WAY] * 96, [1] * 4 + [0] * 96)
-    fitted, signals, loss = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
+    fitted, signals, loss = fit_policy(engine, samples, Calibrate(max_drop=0.0), stage_ms)  # type: ignore[arg-type]
     early, final = fitted.temperatures
     assert early == fit_temperature(
         engine.task, engine.exits(samples.examples(np.arange(100)) / np.float32(255))[0], samples.targets
@@ -91,7 +92,7 @@ def test_temperatures_of_large_outputs_are_fitted_on_fewer_samples_which_is_said
         fitted, _, loss = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
     tenth = Subset(samples, np.arange(0, 100, 11))
     outputs = exit_outputs(engine, tenth)  # type: ignore[arg-type]
-    assert fitted.temperatures[0] in {1.0, fit_temperature(engine.task, outputs[0], tenth.targets)}
+    assert fitted.temperatures[0] == fit_temperature(engine.task, outputs[0], tenth.targets) != 1
     assert loss.shape == (2, 100)
 
 
@@ -107,6 +108,16 @@ def test_without_labels_the_loss_is_against_the_last_exit() -> None:
     unlabelled = ArraySamples(samples.examples(np.arange(3)), np.full(3, -1))
     _, loss, _ = exit_outcomes(engine, unlabelled, (1.0, 1.0), unlabelled=True)  # type: ignore[arg-type]
     assert loss.tolist() == [[0, 1, 0], [0, 0, 0]]
+
+
+def test_disagreement_is_with_the_last_exit_whatever_losses_are_counted_from() -> None:
+    engine, samples = told([TWO_WAY, THREE_WAY, [0.0, 1.0, 0.0]], [0, 1, 1])  # the early exit says 0, 0 and 1
+    others = ArraySamples(samples.examples(np.arange(3)), np.array([2, 2, 1]))
+    asked: dict[str, Any]
+    for asked in ({}, {"unlabelled": True}, {"unlabelled": True, "reference": np.array([2, 0, 2])}):
+        found = exit_outcomes(engine, others, (1.0, 1.0), **asked)  # type: ignore[arg-type]
+        assert found.disagreement.tolist() == [[0, 1, 0]]
+    assert found.loss.tolist() == [[1, 0, 1], [1, 1, 1]]  # from that reference
 
 
 def test_the_signals_are_those_that_the_engine_judges_by(tiny_artifact: Callable[..., Path], tiny_network: Any) -> None:

@@ -211,14 +211,22 @@ def test_disagreement_with_the_other_network(tiny_artifact: Build, tiny_network:
 
 def test_evidence_and_certificate_must_speak_of_the_same(tiny_artifact: Build, tiny_network: Any) -> None:
     before = tiny_artifact(name="before")
-    manifest = certify(before, tiny_network.samples(2000), before)
+    certificate = certify(before, tiny_network.samples(2000), before).certificate
     out = open_artifact(before.parent / "out")
-    assert manifest.certificate is not None
-    forged = manifest.certificate.model_copy(update={"reference": None})
+    assert certificate is not None
+    forged = certificate.model_copy(update={"reference": None})
     with staged(out.path.parent / "forged") as folder:
         rewrite(out, folder, certificate=forged)
     with pytest.raises(CertificateError, match="its reference is not that of its evidence"):
         verify_certificate(open_artifact(out.path.parent / "forged"))
+
+    # without the test of no early exit every figure still follows from the evidence
+    (level,) = certificate.levels
+    assert level.certified > 1
+    shorter = level.model_copy(update={"certified": level.certified - 1, "p_values": level.p_values[1:]})
+    forged = certificate.model_copy(update={"path": certificate.path[1:], "levels": (shorter,)})
+    with pytest.raises(CertificateError, match="first step of its path has an early exit"):
+        verify_certificate(type(out)(out.path, out.manifest.model_copy(update={"certificate": forged})))
 
 
 def test_what_cannot_be_a_reference(tiny_artifact: Build, tiny_network: Any, tmp_path: Path) -> None:

@@ -188,6 +188,17 @@ def test_a_threshold_lowered_where_no_tested_sample_lies_is_found(certified_arti
     assert verify_certificate(open_artifact(certified_artifact))
 
 
+def test_graded_losses_are_none_for_the_test_that_counts(certified_artifact: Path) -> None:
+    """A count would round them down."""
+    evidence = open_artifact(certified_artifact).evidence()
+    assert evidence.disagreement is not None
+    loss = np.vstack([evidence.disagreement, np.zeros((1, len(evidence)), np.float32)])
+    loss[0, 7] = 0.5
+    replace(evidence, loss=loss, disagreement=None).save(certified_artifact / "certificate.npz")
+    forge(certified_artifact, lambda fields: fields["certificate"].update(loss="disagreement", test="binomial"))
+    refused(certified_artifact, "losses between 0 and 1")
+
+
 def test_scores_of_another_number_of_samples_are_found(certified_artifact: Path) -> None:
     evidence = open_artifact(certified_artifact).evidence()
     assert evidence.tuning_scores is not None

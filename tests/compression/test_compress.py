@@ -15,7 +15,6 @@ import sdcompress
 from sdcompress import recipes
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.run import bench
-from sdcompress.certification.calibration_split import draw_split
 from sdcompress.compression import compress as room
 from sdcompress.compression.estimates import kept_candidates, retire_estimates, searches_in
 from sdcompress.compression.outcomes import run_exits
@@ -81,16 +80,9 @@ def test_the_best_is_the_fastest_of_those_that_are_certified(searched: tuple[Com
         assert one.p_value is None or one.p_value <= record.delta == pytest.approx(0.05 / 2)
 
 
-def test_estimates_and_certificates_use_different_samples(searched: tuple[Compression, Path]) -> None:
-    record, _ = searched
-    total = record.search_samples + record.certify_samples
-    split = draw_split(total, "ab")
-    assert (record.search_samples, record.certify_samples) == (len(split.tuning), len(split.certify))
-    assert np.intersect1d(split.tuning, split.certify).size == 0
-
-
 def test_the_files_hold_the_record(searched: tuple[Compression, Path]) -> None:
     record, out = searched
+    assert (record.search_samples, record.certify_samples) == (48, 240)
     assert Compression.model_validate_json((out / "compress.json").read_text(encoding="utf-8")) == record
     assert headline(record) in (out / "compress.md").read_text(encoding="utf-8").replace("\\", "")
 
@@ -166,9 +158,14 @@ def test_an_export_of_other_weights_is_made_again(
         lambda _model, targets, *_, **__: seen.extend(one.out.name for one in targets),
     )
     model = open_trained_model(checkpoint)
-    for digest, exported in ((model.digest, []), ("0" * 64, ["net-final"])):
-        same_name = SimpleNamespace(digest=digest, data_fingerprint=model.data_fingerprint)
+    for changed, exported in (
+        ({}, []),
+        ({"digest": "0" * 64}, ["net-final"]),
+        ({"data_fingerprint": "0"}, ["net-final"]),
+    ):
+        same_name = SimpleNamespace(**{"digest": model.digest, "data_fingerprint": model.data_fingerprint, **changed})
         record = Record(tmp_path / "steps.json")
+        seen.clear()
         Parts(out, [same_name], ["net"], Options(), record, no_step_progress).exported(0, [("final",)])
         assert seen == exported
 
@@ -202,10 +199,11 @@ def test_a_precision_that_computes_nothing_of_a_network_is_left_out(
 def test_a_search_that_goes_on_tests_no_other_finalists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine is busy at one time, and not at another: the confidence counts the finalists of one choice alone."""
 
-    def search(times: tuple[float, float], **settings: Any) -> list[str]:
+    def search(times: tuple[float, float], digest: str = "b", threads: int = 1, **settings: Any) -> list[str]:
         """Return the names of all candidates, the fastest first."""
-        model: Any = SimpleNamespace(data_fingerprint="a", digest="b", recipe=Recipe())
-        one = room._Search([model], Compress(precisions=(), **settings), tmp_path, Options(), no_step_progress)
+        model: Any = SimpleNamespace(data_fingerprint="a", digest=digest, recipe=Recipe())
+        options = Options(threads=threads)
+        one = room._Search([model], Compress(precisions=(), **settings), tmp_path, options, no_step_progress)
         vars(one).update(_parts=SimpleNamespace(labels=["net"]), _certify_samples=range(2400))
         monkeypatch.setattr(one, "_networks", lambda: iter([(0, "fp32", None, None)]))
         monkeypatch.setattr(one, "_policies", lambda: ("max_prob",))
@@ -224,6 +222,8 @@ def test_a_search_that_goes_on_tests_no_other_finalists(tmp_path: Path, monkeypa
     assert search((1.0, 2.0)) == ["exit1", "exit2"]
     assert search((2.0, 1.0)) == ["exit1", "exit2"]  # the same search goes on
     assert search((2.0, 1.0), finalists=1) == ["exit2", "exit1"]  # another one
+    assert search((2.0, 1.0), threads=2) == ["exit2", "exit1"]
+    assert search((2.0, 1.0), digest="c") == ["exit2", "exit1"]  # of other weights by the same name
     (tmp_path / "estimates").rename(tmp_path / "other")
     assert search((2.0, 1.0)) == ["exit2", "exit1"]
 
@@ -279,16 +279,36 @@ def test_thresholds_of_each_drop_are_made_once(tmp_path: Path, monkeypatch: pyte
 
     def calibrate(_cascade: Any, out: Path, settings: Any, *_: Any, **__: Any) -> None:
         made.append(settings.max_drop)
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
 
     monkeypatch.setattr("sdcompress.compression.parts.calibrate", calibrate)
     monkeypatch.setattr("sdcompress.compression.parts.open_artifact", lambda path: path)
-    monkeypatch.setattr(Parts, "part", lambda *_: SimpleNamespace(manifest=SimpleNamespace(digest="c" * 64)))
-    parts = Parts(tmp_path, [], [], Options(), Record(tmp_path / "steps.json"), no_step_progress)
+    digests = dict.fromkeys(("cascade", "reference"), "c" * 64)
+
+    def artifact(name: str) -> Any:
+        return SimpleNamespace(manifest=SimpleNamespace(digest=digests[name]))
+
+    monkeypatch.setattr(Parts, "part", lambda *_: artifact("cascade"))
     one = finalist("a", "certified").candidate
-    for drop in (0.01, 0.02, 0.01, 0.02):
-        parts.calibrated(one.model_copy(update={"max_drop": drop}), 0.95, range(9), None)  # type: ignore[arg-type]
-    assert made == [0.01, 0.02]
+
+    def tested(drops: tuple[float, ...], confidence: float = 0.95, samples: int = 9, threads: int = 1) -> list[float]:
+        made.clear()
+        record = Record(tmp_path / "steps.json")
+        parts = Parts(tmp_path, [], [], Options(threads=threads), record, no_step_progress)
+        for drop in drops:
+            candidate = one.model_copy(update={"max_drop": drop})
+            parts.calibrated(candidate, confidence, range(samples), artifact("reference"))  # type: ignore[arg-type]
+        return [*made]
+
+    assert tested((0.01, 0.02, 0.01, 0.02)) == [0.01, 0.02]
+    assert tested((0.01, 0.02)) == []
+    # what decides on a certificate makes another one
+    for changed in ({"confidence": 0.99}, {"samples": 8}, {"threads": 2}):
+        assert tested((0.01,), **changed) == [0.01]  # type: ignore[arg-type]
+    for name in digests:
+        tested((0.01,))
+        digests[name] = "d" * 64
+        assert tested((0.01,)) == [0.01]
 
 
 def test_finalists_are_measured_by_the_clock_of_estimates_and_target(

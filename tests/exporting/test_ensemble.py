@@ -12,11 +12,13 @@ import torch
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.export import export_all
 from sdcompress.exporting.export_spec import ExportSpec
 from sdcompress.modalities._image_preprocess import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export
+from sdcompress.tasks.classification import Classification
 from sdcompress.verification.verify import verify
 
 EXITS = ("exit1", "exit2", "final")
@@ -53,6 +55,20 @@ def test_every_exit_is_the_mean_of_those_so_far(folder: Path, images: np.ndarray
         assert engine.exit_names == tuple(EXITS[k] for k in exits)
         np.testing.assert_allclose(engine.exits(engine.preprocess(images)), expected[exits], atol=5e-5)
         assert verify(folder / name).samples == 32
+
+
+def test_an_exit_without_a_head_in_the_file_does_not_count() -> None:
+    """3 : 1 and 1 : 3 cancel out; the middle exit, which is sure, is not kept."""
+    outputs = [torch.tensor([[p, 1 - p]]).log() for p in (0.75, 0.999, 0.25)]
+
+    class Told(torch.nn.Module):
+        def forward(self, _: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(outputs)
+
+    first, last = GeometricEnsemble(Told(), Classification(("a", "b")), kept=(0, 2))(torch.zeros(1))
+    torch.testing.assert_close(first, outputs[0])
+    torch.testing.assert_close(last.softmax(1), torch.tensor([[0.5, 0.5]]))
+    torch.testing.assert_close(last, (outputs[0] + outputs[2]) / 2)  # a mean, not a sum: both are log-probabilities
 
 
 def test_scores_golden_samples_and_signals_are_those_of_the_ensemble(

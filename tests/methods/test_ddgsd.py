@@ -34,6 +34,13 @@ def test_by_hand() -> None:
     assert terms["feature"].item() == pytest.approx(0.1 * (4 + 4) / 2)
 
 
+def test_both_views_are_softened() -> None:
+    # halving the logits turns 0.9 : 0.1 into 3 : 1; T^2 = 4
+    there = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    back = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert _terms(EVEN, SURE, temperature=2.0)["kd"].item() == pytest.approx(4 * (there + back) / 2, rel=1e-5)
+
+
 def test_each_view_has_the_targets_that_moved_with_it() -> None:
     labels, moved = torch.tensor([0, 0]), torch.tensor([1, 1])
     outputs, other = (Outputs((z,), (f,), (f,)) for z, f in zip((EVEN, SURE), FEATURES, strict=True))

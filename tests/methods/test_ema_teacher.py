@@ -29,6 +29,15 @@ def test_by_hand() -> None:
     assert terms["kd"].item() == pytest.approx(0.5 * (2 * of_label + 3 * of_others), rel=1e-5)
 
 
+def test_both_sides_are_softened() -> None:
+    # T 2 halves the logits, which are twice those above; T^2 = 4
+    taught = replace(STEP, teacher=Outputs((2 * TEACHER,), (), ()))
+    terms = EmaTeacher(temperature=2.0)(Outputs((2 * STUDENT,), (), ()), taught, nn.Module())
+    of_label = 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)
+    of_others = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert terms["kd"].item() == pytest.approx(4 * (of_label + of_others), rel=1e-5)
+
+
 def test_every_exit_learns_and_the_teacher_does_not() -> None:
     logits = tuple(STUDENT.clone().requires_grad_() for _ in range(3))
     teacher = TEACHER.clone().requires_grad_()

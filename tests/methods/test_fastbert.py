@@ -26,6 +26,13 @@ def test_by_hand_and_who_learns_in_which_phase() -> None:
     assert [z.grad is not None for z in logits] == [True, False]
 
 
+def test_exits_and_network_are_softened() -> None:
+    logits = tuple(torch.tensor([[p, 1 - p]]).log() for p in (0.5, 0.9))
+    terms = FastBert(temperature=2.0)(Outputs(logits, logits, logits), step_of([0], phase=1), nn.Module())
+    # halving the logits turns 0.9 : 0.1 into 3 : 1; T^2 = 4
+    assert terms["kd"].item() == pytest.approx(4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5)), rel=1e-5)
+
+
 def test_a_finished_network_needs_no_first_phase() -> None:
     (only,) = FastBert(backbone_share=0).phases
     assert only.freeze_backbone

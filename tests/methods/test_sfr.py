@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -56,6 +57,17 @@ def test_the_last_exits_label_is_the_mean_correct_prediction_of_the_epoch_before
     assert first.item() == pytest.approx(math.log(2) - math.log(0.9), rel=1e-5)
     second = method(_outputs(*maps), _step(1), state)["ce"]  # half the label, half 0.9 : 0.1
     assert second.item() == pytest.approx(math.log(2) - 0.95 * math.log(0.9) - 0.05 * math.log(0.1), rel=1e-5)
+
+
+def test_class_weights_multiply_the_label_and_the_mean_prediction_alike() -> None:
+    method = Sfr(transport_weight=0.0, label_weight=0.5)
+    state = method.state(CONTEXT)
+    outputs = _outputs(torch.zeros(1, 1, 1, 2), torch.zeros(1, 2, 1, 2))
+    method(outputs, _step(0), state)
+    weighed = replace(_step(1), class_weights=torch.tensor([2.0, 3.0]))
+    # the label of the last exit is 0.95 : 0.05, as above
+    expected = 2 * math.log(2) - 2 * 0.95 * math.log(0.9) - 3 * 0.05 * math.log(0.1)
+    assert method(outputs, weighed, state)["ce"].item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(

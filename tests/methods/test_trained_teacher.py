@@ -26,6 +26,13 @@ def test_by_hand() -> None:
     assert terms["kd"].item() == pytest.approx(0.25 * (of_even + of_sure), rel=1e-5)
 
 
+def test_both_sides_are_softened() -> None:
+    taught = replace(step_of([0]), teacher=Outputs((SURE,), (), ()))
+    terms = TrainedTeacher(kd_weight=0.25, temperature=2.0)(Outputs((EVEN,), (), ()), taught, nn.Module())
+    # halving the logits turns 0.9 : 0.1 into 3 : 1; T^2 = 4
+    assert terms["kd"].item() == pytest.approx(0.25 * 4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5)), rel=1e-5)
+
+
 def test_every_exit_learns_and_the_teacher_does_not() -> None:
     logits = tuple(EVEN.clone().requires_grad_() for _ in range(3))
     teacher = TEACHER.clone().requires_grad_()

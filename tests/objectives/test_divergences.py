@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from steps import classes
 
-from sdcompress.objectives.divergences import logits_mse, soft_cross_entropy
+from sdcompress.objectives.divergences import dkd, logits_mse, soft_cross_entropy
 
 TASK = classes(2)  # its divergence and cross-entropy do not ask how many classes there are
 kl = TASK.divergence
@@ -77,3 +77,33 @@ def test_mse_of_logits_by_hand() -> None:
     # (1 + 4 + 0 + 9) / 4 elements
     ours = logits_mse(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 3.0]]))
     assert ours.item() == 3.5
+
+
+def test_decoupled_distillation_by_hand() -> None:
+    # T 2 halves the logits: 0.5, 0.25, 0.25 against 0.8, 0.15, 0.05, of which the first is the label's
+    student, teacher = (2 * torch.tensor([p]).log() for p in ((0.5, 0.25, 0.25), (0.8, 0.15, 0.05)))
+    of_label = 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)
+    of_others = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    loss = dkd(student, teacher, torch.tensor([0]), 2.0, target=2.0, other=3.0)
+    assert loss.item() == pytest.approx(4 * (2 * of_label + 3 * of_others), rel=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.5, 20), st.integers(2, 12))
+def test_decoupled_distillation_takes_kl_apart(seed: int, temperature: float, classes: int) -> None:
+    """With the other weight at each sample's 1 - p(y) it is KL: equation 5 of its paper."""
+    rng = np.random.default_rng(seed)
+    student, teacher = map(torch.tensor, rng.normal(scale=3, size=(2, 4, classes)))
+    labels = torch.tensor(rng.integers(0, classes, 4))
+    others = 1 - (teacher / temperature).softmax(1)[torch.arange(4), labels]
+    apart = [
+        dkd(z, t, y, temperature, target=1.0, other=other.item()).item()
+        for z, t, y, other in zip(student.split(1), teacher.split(1), labels.split(1), others, strict=True)
+    ]
+    assert np.mean(apart) == pytest.approx(kl(student, teacher, temperature).item(), rel=1e-6, abs=1e-9)
+    whole = dkd(student, teacher, labels, temperature, target=1.0, other=0.5).item()
+    one_by_one = [
+        dkd(*rows, temperature, target=1.0, other=0.5).item()
+        for rows in zip(student.split(1), teacher.split(1), labels.split(1), strict=True)
+    ]
+    assert whole == pytest.approx(np.mean(one_by_one), rel=1e-9)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdcompress.objectives.features import Adapters, cells, l2, masked_l2, pool
+from sdcompress.objectives.features import Adapters, attention, cells, l2, masked_l2, pool
 
 
 def test_l2_by_hand() -> None:
@@ -36,6 +36,12 @@ def test_adapters_are_linear_only_where_widths_differ() -> None:
     assert adapted[1] is features[1]
     assert adapted[2] is features[2]
     assert sum(p.numel() for p in adapters.parameters()) == 3 * 5 + 5
+
+
+def test_attention_is_the_mean_square_of_the_channels_each_sample_of_length_one() -> None:
+    found = attention(torch.tensor([[[[3.0, 4.0]], [[1.0, -2.0]]], [[[0.0, 6.0]], [[0.0, 2.0]]]]))
+    # (9 + 1) / 2 and (16 + 4) / 2 are 1 : 2; the second sample is active in one place alone
+    torch.testing.assert_close(found, torch.tensor([[1 / 5**0.5, 2 / 5**0.5], [0.0, 1.0]]))
 
 
 def test_groups_of_channels_are_averaged() -> None:

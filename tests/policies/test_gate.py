@@ -92,6 +92,7 @@ def test_a_threshold_above_one_never_fires(never: float) -> None:
     certain = np.float32([[100.0, 0.0], [0.0, 0.0]])
     assert max_probability(certain, 1.0)[0] == 1
     assert gate(never)(certain).tolist() == [False, False]
+    assert exit_index_of(np.float32([[1.0, 0.5]]), (never,)).tolist() == [1, 1]  # nor where a certificate counts exits
     assert gate(1.0)(certain).tolist() == [True, False]
     assert gate(0.0)(certain).tolist() == [True, True]
 

@@ -75,6 +75,14 @@ def test_patience_counts_equal_answers_in_a_row() -> None:
     np.testing.assert_allclose(policy.score(0, history[:1]), [1 / 2] * 4)
 
 
+def test_settled_looks_at_the_exit_before_alone() -> None:
+    history = [signals([0.5] * 3, decisions) for decisions in ([1, 1, 1], [2, 1, 2], [2, 2, 1])]
+    policy = restore("settled", {}, TASK)
+    assert policy.score(0, history[:1]).tolist() == [0, 0, 0]
+    assert policy.score(1, history[:2]).tolist() == [1 / 2, 1, 1 / 2]
+    assert policy.score(2, history).tolist() == [1, 1 / 2, 1 / 2]
+
+
 def test_label_sets_are_equal_as_a_whole() -> None:
     # 3 samples of 3 labels: sets that agree throughout, in their last two exits, and in two of three labels
     rows = ([[1, 0, 0], [1, 0, 0], [1, 1, 0]], [[1, 0, 0], [0, 1, 0], [1, 0, 0]], [[1, 0, 0], [0, 1, 0], [1, 1, 0]])

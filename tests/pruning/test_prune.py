@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from sdcompress.exporting import dry_export
 from sdcompress.models.build import build
 from sdcompress.models.cost import costs
 from sdcompress.models.inputs import example_inputs
-from sdcompress.pruning import latency
+from sdcompress.pruning import latency, save
 from sdcompress.pruning import prune as pruning
 from sdcompress.pruning.checking import random_inputs
 from sdcompress.schema.pruning_target import PruningTarget
@@ -149,6 +150,18 @@ def test_nothing_is_written_where_the_target_is_refused(checkpoint: Path, tmp_pa
         sdcompress.prune(checkpoint, tmp_path / "out", {"target": "macs=900G"})
     with pytest.raises(RecipeError, match="is no target"):
         sdcompress.prune(checkpoint, tmp_path / "out", {"target": "half"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_where_the_checkpoint_gives_other_outputs(
+    checkpoint: Path, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of some network may not be all that its shape follows from."""
+    other = SimpleNamespace(network=lambda **_: open_checkpoint(half).network())
+    monkeypatch.setattr(save, "open_checkpoint", lambda _: other)
+    monkeypatch.setattr(pruning, "_STEPS", 1)
+    with pytest.raises(CheckpointError, match="gives other outputs once it is built from its checkpoint"):
+        sdcompress.prune(checkpoint, tmp_path / "out", {"target": "macs=90%", "round_to": 4})
     assert not (tmp_path / "out").exists()
 
 

@@ -125,6 +125,13 @@ def test_a_certificate_of_engines_that_are_gone_is_found_offline(
         verify_certificate(open_artifact(tmp_path / "out"))
 
 
+def test_no_certificate_covers_another_policy(certified_artifact: Path) -> None:
+    engine = open_cascade(certified_artifact)
+    assert engine.policy is not None
+    assert engine.manifest.certificate is not None
+    assert engine.with_policy(engine.policy).manifest.certificate is None
+
+
 def test_adding_engines_leaves_the_certificate_of_the_graphs_valid(certified_artifact: Path, tmp_path: Path) -> None:
     with_engines(certified_artifact, tmp_path / "built")
     open_engine(tmp_path / "built", threads=1)

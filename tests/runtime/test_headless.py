@@ -325,6 +325,9 @@ def test_another_policy_over_the_same_graphs(tiny_artifact: Write) -> None:
     taken = engine.with_policy(engine.policy.model_copy(update={"thresholds": (0.6, NEVER)}))(images(64)).exit_index
     assert set(taken) == {0, 2}
     assert set(engine(images(64)).exit_index) == {0, 1, 2}
+    # where a temperature of 100 makes all classes alike, no probability of three reaches 0.6
+    assert set(engine.with_policy(engine.policy, (100.0, 1.0, 1.0))(images(64)).exit_index) == {1, 2}
+    assert set(engine.with_policy(engine.policy, (1.0, 100.0, 1.0))(images(64)).exit_index) == {0, 2}
 
 
 def test_stages_one_by_one_load_a_head_for_the_first_call_that_wants_its_outputs(tiny_artifact: Write) -> None:
