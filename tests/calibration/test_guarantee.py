@@ -65,6 +65,7 @@ def test_what_is_certified_is_what_the_engine_does(certified_artifact: Path, tin
     assert policy.thresholds == certificate.path[level.certified]
     assert policy.shares == tuple(float((found.exit_index == k).mean()) for k in range(3))
     assert policy.shares[-1] < 1
+    assert policy.stage_times is not None  # by which compaction and deadlines are decided
     assert policy.metric == float((found.outputs.argmax(1) == held.targets).mean())
     evidence = open_artifact(certified_artifact).evidence()
     np.testing.assert_array_equal(excess_losses(evidence, policy.thresholds), gap)

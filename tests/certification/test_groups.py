@@ -267,6 +267,12 @@ def test_a_class_that_loses_more_than_the_drop_is_named() -> None:
         warn_of_strata(found, labels, (0.5,), task=Classification(("common", "rare")), max_drop=0.01)
 
 
+def test_two_images_of_five_are_named() -> None:
+    found, labels = unbalanced(2, rare=5)
+    with pytest.warns(UserWarning, match=r"class 'rare' 40\.0 points of accuracy \(100\.0 to 60\.0 % on 5 samples\)"):
+        warn_of_strata(found, labels, (0.5,), task=Classification(("common", "rare")), max_drop=0.01)
+
+
 @pytest.mark.parametrize(
     ("lost", "rare", "drop"),
     [

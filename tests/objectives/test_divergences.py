@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from steps import classes
 
 from sdcompress.objectives.divergences import dkd, logits_mse, soft_cross_entropy
+from sdcompress.tasks.regression import Regression
 
 TASK = classes(2)  # its divergence and cross-entropy do not ask how many classes there are
 kl = TASK.divergence
@@ -71,6 +72,13 @@ def test_soft_cross_entropy_has_the_gradient_of_kl_and_the_teachers_entropy_more
     entropy = scipy.stats.entropy(scipy.special.softmax(teacher.numpy() / 3, 1), axis=1).mean()
     assert (soft - divergence).item() == pytest.approx(9 * entropy)
     torch.testing.assert_close(*(torch.autograd.grad(loss, student)[0] for loss in (soft, divergence)))
+
+
+def test_outputs_that_are_no_logits_are_not_softened() -> None:
+    student, teacher = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [4.0]])
+    # differences of 1 and 2, and not 9 times a third of them
+    assert soft_cross_entropy(student, teacher, 3.0, Regression(("height",), "mae")).item() == 1.5
+    assert Regression(("height",), "mse").divergence(student, teacher, 3.0).item() == 2.5
 
 
 def test_mse_of_logits_by_hand() -> None:

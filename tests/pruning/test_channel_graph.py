@@ -104,6 +104,32 @@ def test_what_is_cut_too_little_or_too_much_is_noticed() -> None:
     assert deviation(net, cuts, IMAGES) > 1e-2
 
 
+def test_one_exit_that_is_off_is_noticed() -> None:
+    net = network("cifar:resnet8", "linear")
+    graph = graph_of(net)
+    cuts = graph.cuts(halves(graph))
+    key = f"backbone.{net.output_layer}.weight", 1
+    cuts.kept[key] = tuple(range(len(cuts.kept[key])))  # of the last exit alone
+    assert deviation(net, cuts, IMAGES) > 1e-2
+    pruned, whole = cut_network(net, cuts)(*IMAGES).logits, cut_network(net, graph.cuts(halves(graph)))(*IMAGES).logits
+    assert [torch.equal(a, b) for a, b in zip(pruned, whole, strict=True)] == [True, True, False]
+
+
+def test_transposed_convolutions_read_channels_along_their_first_axis() -> None:
+    torch.manual_seed(0)
+    net = plain(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(8, 6, 2, stride=2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5),
+    )  # fmt: skip
+    graph = graph_of(net)
+    cuts = graph.cuts(halves(graph))
+    assert {name: len(kept) for name, kept in cuts.kept.items() if name[0] == "backbone.2.weight"} == {
+        ("backbone.2.weight", 0): 4,
+        ("backbone.2.weight", 1): 3,
+    }
+    assert deviation(net, cuts, IMAGES) < 1e-4
+
+
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v2", "electra"])
 def test_heads_and_hidden_units_of_encoders_go_whole(family: str) -> None:
     assert family in FAMILIES

@@ -394,6 +394,24 @@ def test_what_float16_cannot_hold_is_refused_although_it_runs_here(
     assert run(source, "int8").low_precision_ops == 2  # whose scales know no largest number
 
 
+@pytest.mark.parametrize(("size", "fits"), [(32_700, True), (33_000, False)])
+def test_the_largest_number_of_float16_is_65504(run: Callable, single: Callable, size: float, fits: bool) -> None:
+    """Inputs of -2 to 2 times so much."""
+    down = np.random.default_rng(0).normal(size=(6, 3)) / size
+    weights = {"up": np.eye(16, 6, dtype=np.float32) * np.float32(size), "down": down.astype(np.float32)}
+    nodes = [
+        onnx.helper.make_node("Flatten", ["input"], ["flat"]),
+        onnx.helper.make_node("MatMul", ["flat", "up"], ["large"]),
+        onnx.helper.make_node("MatMul", ["large", "down"], ["final_outputs"]),
+    ]
+    source = single(nodes, weights)
+    if fits:
+        assert run(source, "fp16").low_precision_ops == 1
+    else:
+        with pytest.raises(VerificationError, match=r"'large' reaches 6\.6e\+04 on 400"):
+            run(source, "fp16")
+
+
 @pytest.mark.parametrize("precision", ["int8", "uint8", "fp16"])
 @pytest.mark.parametrize("value", [-np.inf, -1e30])
 def test_padding_before_a_maximum_costs_no_precision_anything(
