@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 
 import onnx
+from onnx import helper
 
-__all__ = ["Dataflow", "Dependence", "names_read"]
+__all__ = ["Dataflow", "Dependence", "names_read", "number_attribute"]
 
 
 class Dependence(Enum):
@@ -84,3 +85,8 @@ def names_read(node: onnx.NodeProto) -> Iterator[str]:
             local |= {value.name for value in (*graph.initializer, *graph.input)}
             names = [name for inner in graph.node for name in names_read(inner)]
             yield from (name for name in (*names, *(value.name for value in graph.output)) if name not in local)
+
+
+def number_attribute(node: onnx.NodeProto, name: str, default: float) -> float:
+    """Return an attribute of a node that is a number."""
+    return next((helper.get_attribute_value(given) for given in node.attribute if given.name == name), default)

@@ -14,6 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from sdcompress.artifact.codes import Quantisation, keeps_codes
+from sdcompress.onnx_graph.dataflow import number_attribute
 from sdcompress.onnx_graph.edit import graphs_within, replace_nodes
 
 __all__ = ["pass_codes", "read_parts"]
@@ -127,5 +128,5 @@ def _of_one_name(named: Iterable[tuple[str, _Named]]) -> dict[str, _Named]:
     return {name: one for name, one in pairs if counts[name] == 1}
 
 
-def _axis(node: onnx.NodeProto) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+def _axis(node: onnx.NodeProto) -> float:
+    return number_attribute(node, "axis", 0)

@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from sdcompress.onnx_graph.dataflow import number_attribute
 from sdcompress.onnx_graph.edit import drop_unused, replace_nodes
 
 __all__ = ["DYNAMO_OPSET", "TENSORRT_8_5", "decompose_instance_norm", "unsupported_by_8_5"]
@@ -105,7 +106,7 @@ def _decomposed(
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """The nodes and constants of one InstanceNormalization of x [B, C, ...]; scale and bias [C]."""
     (result,) = node.output
-    epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
+    epsilon = number_attribute(node, "epsilon", 1e-5)
     constants: dict[str, np.ndarray] = {"two": np.array(2, np.float32), "epsilon": np.array(epsilon, np.float32)}
     spatial = {"axes": list(range(2, rank)), "keepdims": 1}
     nodes: list[onnx.NodeProto] = []

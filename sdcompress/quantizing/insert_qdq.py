@@ -20,16 +20,11 @@ from onnx import TensorProto
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
+from sdcompress.onnx_graph.dataflow import number_attribute
 from sdcompress.onnx_graph.edit import copy_model
 from sdcompress.onnx_graph.resizes import is_interpolation
 from sdcompress.quantizing.bias_correction import correct_biases
-from sdcompress.quantizing.integer_rewrites import (
-    clip_bounds,
-    extract_padding,
-    number_attribute,
-    pool_means,
-    split_clips,
-)
+from sdcompress.quantizing.integer_rewrites import clip_bounds, extract_padding, pool_means, split_clips
 from sdcompress.quantizing.precisions._base import PRODUCTS, FloatSegment
 from sdcompress.quantizing.ranges import Ranges, measure_ranges
 

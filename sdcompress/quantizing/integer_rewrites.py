@@ -9,10 +9,11 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from sdcompress.onnx_graph.dataflow import number_attribute
 from sdcompress.onnx_graph.edit import replace_nodes
 from sdcompress.quantizing.precisions._base import PRODUCTS
 
-__all__ = ["clip_bounds", "extract_padding", "number_attribute", "pool_means", "quantize_gemm_biases", "split_clips"]
+__all__ = ["clip_bounds", "extract_padding", "pool_means", "quantize_gemm_biases", "split_clips"]
 
 _RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
@@ -34,11 +35,6 @@ def clip_bounds(clip: onnx.NodeProto, stored: Initializers) -> tuple[float, floa
             limits[position] = float(numpy_helper.to_array(stored[name]).item())
     low, high = limits
     return (low, high) if low <= high else None
-
-
-def number_attribute(node: onnx.NodeProto, name: str, default: float) -> float:
-    """Return an attribute of a node that is a number."""
-    return next((helper.get_attribute_value(given) for given in node.attribute if given.name == name), default)
 
 
 def split_clips(graph: onnx.GraphProto, keep: Collection[str]) -> None:

@@ -52,7 +52,7 @@ class Rewriter(Protocol):
 
     - inputs and outputs keep their names, shapes and float32;
     - tensors in ``segment.output_layers`` are float32 and not rounded, whatever their inputs were rounded to;
-    - so is bilinear interpolation: of nodes that look like products only those of ``is_product`` are rounded;
+    - bilinear interpolation stays float32: of nodes that look like products only those of ``is_product`` are rounded;
     - a row of an output depends on the same row of the inputs only;
     - the same segment and the same feeds give the same bytes.
     """
