@@ -200,11 +200,14 @@ def _misquantised(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto], 
     """Whether onnxruntime (1.32) would quantise a node wrongly.
 
     Its quantizer rounds a stored summand (a linear's bias, the epsilon under a root, the 1 of GELU) to the codes of one
-    scale. It drops ``beta`` of a Gemm without scaling the bias. It gives a tensor that only a Relu or Clip reads the
-    range of the result, even if the tensor is an output of the graph. A Clip with computed bounds has no range.
+    scale. It drops ``beta`` of a Gemm without scaling the bias, and fails if the bias has not one value per channel. It
+    gives a tensor that only a Relu or Clip reads the range of the result, even if the tensor is an output of the graph.
+    A Clip with computed bounds has no range.
     """
     if node.op_type == "Gemm":
-        return number_attribute(node, "beta", 1.0) != 1
+        weight, bias = (stored.get(name) for name in (*node.input[1:], "")[:2])
+        is_broadcast = weight is not None and bias is not None and list(bias.dims) != [weight.dims[_axis(node)]]
+        return is_broadcast or number_attribute(node, "beta", 1.0) != 1
     if node.op_type == "Add":
         return bool(stored.keys() & set(node.input))
     if node.op_type == "Clip" and clip_bounds(node, stored) is None:

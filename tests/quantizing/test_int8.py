@@ -252,6 +252,24 @@ def test_a_factor_of_the_bias_is_kept(graph: Made, segment_of: Segment) -> None:
     np.testing.assert_allclose(close, exact, atol=0.02 * float(np.abs(exact).max()))
 
 
+@pytest.mark.parametrize("shape", [(1, 6), (1,), ()])
+def test_a_bias_that_is_broadcast_is_kept(graph: Made, segment_of: Segment, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.normal(size=(4, 6)).astype(np.float32),
+        "b": np.asarray(3 * rng.normal(size=shape), np.float32),
+    }
+    model = graph(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="gemm")],
+        {"x": ["batch", 4]},
+        {"y": ["batch", 6]},
+        weights,
+    )
+    x = rng.normal(size=(16, 4)).astype(np.float32)
+    (exact,), (close,) = run(model, x), run(int8(segment_of(model, [x])), x)
+    np.testing.assert_allclose(close, exact, atol=0.02 * float(np.abs(exact).max()))
+
+
 def test_a_weight_that_is_read_along_two_axes_has_scales_for_both(graph: Made, segment_of: Segment) -> None:
     """x w w^T, where the columns of w differ by three orders of magnitude and its rows do not."""
     rng = np.random.default_rng(0)
