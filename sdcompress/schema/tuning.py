@@ -19,7 +19,8 @@ class Trial(Frozen):
     number: NonNegativeInt = Field(description="from 0, whose values are those of the recipe")
     values: dict[str, Value] = Field(description="of the searched keys")
     state: Literal["complete", "pruned", "diverged", "refused"] = Field(
-        description="pruned: it ended early, by the pruner; refused: these values do not go together"
+        description="pruned: it ended early, by the pruner; refused: these values do not go together, or need more "
+        "memory than there is"
     )
     metric: Fraction = Field(description="that the search maximises, of the last epoch; 0: it diverged or was refused")
     exits: dict[str, Fraction] = Field({}, description="the validation metric of each exit")

@@ -13,11 +13,11 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
-from sdcompress.errors import RecipeError, SetupError, UsageError
+from sdcompress.errors import DeviceError, RecipeError, SetupError, UsageError
 from sdcompress.schema import recipe
 from sdcompress.training.sharding import shard
 
-__all__ = ["find_unused", "launch", "no_gradient_missing"]
+__all__ = ["find_unused", "launch", "memory_failures", "no_gradient_missing"]
 
 # of mallopt, in glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -81,6 +81,33 @@ def find_unused(fabric: Fabric) -> None:
     """
     if isinstance(fabric.strategy, _Ddp):
         fabric.strategy.find_unused()
+
+
+@contextmanager
+def memory_failures(spec: recipe.Train, device: torch.device) -> Iterator[None]:
+    """Turn a failed allocation in the block into an error that says what needs less.
+
+    Args:
+        spec: the recipe's ``train``.
+        device: on which the run trains.
+
+    Raises:
+        DeviceError: if torch got no memory for a tensor of the block.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # on a CPU torch has no class for it
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator: can't allocate" not in str(error):
+            raise
+        parts = 2 * spec.accumulate
+        raise DeviceError(
+            f"{device} has too little memory for a training with train.batch_size {spec.batch_size} in "
+            f"{spec.accumulate} part(s): {str(error).splitlines()[0]}",
+            allowed="a network and a batch that fit the free memory; the last checkpoint is kept",
+            next_step=f"--set train.accumulate={parts} computes a step in {parts} parts; train.precision=bf16-mixed, a "
+            "smaller train.batch_size or smaller inputs need less too. The folder of a run that has begun needs "
+            "--overwrite, or another --out",
+        ) from error
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
 from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
 from sdcompress.training.check_recipe import check_recipe, method_sha256
-from sdcompress.training.hardware import launch
+from sdcompress.training.hardware import launch, memory_failures
 from sdcompress.training.metrics_log import write_metrics
 from sdcompress.training.pretrained_preprocessing import adopt_pretrained_preprocessing, reopen_adopted_keys
 from sdcompress.training.trained_teacher import teacher_checkpoint
@@ -84,6 +84,7 @@ def train(
         OutputExistsError: if ``out`` holds a run of another recipe, or something else.
         RecipeError: if the method cannot do what the recipe asks.
         DataError: if the data is not there, broken, or not that of the run in ``out``.
+        DeviceError: if a step needs more memory than there is.
         TrainingDivergedError: if the loss is not finite.
         Interrupted: on Ctrl-C; the same call goes on.
     """
@@ -107,7 +108,7 @@ def train(
         if fabric.is_global_zero and start is None and not checked:
             dataset.check(on_check)
         fabric.barrier()
-        with torch_threads(chosen.threads):
+        with torch_threads(chosen.threads), memory_failures(recipe.train, fabric.device):
             trainer = Trainer(recipe, dataset, fabric, out, start, extensions=extensions)
             if fabric.is_global_zero:
                 if before is not None and start is None:

@@ -17,7 +17,7 @@ from sdcompress.artifact.output_path import check_outside
 from sdcompress.checkpoint import STEPS, read_metrics
 from sdcompress.data import DatasetCache
 from sdcompress.data.samples import Dataset, Subset
-from sdcompress.errors import RecipeError, TrainingDivergedError, UnknownNameError
+from sdcompress.errors import DeviceError, RecipeError, TrainingDivergedError, UnknownNameError
 from sdcompress.machine import default_threads, machine
 from sdcompress.progress import Progress, subprogress
 from sdcompress.reporting.write import check_ready, write
@@ -219,7 +219,7 @@ class _Search:
             state = "pruned"
         except TrainingDivergedError:
             state = "diverged"
-        except RecipeError as error:
+        except (RecipeError, DeviceError) as error:  # values that do not go together, or need too much memory
             if number == 0:  # the recipe itself
                 raise
             state = "refused"

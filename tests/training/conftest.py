@@ -31,6 +31,7 @@ SMALL = {
 
 # without batch norms, whose statistics are of each process's own images
 NETS = """
+import torch
 from torch import nn
 
 def plain(outputs, inputs):
@@ -44,10 +45,11 @@ def plain(outputs, inputs):
     )
 
 class Odd(nn.Module):
-    # blocks that share a weight or whose outputs are views that are changed in place, or a layer that nothing uses
-    def __init__(self, outputs, inputs, tied=False, views=False, unused=False):
+    # blocks that share a weight or whose outputs are views that are changed in place, or a layer that nothing uses,
+    # or more memory for a step on more than 16 images than there is
+    def __init__(self, outputs, inputs, tied=False, views=False, unused=False, large=False):
         super().__init__()
-        self.views = views
+        self.views, self.large = views, large
         self.stem = nn.Conv2d(inputs[0].shape[1], 8, 3, stride=2, padding=1)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.Flatten(2)) for _ in range(2)
@@ -64,6 +66,8 @@ class Odd(nn.Module):
             y = block(x)
             if self.views:
                 y += 0.1
+            if self.large and self.training and len(images) > 16:
+                y += torch.zeros(2**50)
             x = y.relu().view(x.shape)
         return self.fc(x.mean((2, 3)))
 """

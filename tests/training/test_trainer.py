@@ -17,6 +17,7 @@ from sdcompress import data
 from sdcompress.checkpoint import newest, open_checkpoint, read_metrics
 from sdcompress.errors import (
     DataError,
+    DeviceError,
     Interrupted,
     SetupError,
     StorageError,
@@ -288,3 +289,12 @@ def test_compiled_network_gives_the_same_losses(small: Small, tmp_path: Path, mo
     train(small("train.epochs=1", "train.compile=true"), tmp_path / "compiled")
     eager, other = read_metrics(tmp_path / "eager")[0], read_metrics(tmp_path / "compiled")[0]
     assert other["loss"] == pytest.approx(eager["loss"], rel=1e-3)
+
+
+@pytest.mark.usefixtures("nets")
+def test_a_step_that_needs_too_much_memory_says_what_needs_less(small: Small, tmp_path: Path) -> None:
+    settings = ["model.name=nets:Odd", "model.options={large: true}", "method=baseline", "train.epochs=1"]
+    with pytest.raises(DeviceError, match=r"train\.batch_size 32 in 1 part") as ended:
+        train(small(*settings), tmp_path / "run")
+    assert "--set train.accumulate=2 " in str(ended.value)
+    assert train(small(*settings, "train.accumulate=2"), tmp_path / "parts").state.finished

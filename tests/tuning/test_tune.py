@@ -19,6 +19,7 @@ from sdcompress.data.image_arrays import image_source
 from sdcompress.data.source import Source
 from sdcompress.errors import (
     DataError,
+    DeviceError,
     Interrupted,
     MissingExtraError,
     OutputExistsError,
@@ -296,10 +297,11 @@ def test_a_trial_that_diverges_is_the_worst(equation, tmp_path: Path) -> None:
     assert "No trial beat" in (tmp_path / "tuned" / "tuning.md").read_text()
 
 
-def test_values_that_do_not_go_together_are_a_refused_trial_and_the_search_goes_on(equation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [RecipeError, DeviceError])
+def test_values_that_cannot_be_trained_are_a_refused_trial_and_the_search_goes_on(equation, kind, tmp_path) -> None:
     def stop(recipe: Recipe, _epoch: int) -> None:
         if recipe.train.optimizer.lr != lr:
-            raise RecipeError("They do not go together.")
+            raise kind("They do not go together.")
 
     lr = 0.1
     equation.stop = stop
@@ -311,7 +313,7 @@ def test_values_that_do_not_go_together_are_a_refused_trial_and_the_search_goes_
     assert found.best == 0
     assert "2 trials refused." in (tmp_path / "tuned" / "tuning.md").read_text()
     lr = 0.5  # then the recipe itself cannot be trained
-    with pytest.raises(RecipeError, match="do not go together"):
+    with pytest.raises(kind, match="do not go together"):
         sdcompress.tune(RECIPE, tmp_path / "other", settings=["tune.trials=3"])
 
 
