@@ -60,14 +60,18 @@ def arrays(artifact: Artifact) -> CascadeEngine:
     return array_cascade(artifact, lambda segment: graph(artifact, segment))
 
 
-_ARTIFACTS: dict[str, Artifact] = {}
+@pytest.fixture
+def artifact_of(tiny_artifact: Write) -> Callable[..., Artifact]:
+    """Opens the artifact of these arguments; the same ones are written once."""
+    made: dict[str, Artifact] = {}
 
+    def of(layout: str, **fields: Any) -> Artifact:
+        name = f"{layout}-{fields}".translate(str.maketrans(" '{}[]():,", "_" * 10))
+        if name not in made:
+            made[name] = open_artifact(tiny_artifact(layout, name=name, **fields))
+        return made[name]
 
-def cached(write: Write, layout: str, **fields: Any) -> Artifact:
-    name = f"{layout}-{fields}".translate(str.maketrans(" '{}[]():,", "_" * 10))
-    if name not in _ARTIFACTS:
-        _ARTIFACTS[name] = open_artifact(write(layout, name=name, **fields))
-    return _ARTIFACTS[name]
+    return of
 
 
 @pytest.mark.parametrize("late", [True, False])
@@ -87,7 +91,7 @@ def cached(write: Write, layout: str, **fields: Any) -> Artifact:
 @example(batch=1, thresholds=(2.0, 2.0), temperature=1.0, sizes=[24], learned=False, seed=0)  # below the smallest
 def test_every_batch_exit_mix_and_set_of_buckets_gives_what_arrays_give(
     *,
-    tiny_artifact: Write,
+    artifact_of: Callable[..., Artifact],
     layout: str,
     signals: bool,
     late: bool,
@@ -100,7 +104,7 @@ def test_every_batch_exit_mix_and_set_of_buckets_gives_what_arrays_give(
 ) -> None:
     kind = {"kind": "learned", "parameters": {"weights": WEIGHTS}} if learned else {}
     temperatures = (1.0, temperature, 1.0)
-    artifact = cached(tiny_artifact, layout, policy=thresholds, temperatures=temperatures, signals=signals, **kind)
+    artifact = artifact_of(layout, policy=thresholds, temperatures=temperatures, signals=signals, **kind)
     usual, host = arrays(artifact), OnHost(artifact, sizes, late=late).network
     inputs = inputs_of(batch, seed)
     _assume_clear(usual, inputs, thresholds)
