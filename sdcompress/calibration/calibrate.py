@@ -190,7 +190,7 @@ def check_policy(settings: recipe.Calibrate, exits: int, task: Task | None) -> N
 
     Raises:
         UnknownNameError: if there is no such policy.
-        UsageError: if the task lacks its signals, there are too few exits, or it cannot keep the drop for each exit.
+        UsageError: if the task lacks its signals, there are too few exits, or it cannot keep the drop up to each exit.
     """
     kind = policy_class(settings.policy)
     if task is not None:

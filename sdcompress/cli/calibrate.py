@@ -65,7 +65,9 @@ InExpectation = Annotated[
 ]
 GroupBy = Annotated[
     Literal["exit", "stratum"] | None,
-    typer.Option("--group-by", help="the drop holds in every group: samples of one exit, or of one stratum (class)"),
+    typer.Option(
+        "--group-by", help="the drop holds in every group: each stratum (class), or what exits up to each exit"
+    ),
 ]
 Reference = Annotated[
     Path | None,

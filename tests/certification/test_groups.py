@@ -130,6 +130,20 @@ def test_calibrations_that_break_their_promise_in_a_group_are_as_rare_as_they_sa
     assert over_all > RUNS * 0.4  # what a promise about the mean is worth to a group
 
 
+def test_what_holds_up_to_each_exit_leaves_a_single_later_exit_open() -> None:
+    """9,000 samples lose nothing at the first exit, so that 40 of 1,000 at the second are 0.4 % up to it."""
+    scores = np.zeros((2, 15_000), np.float32)
+    scores[0, :9000] = scores[1, 9000:10_000] = 1
+    loss = np.zeros((3, 15_000), np.float32)
+    loss[1, 9000:9040] = 1
+    order = np.random.default_rng(0).permutation(15_000)
+    found = Evidence(scores[:, order], loss[:, order])
+    level = certified_drop(found, ((NEVER, NEVER), (0.5, 0.5)), "betting", 0.01, 0.05, group_by="exit")
+    assert level.certified == 1
+    second = exit_index_of(found.scores, (0.5, 0.5)) == 1
+    assert excess_losses(found, (0.5, 0.5))[second].mean() == pytest.approx(0.04)
+
+
 def test_a_path_for_single_exits_opens_an_exit_only_where_enough_leave() -> None:
     rng = np.random.default_rng(2)
     sure = rng.beta(4, 1, (3, 2000))
@@ -183,7 +197,9 @@ def test_an_artifact_holds_what_its_groups_are_computed_from(
     lost = excess_losses(found, policy.thresholds)
     assert all(lost[mask].mean() <= 0.08 for mask in group_masks(found, policy.thresholds, certificate.group_by))
     text = (out / "README.md").read_text(encoding="utf-8")
-    assert ("of each class like them" if group_by == "stratum" else "leave at any one exit") in text
+    by_exit = "like them that leave at an exit or before it, whichever exit, and of all of them"
+    assert ("of each class like them" if group_by == "stratum" else by_exit) in text
+    assert ("of single classes or exits after the first" in text) == (group_by == "exit")
 
 
 def test_without_labels_single_exits_are_certified_too(tiny_artifact: Build, tiny_network: Any) -> None:
