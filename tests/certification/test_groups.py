@@ -20,7 +20,8 @@ from sdcompress.calibration.threshold_path import exit_path, threshold_path
 from sdcompress.calibration.thresholds import NEVER
 from sdcompress.certification.certify import certified_drop, excess_losses
 from sdcompress.certification.groups import check_strata, group_masks, intersection_union_p_value, warn_of_strata
-from sdcompress.certification.p_values import binomial_p_value
+from sdcompress.certification.p_values import betting_p_value, binomial_p_value
+from sdcompress.certification.power_analysis import samples_for_betting
 from sdcompress.certification.recompute import verify_certificate
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import CertificateError, DataError
@@ -259,12 +260,29 @@ def test_a_plan_speaks_of_the_smallest_class(tiny_artifact: Build, tiny_network:
     found = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "stratum"}))
     assert found.smallest_stratum == f"'disc', 300 of {len(samples)}"
     share = 300 / len(samples)
-    assert found.assumed[1].samples_needed == pytest.approx((whole.assumed[1].samples_needed or 0) / share, rel=0.01)
+    # all three classes have to pass: each is planned with the third root of 80 %, so that the product is 80 %
+    planned = [samples_for_betting((1, 0), (0.02, 0.98), 0.08, 0.1, power) for power in (0.8, 0.8 ** (1 / 3))]
+    for one, needed, of_all in zip((whole, found), planned, (1.0, share), strict=True):
+        assert one.assumed[1].samples_needed == pytest.approx((needed or 0) / of_all * 6 / 5, rel=0.01)
     # 31 of the class certify 8 % at 90 %, since 1.08 ** 30 > 10 > 1.08 ** 29 and the last bet is not a whole one
     assert found.minimum_samples - found.minimum_samples // 6 == np.ceil(31 / share)
     exits = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "exit"}))
     assert (exits.group_by, exits.smallest_stratum, exits.assumed) == ("exit", None, ())
     assert exits.observed
+
+
+def test_with_the_planned_number_ten_equal_classes_pass_together_as_often_as_one() -> None:
+    rng = np.random.default_rng(0)
+
+    def passed(power: float, classes: int, runs: int = 50) -> float:
+        needed = samples_for_betting((1, 0), (0.01, 0.99), 0.02, 0.05, power)
+        assert needed is not None
+        drawn = rng.random((runs, classes, needed)) < 0.01
+        p_values = [[betting_p_value(lost.astype(np.int8), 0.02, 0.05) for lost in one] for one in drawn]
+        return float((np.max(p_values, axis=1) <= 0.05).mean())
+
+    assert passed(0.8 ** (1 / 10), 10) >= 0.8
+    assert passed(0.8, 10) < 0.5
 
 
 def unbalanced(lost: int, rare: int = 40) -> tuple[Evidence, np.ndarray]:
