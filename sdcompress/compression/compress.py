@@ -136,7 +136,7 @@ def _warn_of_groups(calibrate: Calibrate) -> None:
     if calibrate.group_by is not None:
         warnings.warn(
             f"The drop is certified over all samples: calibrate.group_by='{calibrate.group_by}' of the recipe is left "
-            "out. To certify it in every group, calibrate the best cascade once more: "
+            "out. To certify it in every group, calibrate a cascade that was not chosen on the validation split: "
             f"sdcompress calibrate ARTIFACT --group-by {calibrate.group_by}",
             stacklevel=3,
         )
