@@ -151,7 +151,8 @@ class DriftMonitor:
     Args:
         levels: from ``certified_levels``, at least one.
         audit_share: share of the rows that are audited, in [0, 1].
-        delta: probability of a false alarm of either test, ever.
+        delta: probability of a false alarm of either test, ever; not below 0.05, because the bounds on disagreement of
+            ``certified_levels`` leave 0.005 to error.
         tolerance: see ``ShareTest``.
         seed: draws the audited rows; None: nobody can foresee them.
 
