@@ -9,7 +9,7 @@ With ``--population`` calibrations are drawn with replacement from all held-out 
 then, and the true drop is known exactly: where few images are left to measure on, a part of what is called broken is
 noise, and a calibration with luck leaves the harder images.
 
-With ``--group-by`` the drop is certified for every class, or for the samples of every exit: it is that of the worst
+With ``--group-by`` the drop is certified for every class, or for what has left by every exit: it is that of the worst
 group, over the population.
 """
 

@@ -26,7 +26,7 @@ _ENSEMBLE = " An exit's outputs are those of the geometric mean of the exits up 
 _GROUPS = {
     None: "like them",
     "stratum": "of each {stratum} like them",
-    "exit": "like them that leave at any one exit, and to all of them",
+    "exit": "like them that leave at an exit or before it, whichever exit, and of all of them",
 }
 
 # how samples of the user relate to the training samples
@@ -163,9 +163,10 @@ def guarantee(policy: Policy, certificate: Certificate | None, task: Task) -> st
             f"sample runs through the whole network{'' if certificate.reference else ', so that nothing is lost'}."
         )
     population = _GROUPS[certificate.group_by].format(stratum=task.stratum)
-    not_covered = (
-        f" or of single {plural(task.stratum)}" if task.strata_names and certificate.group_by != "stratum" else ""
-    )
+    single = [plural(task.stratum)] if task.strata_names and certificate.group_by != "stratum" else []
+    if certificate.group_by == "exit":  # it bounds the mean up to each exit, which an exit of few samples hardly moves
+        single.append("exits after the first")
+    not_covered = f" or of single {' or '.join(single)}" if single else ""
     target = ExecutionTarget(certificate.backend, certificate.device, certificate.plans)
     external_text = f" ({EXTERNAL[certificate.external]})" if certificate.external else ""
     return (

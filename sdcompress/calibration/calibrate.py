@@ -60,6 +60,7 @@ def calibrate(
     samples: Samples,
     split: str = "validation",
     reference: Artifact | Path | str | None = None,
+    joint_confidence: float | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -78,6 +79,9 @@ def calibrate(
         samples: N samples that training has not seen; with ``settings.unlabelled`` their targets are not used.
         split: name of their split, for the record.
         reference: an artifact from whose last exit losses are counted; None: the last exit of this one.
+        joint_confidence: of several certificates together, of which one is chosen by what their tests say: the
+            certificate states this one. Its own test keeps that of the settings, which must be larger. None: it is
+            alone.
         overwrite: replace an existing artifact.
         progress: called with (samples done, all samples).
 
@@ -111,6 +115,7 @@ def calibrate(
             folder,
             split=split,
             reference=reference_model,
+            joint_confidence=joint_confidence,
             progress=progress,
         )
         return _write(opened, certified.temperatures, certified.policy, certified.certificate, folder)
@@ -190,7 +195,7 @@ def check_policy(settings: recipe.Calibrate, exits: int, task: Task | None) -> N
 
     Raises:
         UnknownNameError: if there is no such policy.
-        UsageError: if the task lacks its signals, there are too few exits, or it cannot keep the drop for each exit.
+        UsageError: if the task lacks its signals, there are too few exits, or it cannot keep the drop up to each exit.
     """
     kind = policy_class(settings.policy)
     if task is not None:

@@ -140,6 +140,7 @@ def certified_policy(
     *,
     split: str,
     reference: ReferenceModel | None = None,
+    joint_confidence: float | None = None,
     progress: Progress | None = None,
 ) -> CertifiedPolicy:
     """Return a policy with a certificate, and write its evidence; early exit is disabled if nothing is certified.
@@ -152,6 +153,7 @@ def certified_policy(
         folder: of the new artifact, which gets the evidence.
         split: name of the samples' split.
         reference: from which losses are counted; None: the last exit.
+        joint_confidence: that the certificate states, if it is one of several; None: that of the settings.
         progress: called with (samples done, all samples).
 
     Raises:
@@ -171,7 +173,7 @@ def certified_policy(
     _warn_of_strata(run, policy, settings, engine)
     replace(evidence, tuning_scores=tuning.evidence.scores).save(folder / EVIDENCE)
     certificate = Certificate(
-        confidence=settings.confidence,
+        confidence=settings.confidence if joint_confidence is None else min(joint_confidence, settings.confidence),
         loss="disagreement" if settings.unlabelled else "drop",
         test=test,
         group_by=settings.group_by,

@@ -88,6 +88,7 @@ def plan(
     engine = open_cascade(uncalibrated(opened), replace(options, threads=options.threads or 1, allow_uncertified=True))
     tuning, task = tune(engine, Subset(samples, split.tuning), settings, progress), engine.task
     smallest, share = _smallest(samples, task, settings)
+    groups = len(task.strata_names) if settings.group_by == "stratum" else 1
     test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss)
     assumed = () if settings.group_by == "exit" else _ASSUMED  # the sizes of the groups are not assumed
     return SampleSizePlan(
@@ -102,7 +103,8 @@ def plan(
         tuning_samples=len(split.tuning),
         minimum_samples=_minimum(settings, task, share, test),
         assumed=tuple(
-            _row(_assumed(share_of_drop * settings.max_drop), share, None, settings, test) for share_of_drop in assumed
+            _row(_assumed(share_of_drop * settings.max_drop), share, None, settings, test, groups=groups)
+            for share_of_drop in assumed
         ),
         observed=_observed(tuning, settings, test),
     )
@@ -144,9 +146,10 @@ def _worst_group(tuning: Tuning, thresholds: tuple[float, ...], settings: recipe
     """Return the row of the group that needs the most samples."""
     mean_ms = float(np.cumsum(tuning.stage_ms)[exit_index_of(tuning.evidence.scores, thresholds)].mean())
     differences = excess_losses(tuning.evidence, thresholds)
+    masks = list(group_masks(tuning.evidence, thresholds, settings.group_by))
     rows = [
-        _row(_counted(differences[mask]), float(mask.mean()), mean_ms, settings, test)
-        for mask in group_masks(tuning.evidence, thresholds, settings.group_by)
+        _row(_counted(differences[mask]), float(mask.mean()), mean_ms, settings, test, groups=len(masks))
+        for mask in masks
     ]
     return max(
         rows,
@@ -171,14 +174,21 @@ def _counted(losses: Float64) -> _Losses:
     return _Losses(values, counts / len(losses))
 
 
-def _row(losses: _Losses, share: float, mean_ms: float | None, settings: recipe.Calibrate, test: TestKind) -> PlanRow:
-    """Return the plan for a group with these losses; ``share`` is that of the samples in the group."""
+def _row(
+    losses: _Losses, share: float, mean_ms: float | None, settings: recipe.Calibrate, test: TestKind, *, groups: int
+) -> PlanRow:
+    """Return the plan for one of the groups, with these losses; ``share`` is that of the samples in the group.
+
+    All groups have to pass. Of independent ones that happens with the product of their powers, and the other groups
+    are taken to be as hard as this one.
+    """
+    power = POWER ** (1 / groups)
     _, delta = smallest_drop(settings)
     values, shares = losses
     lost, gained = float(np.maximum(values, 0) @ shares), float(np.maximum(-values, 0) @ shares)
     if test == "binomial":
-        needed = samples_for_binomial(lost, settings.max_drop, delta, POWER)
+        needed = samples_for_binomial(lost, settings.max_drop, delta, power)
     else:
-        needed = samples_for_betting(values, shares, settings.max_drop, delta, POWER)
+        needed = samples_for_betting(values, shares, settings.max_drop, delta, power)
     needs = None if needed is None else calibration_count_for(math.ceil(needed / share))
     return PlanRow(mean_ms=mean_ms, mean_loss=lost, mean_gain=gained, samples_needed=needs)

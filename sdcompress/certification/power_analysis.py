@@ -34,7 +34,9 @@ def least_samples(max_drop: float, delta: float, *, exact: bool = False) -> int:
 
 
 def samples_for_binomial(rate: float, max_drop: float, delta: float, power: float = 0.8) -> int | None:
-    """Return the number of samples with which the exact test certifies alpha with this power, to within 1 %.
+    """Return the number of samples, to within 1 %, with which the exact test certifies alpha with this power.
+
+    A few more samples may have less power, by some points: the number of losses that the test allows rises in steps.
 
     Args:
         rate: the true share of losses, in [0, 1).
@@ -67,7 +69,8 @@ def samples_for_betting(
     The logarithm of the wealth is a sum over the samples. With one bet, sized by the true variance, its mean and
     variance are known, and the sum is taken as normal. One bet must reach ln(1 / delta), which is a distance of
     sqrt(2 ln(1 / delta)) deviations from alpha. A test that knows the variance needs the normal quantile of delta.
-    Bets that are sized anew lie half-way between, by simulation. The simulated power is within some points of this.
+    Bets that are sized anew lie half-way between, by simulation. In simulations a power of 80 % that is asked
+    for comes out as 79 to 89 %.
 
     Args:
         values: [M] in [-1, 1], that a sample's loss can have.

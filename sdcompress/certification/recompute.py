@@ -30,7 +30,7 @@ def verify_certificate(artifact: Artifact) -> Certificate | None:
 
     This detects a certificate that does not follow from its evidence, or is about other graphs, thresholds or data. It
     does not detect invented evidence. For that, calibrate again with the data: the same split must give the same
-    evidence.
+    losses, and at the same temperatures the same scores.
 
     Args:
         artifact: opened, so that its files are those of its manifest.

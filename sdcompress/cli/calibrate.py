@@ -65,7 +65,9 @@ InExpectation = Annotated[
 ]
 GroupBy = Annotated[
     Literal["exit", "stratum"] | None,
-    typer.Option("--group-by", help="the drop holds in every group: samples of one exit, or of one stratum (class)"),
+    typer.Option(
+        "--group-by", help="the drop holds in every group: each stratum (class), or what exits up to each exit"
+    ),
 ]
 Reference = Annotated[
     Path | None,
@@ -197,7 +199,7 @@ def _show_plan(planned: SampleSizePlan) -> None:
     table(["thresholds", "mean loss", "mean gain", "samples needed"], rows, title)
     say(
         f"{planned.source}: there are {planned.samples:,} samples for calibration; "
-        f"fewer than {planned.minimum_samples:,} are refused. With the number needed, {planned.power:.0%} "
+        f"fewer than {planned.minimum_samples:,} are refused. With the number needed, about {planned.power:.0%} "
         f"of calibrations get the certificate. Observed on the "
         f"{planned.tuning_samples:,} samples that tune the thresholds and certify nothing."
         + (f" The smallest {planned.group_by} is {planned.smallest_stratum}." if planned.smallest_stratum else "")

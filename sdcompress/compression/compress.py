@@ -136,7 +136,7 @@ def _warn_of_groups(calibrate: Calibrate) -> None:
     if calibrate.group_by is not None:
         warnings.warn(
             f"The drop is certified over all samples: calibrate.group_by='{calibrate.group_by}' of the recipe is left "
-            "out. To certify it in every group, calibrate the best cascade once more: "
+            "out. To certify it in every group, calibrate a cascade that was not chosen on the validation split: "
             f"sdcompress calibrate ARTIFACT --group-by {calibrate.group_by}",
             stacklevel=3,
         )
@@ -367,7 +367,10 @@ class _Search:
         # its last exit is the reference, which that of an ensemble or of a truncated network is not
         whole = one.exits[-1] == self._exits[one.source][-1]
         own = whole and one.source == 0 and one.precision == FLOAT and one.ensemble is None
-        artifact = self._parts.calibrated(one, 1 - self._delta, self._certify_samples, None if own else self._reference)
+        reference, joint = None if own else self._reference, self.settings.confidence
+        artifact = self._parts.calibrated(
+            one, 1 - self._delta, self._certify_samples, reference, joint_confidence=joint
+        )
         policy, evidence = artifact.manifest.policy, artifact.evidence()
         assert policy is not None
         state: State = "certified" if policy.guarantee == "certified" else "not certified"

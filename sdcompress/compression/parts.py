@@ -95,15 +95,22 @@ class Parts:
         return open_artifact(out)
 
     def calibrated(
-        self, candidate: Candidate, confidence: float, samples: Samples, reference: Artifact | None
+        self,
+        candidate: Candidate,
+        confidence: float,
+        samples: Samples,
+        reference: Artifact | None,
+        *,
+        joint_confidence: float,
     ) -> Artifact:
         """Return a cascade with certified thresholds.
 
         Args:
             candidate: a cascade.
-            confidence: of its certificate.
+            confidence: of its test.
             samples: that the search has not used.
             reference: from which its drop is counted; None: its own last exit.
+            joint_confidence: of the tests of all finalists, which its certificate states: it may be the one chosen.
         """
         cascade = self.part(candidate.source, candidate.exits, candidate.precision, candidate.ensemble)
         # a drop each: a search that goes on would make the thresholds of a smaller one again, by other times
@@ -119,6 +126,7 @@ class Parts:
                 self.options,
                 samples=samples,
                 reference=reference,
+                joint_confidence=joint_confidence,
                 overwrite=True,
                 progress=progress,
             )
@@ -127,6 +135,7 @@ class Parts:
             cascade.manifest.digest,
             reference and reference.manifest.digest,
             settings.model_dump(mode="json"),
+            joint_confidence,
             len(samples),
             self.options.threads,  # stage times, which decide the path, are of these threads
         ]

@@ -21,30 +21,42 @@ _Z95 = 1.959964
 
 
 def paired_difference(loss: Losses, other: Losses) -> tuple[float, float, float]:
-    """Return the metric with these losses less that with others, with its 95 % interval; see ``paired_interval``.
+    """Return the metric with these losses less that with others, with its 95 % interval: (value, low, high).
+
+    Of losses that are 0 or 1 see ``paired_interval``. Of others the interval is the normal one, by the standard
+    deviation of the differences. Where these are all equal, the rule of three gives 3 / N on both sides.
 
     Args:
-        loss: [N].
+        loss: [N], N at least 1.
         other: [N], of the same samples.
     """
-    gained = np.subtract(other, loss, dtype=np.float64)
-    return paired_interval(float(gained.sum()), float((gained**2).sum()), len(gained))
+    gained, samples = np.subtract(other, loss, dtype=np.float64), len(loss)
+    if np.isin(gained, (-1, 0, 1)).all():
+        return paired_interval(int((gained == 1).sum()), int((gained == -1).sum()), samples)
+    value = float(gained.mean())
+    half = 3 / samples if gained.min() == gained.max() else _Z95 * float(gained.std()) / math.sqrt(samples)
+    return value, value - half, value + half
 
 
-def paired_interval(total: float, squares: float, samples: int) -> tuple[float, float, float]:
-    """Return the mean of N differences in [-1, 1] with its normal 95 % interval: (value, low, high).
+def paired_interval(gained: int, lost: int, samples: int) -> tuple[float, float, float]:
+    """Return (gained - lost) / N with its 95 % interval: (value, low, high).
 
-    If all differences are equal, their variance is 0, and the rule of three gives the interval: 3 / N on both sides.
+    Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data"
+    (Journal of Educational and Behavioral Statistics 37, 2012): the normal interval after one more sample of either
+    kind. Without these two it holds the true difference in only 81 % of the cases where about three samples differ;
+    with them in 93 % or more. If no sample differs, the rule of three gives 3 / N on both sides.
 
     Args:
-        total: sum of the differences.
-        squares: sum of their squares.
+        gained: samples of which only the first of two networks is right.
+        lost: samples of which only the other one is.
         samples: N, at least 1.
     """
-    value = total / samples
-    variance = squares / samples - value**2
-    half = _Z95 * math.sqrt(max(variance, 0.0) / samples) or 3 / samples
-    return value, value - half, value + half
+    value = (gained - lost) / samples
+    if gained + lost == 0:
+        return value, -3 / samples, 3 / samples
+    middle = (gained - lost) / (samples + 2)
+    half = _Z95 * math.sqrt(((gained + lost + 2) / (samples + 2) - middle**2) / (samples + 2))
+    return value, max(middle - half, -1.0), min(middle + half, 1.0)
 
 
 def pack(loss: Float) -> str:

@@ -77,7 +77,7 @@ class ShareTest(_Test):
         self._bounds = [_share_bounds(level, each, tolerance) if level.shares else None for level in levels]
         # rows whose exit is not known are counted in the last place
         self._counts = [[0] * (len(level.shares) + 1) for level in levels]
-        self._counted = [0] * len(levels)
+        self._counted = 0
         super().__init__(2 * max(len(level.thresholds) + 1 for level in levels), delta, lifetime)
         self.rows = 0
 
@@ -89,17 +89,32 @@ class ShareTest(_Test):
                 the request was given up. Such a row counts against every alternative.
             level: index of their level.
         """
-        bounds, counts = self._bounds[level], self._counts[level]
-        if bounds is None:
+        if self._bounds[level] is None:
             return
+        counts = self._counts[level]
         self.rows += len(exit_index)
         for exit_ in exit_index.tolist():  # requests of one row are usual: numpy would take longer
             counts[exit_] += 1
-            self._counted[level] += 1
-            if self._counted[level] == _BLOCK:
-                known = np.array(counts[:-1])
-                self._process.counts(np.concatenate([known, known.sum() - known]), _BLOCK, bounds)
-                counts[:], self._counted[level] = [0] * len(counts), 0
+            self._counted += 1
+            if self._counted == _BLOCK:
+                self._bet()
+
+    def _bet(self) -> None:
+        """Bet on a block of rows of all levels.
+
+        Blocks of single levels would not do. Deep rows fill the queue, which changes the level: a block of rows that
+        exit late would wait, while that of another level is counted.
+        """
+        counted = [
+            (np.array(counts), bounds)
+            for counts, bounds in zip(self._counts, self._bounds, strict=True)
+            if bounds is not None and any(counts)
+        ]
+        ones = [np.concatenate([known[:-1], known[:-1].sum() - known[:-1]]) for known, _ in counted]
+        self._process.counts(ones, [int(known.sum()) for known, _ in counted], [bounds for _, bounds in counted])
+        for counts in self._counts:
+            counts[:] = [0] * len(counts)
+        self._counted = 0
 
 
 class AuditTest(_Test):
@@ -136,7 +151,8 @@ class DriftMonitor:
     Args:
         levels: from ``certified_levels``, at least one.
         audit_share: share of the rows that are audited, in [0, 1].
-        delta: probability of a false alarm of either test, ever.
+        delta: probability of a false alarm of either test, ever; not below 0.05, because the bounds on disagreement of
+            ``certified_levels`` leave 0.005 to error.
         tolerance: see ``ShareTest``.
         seed: draws the audited rows; None: nobody can foresee them.
 

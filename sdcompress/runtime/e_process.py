@@ -61,18 +61,21 @@ class EProcess:
             raise ValueError("the value must be a number in [0, 1]")
         self._multiply((1 + self._gain * value) / (1 + self._gain * bound), 1)
 
-    def counts(self, ones: npt.ArrayLike, rows: int, bounds: npt.ArrayLike) -> None:
+    def counts(self, ones: npt.ArrayLike, rows: npt.ArrayLike, bounds: npt.ArrayLike) -> None:
         """Bet on a block of values in {0, 1} of every mean.
 
-        The stakes of the block are those before it, so that it must end at a number of rows that was fixed before.
+        The stakes of the block are those before it, so that it must end at a number of rows that was fixed before. The
+        bounds may differ from row to row, if those of a row are known before its values.
 
         Args:
-            ones: how many values are 1, [H].
-            rows: how many values there are, of each mean.
-            bounds: on the means, [H] in (0, 1].
+            ones: how many values are 1 among the rows with the same bounds, [H] or [L, H].
+            rows: how many values there are, of each mean; [L] for L different bounds.
+            bounds: on the means, [H] or [L, H] in (0, 1].
         """
-        ones, bounds = np.asarray(ones, np.float64)[:, None], np.asarray(bounds, np.float64)[:, None]
-        self._multiply(np.exp(ones * self._odds - rows * np.log1p(self._gain * bounds)), rows)
+        ones, bounds = (np.atleast_2d(np.asarray(values, np.float64))[:, :, None] for values in (ones, bounds))
+        of_each = np.reshape(np.asarray(rows, np.int64), (-1, 1, 1))
+        logarithms = ones * self._odds - of_each * np.log1p(self._gain * bounds)
+        self._multiply(np.exp(logarithms.sum(axis=0)), int(of_each.sum()))
 
     def _multiply(self, factors: npt.NDArray[np.float64], rows: int) -> None:
         self._stakes *= factors

@@ -44,7 +44,9 @@ class Certificate(Frozen):
     Made by fixed-sequence testing on samples that had no part in making the path. See docs/certificates.md.
     """
 
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(description="that all of the certified bounds hold")
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(
+        description="that all of the certified bounds hold, also those of other artifacts that it was chosen from"
+    )
     loss: Literal["drop", "disagreement"]
     test: Literal["betting", "binomial"]
     group_by: Literal["exit", "stratum"] | None = Field(

@@ -147,7 +147,11 @@ class Risk(Frozen):
     test: Literal["betting", "binomial"]
     max_drop: Fraction
     delta: float = Field(description="each bound alone is too low with at most this probability")
-    group_by: str | None = Field(None, description="loss and bound are those of the worst exit, class or other stratum")
+    group_by: str | None = Field(
+        None,
+        description="loss and bound are those of the worst group: a class or another stratum; for 'exit' the samples "
+        "that exit at an exit or before it",
+    )
     reference: Sha256 | None = Field(
         None, description="artifact whose last exit losses are counted from; None: its own"
     )

@@ -125,7 +125,7 @@ class Learner:
         recipe = self._recipe
         net = self._build(0)
         if recipe.model.weights is not None and not resumed:
-            self.loaded = load_start(net, recipe, self._dataset.outputs)
+            self.loaded = load_start(net, recipe, self._dataset.outputs, self._dataset.fingerprint)
         if recipe.train.backbone == "frozen":
             net.freeze_all_but_heads()
         check_network(self._method.needs, net, recipe)

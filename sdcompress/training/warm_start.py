@@ -137,7 +137,9 @@ def check_trained_classifier(net: MultiExit, recipe: Recipe) -> None:
         )
 
 
-def load_start(net: MultiExit, recipe: Recipe, outputs: tuple[str, ...]) -> LoadedWeights:
+def load_start(
+    net: MultiExit, recipe: Recipe, outputs: tuple[str, ...], fingerprint: str | None = None
+) -> LoadedWeights:
     """Copy the weights that ``model.weights`` names into a network, and say in a warning what became of them.
 
     Of a checkpoint the heads are taken, too, where they stand at the same places.
@@ -146,6 +148,7 @@ def load_start(net: MultiExit, recipe: Recipe, outputs: tuple[str, ...]) -> Load
         net: the network that is to start from them.
         recipe: names the weights, the backbone and the exits.
         outputs: names of what the outputs stand for in the data, such as those of classes.
+        fingerprint: of the data; None: whether the checkpoint may have learnt its validation samples is not asked.
 
     Raises:
         RecipeError: if they are of another network, or a part of it that is frozen from the first step is new or, as
@@ -161,6 +164,8 @@ def load_start(net: MultiExit, recipe: Recipe, outputs: tuple[str, ...]) -> Load
     else:
         check_start(recipe)
         _check_frozen_outputs(checkpoint, recipe, outputs)
+        if fingerprint is not None and checkpoint.data_fingerprint != fingerprint:
+            _warn_of_learnt_validation(checkpoint, recipe, outputs)
         loaded = _from_checkpoint(net, checkpoint, recipe)
     learns = frozenset() if _first_phase_freezes(recipe) else {f"backbone.{name}" for name in net.classifier}
     frozen = [name for name in loaded.anew if name.startswith("backbone.") and name not in learns]
@@ -180,6 +185,24 @@ def _check_frozen_outputs(checkpoint: Checkpoint, recipe: Recipe, outputs: tuple
         _method(recipe),
         f"output {at} of the classifier in {checkpoint.path} stands for '{trained[at]}', and in the data for "
         f"'{outputs[at]}'",
+    )
+
+
+def _warn_of_learnt_validation(checkpoint: Checkpoint, recipe: Recipe, outputs: tuple[str, ...]) -> None:
+    """Say where the validation samples may be some that the checkpoint was trained on: its seed held out others."""
+    before, now = checkpoint.recipe, recipe
+    same_data = (before.data.name, checkpoint.state.outputs) == (now.data.name, outputs)
+    if not same_data or not now.data.validation:
+        return
+    if before.seed == now.seed and before.data.validation >= now.data.validation:
+        return  # the same samples are held out, or the first of them
+    warnings.warn(
+        f"The weights of {checkpoint.path} may have learnt the validation samples of this training: with the seed "
+        f"{before.seed} it held out {before.data.validation:.4g} of the training samples, and this one holds out "
+        f"{now.data.validation:.4g} with the seed {now.seed}. Then validation figures are too good, and a certificate "
+        f"does not hold. To hold out the same: --set seed={before.seed} --set "
+        f"data.validation={before.data.validation:.4g}. A validation split of the data's own is not concerned.",
+        stacklevel=2,
     )
 
 

@@ -81,6 +81,18 @@ def test_the_ladder_uses_one_path_and_shares_delta(certified_artifact: Path) -> 
     assert len(certificate.path) == max(len(level.p_values) for level in certificate.levels) + 1
 
 
+def test_one_of_several_certificates_states_the_confidence_of_all(tiny_artifact: Build, samples: ArraySamples) -> None:
+    """Of five at 98 % the luckiest is chosen: 90 % is what can be said of it."""
+    cascade = tiny_artifact(name="one-of-five")
+    settings, out = recipe.Calibrate(max_drop=0.05, confidence=0.98), cascade.parent / "one-of-five-out"
+    calibrate(cascade, out, settings, samples=samples, joint_confidence=0.9)
+    certificate = verify_certificate(open_artifact(out))
+    assert certificate is not None
+    assert certificate.levels[0].delta == pytest.approx(0.02)
+    assert certificate.confidence == 0.9
+    assert "5 % at 90 % confidence" in (out / "README.md").read_text(encoding="utf-8")
+
+
 def test_neither_temperatures_nor_path_have_seen_what_certifies(
     tiny_artifact: Build, samples: ArraySamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,8 @@ from sdcompress.calibration.threshold_path import exit_path, threshold_path
 from sdcompress.calibration.thresholds import NEVER
 from sdcompress.certification.certify import certified_drop, excess_losses
 from sdcompress.certification.groups import check_strata, group_masks, intersection_union_p_value, warn_of_strata
-from sdcompress.certification.p_values import binomial_p_value
+from sdcompress.certification.p_values import betting_p_value, binomial_p_value
+from sdcompress.certification.power_analysis import samples_for_betting
 from sdcompress.certification.recompute import verify_certificate
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import CertificateError, DataError
@@ -130,6 +131,20 @@ def test_calibrations_that_break_their_promise_in_a_group_are_as_rare_as_they_sa
     assert over_all > RUNS * 0.4  # what a promise about the mean is worth to a group
 
 
+def test_what_holds_up_to_each_exit_leaves_a_single_later_exit_open() -> None:
+    """9,000 samples lose nothing at the first exit, so that 40 of 1,000 at the second are 0.4 % up to it."""
+    scores = np.zeros((2, 15_000), np.float32)
+    scores[0, :9000] = scores[1, 9000:10_000] = 1
+    loss = np.zeros((3, 15_000), np.float32)
+    loss[1, 9000:9040] = 1
+    order = np.random.default_rng(0).permutation(15_000)
+    found = Evidence(scores[:, order], loss[:, order])
+    level = certified_drop(found, ((NEVER, NEVER), (0.5, 0.5)), "betting", 0.01, 0.05, group_by="exit")
+    assert level.certified == 1
+    second = exit_index_of(found.scores, (0.5, 0.5)) == 1
+    assert excess_losses(found, (0.5, 0.5))[second].mean() == pytest.approx(0.04)
+
+
 def test_a_path_for_single_exits_opens_an_exit_only_where_enough_leave() -> None:
     rng = np.random.default_rng(2)
     sure = rng.beta(4, 1, (3, 2000))
@@ -183,7 +198,9 @@ def test_an_artifact_holds_what_its_groups_are_computed_from(
     lost = excess_losses(found, policy.thresholds)
     assert all(lost[mask].mean() <= 0.08 for mask in group_masks(found, policy.thresholds, certificate.group_by))
     text = (out / "README.md").read_text(encoding="utf-8")
-    assert ("of each class like them" if group_by == "stratum" else "leave at any one exit") in text
+    by_exit = "like them that leave at an exit or before it, whichever exit, and of all of them"
+    assert ("of each class like them" if group_by == "stratum" else by_exit) in text
+    assert ("of single classes or exits after the first" in text) == (group_by == "exit")
 
 
 def test_without_labels_single_exits_are_certified_too(tiny_artifact: Build, tiny_network: Any) -> None:
@@ -243,12 +260,29 @@ def test_a_plan_speaks_of_the_smallest_class(tiny_artifact: Build, tiny_network:
     found = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "stratum"}))
     assert found.smallest_stratum == f"'disc', 300 of {len(samples)}"
     share = 300 / len(samples)
-    assert found.assumed[1].samples_needed == pytest.approx((whole.assumed[1].samples_needed or 0) / share, rel=0.01)
+    # all three classes have to pass: each is planned with the third root of 80 %, so that the product is 80 %
+    planned = [samples_for_betting((1, 0), (0.02, 0.98), 0.08, 0.1, power) for power in (0.8, 0.8 ** (1 / 3))]
+    for one, needed, of_all in zip((whole, found), planned, (1.0, share), strict=True):
+        assert one.assumed[1].samples_needed == pytest.approx((needed or 0) / of_all * 6 / 5, rel=0.01)
     # 31 of the class certify 8 % at 90 %, since 1.08 ** 30 > 10 > 1.08 ** 29 and the last bet is not a whole one
     assert found.minimum_samples - found.minimum_samples // 6 == np.ceil(31 / share)
     exits = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "exit"}))
     assert (exits.group_by, exits.smallest_stratum, exits.assumed) == ("exit", None, ())
     assert exits.observed
+
+
+def test_with_the_planned_number_ten_equal_classes_pass_together_as_often_as_one() -> None:
+    rng = np.random.default_rng(0)
+
+    def passed(power: float, classes: int, runs: int = 50) -> float:
+        needed = samples_for_betting((1, 0), (0.01, 0.99), 0.02, 0.05, power)
+        assert needed is not None
+        drawn = rng.random((runs, classes, needed)) < 0.01
+        p_values = [[betting_p_value(lost.astype(np.int8), 0.02, 0.05) for lost in one] for one in drawn]
+        return float((np.max(p_values, axis=1) <= 0.05).mean())
+
+    assert passed(0.8 ** (1 / 10), 10) >= 0.8
+    assert passed(0.8, 10) < 0.5
 
 
 def unbalanced(lost: int, rare: int = 40) -> tuple[Evidence, np.ndarray]:

@@ -123,8 +123,8 @@ def test_a_cascade_counts_its_drop_from_the_reference_where_its_last_exit_is_ano
 ) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def calibrated(*arguments: Any) -> Any:
-        asked.append(arguments)
+    def calibrated(*arguments: Any, joint_confidence: float) -> Any:
+        asked.append((*arguments, joint_confidence))
         made = artifact(policy=SimpleNamespace(guarantee=guarantee, thresholds=(0.5, NEVER)))
         evidence = Evidence(np.float32([[0.9, 0.4], [0, 0]]), np.float32([[1, 1], [0, 0], [0, 0]]))
         return SimpleNamespace(**vars(made), evidence=lambda: evidence)
@@ -136,10 +136,10 @@ def test_a_cascade_counts_its_drop_from_the_reference_where_its_last_exit_is_ano
         "_exits": [EXITS, EXITS],
         "_delta": 0.02,
     }
-    built = search_with(Compress(), known)._build(candidate(**fields))
-    ((one, confidence, samples, reference),) = asked
+    built = search_with(Compress(confidence=0.9), known)._build(candidate(**fields))
+    ((one, confidence, samples, reference, joint_confidence),) = asked
     assert (one, samples) == (candidate(**fields), range(2))
-    assert confidence == pytest.approx(0.98)
+    assert (confidence, joint_confidence) == (pytest.approx(0.98), 0.9)
     assert reference == (None if own else "the reference")
     assert (built.state, built.drop) == (state, 0.5)  # one of two exits early, and is wrong there
 

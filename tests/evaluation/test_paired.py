@@ -6,6 +6,7 @@ import base64
 
 import numpy as np
 import pytest
+import scipy.stats
 from pydantic import ValidationError
 
 from sdcompress.evaluation.paired import digest_of_targets, metric_difference, pack, paired_difference, paired_interval
@@ -36,7 +37,34 @@ def test_the_interval_against_the_standard_deviation_of_the_differences() -> Non
 
 def test_where_all_differences_are_equal_the_rule_of_three_stands_in() -> None:
     assert paired_interval(0, 0, 300) == (0, -0.01, 0.01)
-    assert paired_interval(300, 300, 300) == (1, 0.99, 1.01)
+    tenths = np.full(300, 0.1, np.float32)
+    assert paired_difference(tenths, 2 * tenths) == pytest.approx((0.1, 0.09, 0.11))
+
+
+def test_of_counted_losses_one_more_sample_of_either_kind_differs() -> None:
+    # 4 of 998: 4 / 1000 +- 1.96 * sqrt((6 / 1000 - 0.000016) / 1000)
+    assert paired_interval(4, 0, 998) == pytest.approx((4 / 998, -0.000794, 0.008794), abs=1e-6)
+    loss, other = np.zeros((2, 998), np.float32)
+    other[:4] = 1
+    assert paired_difference(loss, other) == paired_interval(4, 0, 998)
+    assert paired_interval(2, 6, 998) == pytest.approx((-4 / 998, -0.010193, 0.002193), abs=1e-6)
+    # the example of ci.prop.ps in the R package statpsych
+    assert paired_interval(26, 4, 48)[1:] == pytest.approx((0.2548067, 0.6251933), abs=1e-6)
+    assert paired_interval(300, 0, 300)[1:] == (pytest.approx(0.9804, abs=1e-4), 1)
+
+
+def test_intervals_of_few_samples_that_differ_hold_the_truth_about_as_often_as_they_say() -> None:
+    """Samples that differ are rare, so that their numbers are Poisson; only a sum over all of them is exact."""
+    numbers = np.arange(40)
+    for gained, lost in ((3.1, 0), (4.4, 0), (4, 1), (8, 2), (3, 3)):
+        expected = (gained - lost) / 1000
+        held = sum(
+            scipy.stats.poisson.pmf(b, gained) * scipy.stats.poisson.pmf(c, lost)
+            for b in numbers
+            for c in numbers
+            if (interval := paired_interval(int(b), int(c), 1000))[1] <= expected <= interval[2]
+        )
+        assert held > 0.93
 
 
 @pytest.mark.parametrize("binary", [True, False])

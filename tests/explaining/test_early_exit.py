@@ -49,7 +49,7 @@ def test_overthinking_under_a_policy() -> None:
 def test_a_difference_with_its_interval() -> None:
     value, low, high = paired_difference(np.float32([0, 0, 1, 1]), np.float32([1, 0, 1, 0]))
     assert value == 0
-    assert (low, high) == pytest.approx((-0.693, 0.693), abs=1e-3)  # 1.96 * sqrt(1 / 2) / sqrt(4)
+    assert (low, high) == pytest.approx((-0.653, 0.653), abs=1e-3)  # 1.96 * sqrt(4 / 6) / sqrt(6)
 
 
 def test_agreeing_everywhere_does_not_make_the_interval_vanish() -> None:

@@ -240,6 +240,20 @@ def test_risk_is_shown_step_by_step() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("group_by", "words"),
+    [
+        (None, "are certified for it."),
+        ("class", "Loss and bound are those of the worst class."),
+        ("exit", "Loss and bound are those of the samples up to the exit at which they are largest."),
+    ],
+)
+def test_the_risk_of_groups_says_which_samples_it_counts(group_by: str | None, words: str) -> None:
+    record = explanation(risk=risky().model_copy(update={"group_by": group_by}))
+    table = next(table for table in details(record) if table.title.startswith("Risk"))
+    assert str(table.note).endswith(words)
+
+
 def test_of_many_classes_the_ends_are_shown() -> None:
     many = tuple(
         Stratum(name=f"class {k}", samples=1, shares=(1 - k / 99, k / 99), metric=1, last_exit_metric=1)

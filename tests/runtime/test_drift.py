@@ -77,6 +77,22 @@ def test_each_level_is_compared_with_its_own_shares() -> None:
     assert test.evidence >= 1
 
 
+def test_a_block_ends_after_as_many_rows_whatever_their_levels() -> None:
+    """If each level had blocks of its own, the level would decide which rows are counted first, and rows decide it."""
+    loose = Level(0.02, (0.8, 0.8), 4000, (0.8, 0.15, 0.05), 0.02)
+    mixed = ShareTest([LEVEL, loose])
+    for _ in range(31):
+        mixed.answered(np.array([2]), 0)
+    assert mixed.evidence == 0
+    mixed.answered(np.array([0]), 1)
+    assert mixed.evidence > 0
+    # 31 of 32 at the last exit, and the alternative with odds of 4: its stake grows by 4^31 / (1 + 3 m)^31 / (1 + 3 n),
+    # with m and n the bounds of the two levels, each at a fifth of delta for two levels with six bounds each
+    m, n = (upper_bound(4000 * level.shares[2], 4000, 0.2 * 0.025 / 12, binary_loss=True) for level in (LEVEL, loose))
+    stake = 0.5 / 18 * 4**31 / (1 + 3 * m) ** 31 / (1 + 3 * n)
+    assert mixed.evidence * np.log(50) == pytest.approx(np.log(stake), rel=1e-3)
+
+
 def test_audits_at_the_bound_of_their_level_give_no_alarm_and_twice_of_it_does() -> None:
     loose = Level(0.05, (0.8, 0.8), 4000, (), 0.05)
     test, rng = AuditTest([LEVEL, loose]), np.random.default_rng(3)

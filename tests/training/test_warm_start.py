@@ -186,6 +186,31 @@ def test_a_trained_start_may_be_frozen_but_not_with_a_classifier_of_other_classe
         load_start(same, tuned, swapped)  # its classifier learns
 
 
+@pytest.mark.parametrize(
+    ("settings", "learnt"),
+    [
+        (["seed=0", "data.validation=0.2"], False),
+        (["seed=0", "data.validation=0.1"], False),  # the first half of the samples that were held out
+        (["seed=0", "data.validation=0.3"], True),
+        (["seed=1", "data.validation=0.2"], True),
+        (["seed=1", "data.validation=0"], False),
+    ],
+)
+def test_a_start_that_may_have_learnt_the_validation_samples_is_named(
+    small: Small, tmp_path: Path, settings: list[str], *, learnt: bool
+) -> None:
+    source = train(small("method=baseline", "train.epochs=1", "seed=0", "data.validation=0.2"), tmp_path / "old")
+    recipe = small("method=baseline", f"model.weights={tmp_path / 'old'}", *settings)
+    net = build(recipe.model, recipe.exits, outputs=(10,), inputs=pictures(1, 16, 16))
+    for fingerprint, warned in (("0" * 64, learnt), (source.data_fingerprint, False), (None, False)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            load_start(net, recipe, source.state.outputs, fingerprint)
+        said = [str(one.message) for one in caught if "may have learnt the validation samples" in str(one.message)]
+        assert len(said) == warned
+        assert all("--set seed=0 --set data.validation=0.2." in one for one in said)
+
+
 @pytest.mark.parametrize(("classes", "fits"), [(1000, True), (7, False)])
 def test_published_weights_may_be_frozen_where_their_classifier_is_kept(
     small: Small, classes: int, *, fits: bool

@@ -87,8 +87,8 @@ def cautions(record: Compression) -> list[str]:
         together = max(0.0, 1 - record.searches * (1 - confidence))
         sentences.append(
             f"This is search {record.searches} in its folder, and all tested on the same validation samples: each "
-            f"alone keeps {q.share(confidence)} confidence, and all together {q.share(together)}. Whoever searches "
-            "until something is certified has the second."
+            f"alone keeps {q.share(confidence)} confidence, and all together {q.share(together)} if all asked for as "
+            "much. Whoever searches until something is certified has the second."
         )
     if shaky := [one.name for one in record.bench.records if not one.stable]:
         sentences.append(f"The machine was not steady while {q.enumeration(shaky)} ran; search again on a quiet one.")

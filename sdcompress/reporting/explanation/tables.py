@@ -175,11 +175,18 @@ def _risk(record: Explanation) -> Table | None:
         f" Bound: the largest mean loss that the {risk.test} test does not reject at {risk.delta:.4g}; each alone is"
         f" too low with at most that probability. The first steps with a bound"
         f" below {risk.max_drop * 100:.4g} % are certified for it."
-        + (f" Loss and bound are those of the worst {risk.group_by}." if risk.group_by else "")
+        + _worst_group(risk.group_by)
         + (f" Counted against the last exit of the artifact {risk.reference[:12]}." if risk.reference else "")
     )
     title = f"Risk along the certificate's path: {risk.loss}"
     return Table(title, ("step", "mean ms", "measured", "bound", "certified"), rows, note)
+
+
+def _worst_group(group_by: str | None) -> str:
+    if group_by is None:
+        return ""
+    group = "samples up to the exit at which they are largest" if group_by == "exit" else f"worst {group_by}"
+    return f" Loss and bound are those of the {group}."
 
 
 def _strata(record: Explanation) -> Table | None:

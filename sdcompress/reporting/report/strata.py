@@ -96,7 +96,7 @@ def _majority(evaluation: Evaluation) -> list[tuple[str, str]]:
     share = evaluation.strata[largest].samples / samples
     gained = sum(n for target, decided, n in evaluation.confusion if target == decided != largest)
     lost = sum(n for target, decided, n in evaluation.confusion if target == largest != decided)
-    if paired_interval(gained - lost, gained + lost, samples)[1] > 0:
+    if paired_interval(gained, lost, samples)[1] > 0:
         return []
     word, metric = _words(evaluation)
     balanced = f"balanced {metric} {q.score(evaluation.balanced_metric)}"
