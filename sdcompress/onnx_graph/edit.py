@@ -76,7 +76,7 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> No
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove, in place, the nodes and stored tensors that no output depends on."""
+    """Remove, in place, the nodes and stored tensors that no output depends on, and what is known of their values."""
     needed, used_nodes = {value.name for value in graph.output}, []
     for node in reversed(graph.node):
         if needed.isdisjoint(node.output):
@@ -87,6 +87,9 @@ def drop_unused(graph: onnx.GraphProto) -> None:
         used_nodes.append(node)
     replace_nodes(graph, reversed(used_nodes))
     _keep_initializers(graph, needed)
+    values = [value for value in graph.value_info if value.name in needed]
+    del graph.value_info[:]
+    graph.value_info.extend(values)
 
 
 def drop_unused_initializers(graph: onnx.GraphProto) -> None:

@@ -22,7 +22,7 @@ from sdcompress.onnx_graph.trace_score import trace_score
 from sdcompress.policies import restore
 from sdcompress.policies._base import ExitPolicy
 from sdcompress.schema.graphs import DECISION, EXIT_INDEX, OUTPUTS
-from sdcompress.schema.manifest import ExitSignals, Manifest
+from sdcompress.schema.manifest import ExitSignals, Manifest, Tensor
 from sdcompress.tasks import task_of
 
 __all__ = ["merge"]
@@ -91,8 +91,10 @@ class _Scope:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
+        self.rows = f"{prefix}/rows"  # the name of the batch, which is smaller in a branch
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self.values: list[onnx.ValueInfoProto] = []
 
     def node(self, operator: str, *inputs: str, out: str = "", **attributes: Any) -> str:
         """Add a node with one output; returns the output's name."""
@@ -106,14 +108,20 @@ class _Scope:
         self.constants.append(numpy_helper.from_array(np.array(value, dtype), name))
         return name
 
-    def add(self, nodes: Sequence[onnx.NodeProto], constants: Sequence[onnx.TensorProto]) -> None:
-        """Add finished nodes and constants."""
+    def add(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        constants: Sequence[onnx.TensorProto],
+        values: Sequence[onnx.ValueInfoProto] = (),
+    ) -> None:
+        """Add finished nodes and constants, and the types and shapes that are known of what the nodes give."""
         self.nodes += nodes
         self.constants += constants
+        self.values += values
 
     def graph(self, name: str, outputs: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
         """Return the graph of all that was added, with these outputs."""
-        return helper.make_graph(self.nodes, name, [], outputs, self.constants)
+        return helper.make_graph(self.nodes, name, [], outputs, self.constants, value_info=self.values)
 
 
 class _Merger:
@@ -130,6 +138,8 @@ class _Merger:
         policy, exits = manifest.policy, len(manifest.exits)
         self._policy: ExitPolicy = restore(policy.name, policy.parameters, self._task, exits)
         self._thresholds, self._alone = thresholds, batch_of_one
+        self._batch, *_ = manifest.inputs[0].shape
+        self._axes = {size for tensor in manifest.inputs for size in tensor.shape[1:]}
         self._opset = next(opset.version for opset in segments[0].opset_import if not opset.domain)
 
     def level(
@@ -172,9 +182,40 @@ class _Merger:
         for index in range(first_segment, exits[position].segment + 1):
             graph, listed = self._segments[index].graph, self._manifest.segments[index]
             names = {tensor.name: tensors[tensor.name] for tensor in listed.inputs}
-            rename = Renaming(f"segment-{index}", names)
-            scope.add([rename.node(node) for node in graph.node], [rename.tensor(t) for t in graph.initializer])
+            rename, values = Renaming(f"segment-{index}", names), (*graph.value_info, *graph.output)
+            scope.add(
+                [rename.node(node) for node in graph.node],
+                [rename.tensor(tensor) for tensor in graph.initializer],
+                [self._value(value, rename.name(value.name), scope.rows) for value in values],
+            )
             tensors |= {tensor.name: rename.name(tensor.name) for tensor in listed.outputs}
+
+    def _value(self, value: onnx.ValueInfoProto, name: str, rows: str) -> onnx.ValueInfoProto:
+        """The type and shape of a tensor of a segment, under its new name.
+
+        onnxruntime fuses a residual sum with the normalisation behind it only where it knows that both have one shape.
+        Without shapes a branch was slower than its segment, and rounded otherwise. The batch of a branch may have fewer
+        rows than that around it. A size that is computed from the batch stays unknown.
+        """
+        known = onnx.ValueInfoProto()
+        known.CopyFrom(value)
+        known.name = name
+        for dim in known.type.tensor_type.shape.dim:
+            if dim.dim_param == self._batch:
+                dim.CopyFrom(self._rows(rows))
+            elif dim.dim_param and dim.dim_param not in self._axes:
+                dim.Clear()
+        return known
+
+    def _gathered(self, tensor: Tensor, name: str, rows: str) -> onnx.ValueInfoProto:
+        """The type and shape of the rows of a tensor that go on."""
+        dtype = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        value = helper.make_tensor_value_info(name, dtype, [self._batch, *tensor.shape[1:]])
+        return self._value(value, name, rows)
+
+    def _rows(self, name: str) -> onnx.TensorShapeProto.Dimension:
+        dimension = onnx.TensorShapeProto.Dimension
+        return dimension(dim_value=1) if self._alone else dimension(dim_param=name)
 
     def _signals(self, scope: _Scope, position: int, tensors: Mapping[str, str]) -> ExitSignals:
         """The exit's signals at its temperature; added here where the segment does not compute them."""
@@ -208,6 +249,10 @@ class _Merger:
             rows = scope.node("Squeeze", scope.node("NonZero", scope.node("Not", exits_here)), scope.constant([0]))
             gather = _Scope(f"exit-{position}/stay")
             carried = {name: gather.node("Gather", tensor, rows) for name, tensor in carried.items()}
+            gather.values += [
+                self._gathered(tensor, carried[tensor.name], f"exit-{position + 1}/rows")
+                for tensor in self._manifest.live_tensors(position)
+            ]
             history = [
                 ExitSignals(
                     values=gather.node("Gather", earlier.values, rows),
@@ -216,7 +261,7 @@ class _Merger:
                 for earlier in history
             ]
             deeper, deeper_index, continuation = self.level(position + 1, carried, history)
-            gather.add(continuation.nodes, continuation.constants)
+            gather.add(continuation.nodes, continuation.constants, continuation.values)
             at = gather.node("Unsqueeze", rows, gather.constant([1]))
             deeper = gather.node("ScatterND", logits, at, deeper)
             deeper_index = gather.node("ScatterND", index, at, deeper_index)
