@@ -192,6 +192,33 @@ def test_codes_pass_from_segment_to_segment(tiny_artifact: Write, batch_of_one: 
     np.testing.assert_array_equal(outputs["outputs"], tensors[left.outputs])
 
 
+@pytest.mark.parametrize("batch_of_one", [False, True])
+def test_the_shapes_of_the_segments_stay_known(tiny_artifact: Write, batch_of_one: bool) -> None:
+    """Each level has its own number of rows; a size that is computed from the batch is not known."""
+    artifact, segments = opened(tiny_artifact(policy=(0.5, 0.5)))
+    hidden, deep = (
+        next(tensor.name for tensor in artifact.manifest.live_tensors(position) if tensor.name != "input")
+        for position in (0, 1)
+    )
+    inner = segments[1].graph.node[0].output[0]
+    computed = helper.make_tensor_value_info(inner, TensorProto.FLOAT, ["2*batch", 16])
+    segments[1].graph.value_info.append(computed)
+    merged = merge(artifact.manifest, segments, (0.5, 0.5), batch_of_one=batch_of_one)
+    known = {}
+    for graph in graphs_within(merged.graph):
+        made = {name for node in graph.node for name in node.output}
+        for value in graph.value_info:
+            assert value.name in made
+            sizes = value.type.tensor_type.shape.dim
+            known[value.name] = [size.dim_param or size.dim_value or None for size in sizes]
+    assert known[f"segment-0/{hidden}"] == [1 if batch_of_one else "exit-0/rows", 6]
+    assert known[f"segment-1/{deep}"] == [1 if batch_of_one else "exit-1/rows", 8]
+    assert known[f"segment-1/{inner}"] == [None, 16]
+    if not batch_of_one:  # what goes on to the next level
+        gathered = {tuple(shape) for name, shape in known.items() if name.startswith("exit-0/stay/Gather")}
+        assert ("exit-1/rows", 6) in gathered
+
+
 def _round(graph: onnx.GraphProto, *, made: str | None, read: str | None) -> None:
     """Round an output and an input of a graph, in place: a QuantizeLinear and a DequantizeLinear for each."""
     nodes, names = list(graph.node), {made: f"{made}/exact", read: f"{read}/rounded"}
