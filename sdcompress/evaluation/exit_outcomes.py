@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.data.lengths import sorted_by_length
-from sdcompress.data.samples import Samples
+from sdcompress.data.samples import Samples, row_batches
 from sdcompress.errors import DataError, VerificationError
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float, Signals
@@ -209,8 +209,7 @@ def batches(
         raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
     if labelled:
         engine.task.check_targets(samples.targets)
-    for start in range(0, len(samples), batch):
-        rows = np.arange(start, min(start + batch, len(samples)))
+    for rows in row_batches(len(samples), batch):
         yield engine.modality.collate(samples.examples(rows)), samples.targets[rows]
         if progress:
             progress(int(rows[-1]) + 1, len(samples))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from sdcompress.data.samples import Dataset, Samples, Subset
+from sdcompress.data.samples import Dataset, Samples, Subset, row_batches
 from sdcompress.errors import DataError
 from sdcompress.evaluation.exit_outcomes import Measured
 from sdcompress.modalities import Modality
@@ -125,9 +125,7 @@ def _run_split(
     No other outputs are held for more than one batch.
     """
     task, modality, kept, measured = dataset.task, dataset.modality, [], []
-    batch = task.batch_size(_BATCH, _EXITS)
-    for start in range(0, len(samples), batch):
-        rows = np.arange(start, min(start + batch, len(samples)))
+    for rows in row_batches(len(samples), task.batch_size(_BATCH, _EXITS)):
         arrays = modality.ordered(modality.collate(samples.examples(rows)))
         outputs = np.asarray(torch.stack(_run(net, arrays)).float())
         kept.append(outputs[:, np.isin(rows, chosen)])
