@@ -323,7 +323,7 @@ def _timed_like(fastest: Policy, policy: Policy) -> Policy:
     Without early exit no head is computed. So it takes the time of the whole network, and not that of the samples that
     pass all exits of the fastest policy.
     """
-    if fastest.whole_ms is not None and all(threshold > 1 for threshold in policy.thresholds):
+    if fastest.whole_ms is not None and not policy.exits_early:
         overhead = fastest.whole_ms / policy.reach_ms[-1]
         return policy.model_copy(update={"whole_ms": fastest.whole_ms, "overhead": overhead})
     return policy.model_copy(update=fastest.model_dump(include={"overhead", "exit_ms", "whole_ms"}))

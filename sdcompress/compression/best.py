@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sdcompress.artifact.read import Artifact
 from sdcompress.schema.compression import Compression
 
-__all__ = ["best_of", "exits_early", "policy_ms"]
+__all__ = ["best_of"]
 
 
 def best_of(record: Compression) -> str | None:
@@ -21,15 +20,3 @@ def best_of(record: Compression) -> str | None:
     if not good or reference_ms <= target:
         return None
     return min(good, key=lambda one: (one.candidate.max_drop, one.drop or 0.0)).candidate.name
-
-
-def exits_early(cascade: Artifact) -> bool:
-    """Return whether a sample can exit early by the policy of a cascade."""
-    policy = cascade.manifest.policy
-    return policy is not None and any(threshold <= 1 for threshold in policy.thresholds)
-
-
-def policy_ms(cascade: Artifact) -> float:
-    """Return the mean of one sample that the calibration of a cascade has estimated."""
-    assert cascade.manifest.policy is not None
-    return cascade.manifest.policy.mean_ms

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,7 @@ from sdcompress.calibration.calibrate import check
 from sdcompress.calibration.guarantee import split_of
 from sdcompress.certification.calibration_split import CalibrationSplit, draw_split, seed_of, tuning_count
 from sdcompress.certification.certify import bonferroni_delta, excess_losses, kind_of_test, p_value_of
-from sdcompress.compression.best import best_of, exits_early, policy_ms
+from sdcompress.compression.best import best_of
 from sdcompress.compression.candidates import DROPS, FLOAT, Budget, Outcomes, candidates, finalists
 from sdcompress.compression.estimates import ESTIMATES, kept_candidates, retire_estimates, searches_in
 from sdcompress.compression.outcomes import outcomes_of
@@ -381,13 +382,17 @@ class _Search:
 
         It predicts as its segments do, which the export checks on samples. So it has no test of its own.
         """
-        certified = [one for one in built if one.state == "certified" and one.candidate.layout == "cascade"]
-        cascades = {one.candidate.name: open_artifact(self.folder / str(one.folder)) for one in certified}
-        early = [one for one in certified if exits_early(cascades[one.candidate.name])]
-        fastest = min(early, key=lambda one: policy_ms(cascades[one.candidate.name]), default=None)
-        if fastest is None:
+        early: list[tuple[float, Finalist, Artifact]] = []
+        for one in built:
+            if one.state == "certified" and one.candidate.layout == "cascade":
+                cascade = open_artifact(self.folder / str(one.folder))
+                policy = cascade.manifest.policy
+                if policy is not None and policy.exits_early:
+                    early.append((policy.mean_ms, one, cascade))
+        if not early:
             return []
-        return [self._one_graph(fastest, cascades[fastest.candidate.name], layout) for layout in _ONE_GRAPHS]
+        _, fastest, cascade = min(early, key=itemgetter(0))
+        return [self._one_graph(fastest, cascade, layout) for layout in _ONE_GRAPHS]
 
     def _one_graph(self, one: Finalist, cascade: Artifact, layout: Literal["graph", "if"]) -> Finalist:
         """Return a finalist as one graph."""

@@ -182,9 +182,14 @@ class Policy(Frozen):
 
     @model_validator(mode="after")
     def _nobody_leaves_without_a_certificate(self) -> Policy:
-        if self.guarantee == "no certificate" and any(threshold <= 1 for threshold in self.thresholds):
+        if self.guarantee == "no certificate" and self.exits_early:
             raise ValueError("a policy without the certificate that was asked for may have no threshold that fires")
         return self
+
+    @property
+    def exits_early(self) -> bool:
+        """Return whether a score can reach a threshold; if none can, all samples run to the last exit."""
+        return any(threshold <= 1 for threshold in self.thresholds)
 
     @property
     def mean_ms(self) -> float:
