@@ -11,11 +11,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Generator, Tensor
 
-from sdcompress import registry
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
 from sdcompress.methods._base import Method, Needs
-from sdcompress.models.backbones import ROOM as BACKBONES
+from sdcompress.models.backbones import is_users_own
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.objectives.batch import Minibatch
 from sdcompress.schema.recipe import Recipe
@@ -239,7 +238,7 @@ def _facts(source: Source, plans: dict[str, Plan]) -> dict[str, object]:
 
 def _users_code(name: str) -> str | None:
     """Return the SHA-256 of the user's files that a backbone is built by; None where a family builds it."""
-    if name.partition(":")[0] in registry.names(BACKBONES):
+    if not is_users_own(name):
         return None
     top = check_module(name)
     return digest_of([sha256_of(file) for file in (sorted(top.rglob("*.py")) if top.is_dir() else [top])])
