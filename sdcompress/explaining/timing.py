@@ -8,7 +8,7 @@ from time import perf_counter_ns
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.calibration.stage_timing import stage_ms
+from sdcompress.calibration.stage_timing import stage_ms, timing_inputs
 from sdcompress.data.samples import Samples
 from sdcompress.modalities import Inputs
 from sdcompress.runtime.engine import Engine
@@ -117,8 +117,7 @@ def measure(engine: Engine, samples: Samples) -> Timing:
 
 def _decision_ms(engine: Engine, samples: Samples) -> float:
     """Return the median extra ms of a decision by the policy, compared with a forced exit."""
-    chosen = np.linspace(0, len(samples) - 1, min(_SAMPLES, len(samples))).astype(np.int64)
-    inputs, last = engine.modality.collate(samples.examples(chosen)), len(engine.exit_names) - 1
+    inputs, last = timing_inputs(engine, samples, min(_SAMPLES, len(samples))), len(engine.exit_names) - 1
     extra_ms = []
     for row in range(len(inputs)):
         sample = inputs[row : row + 1]
