@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sdcompress.policies import exit_index_of
 
-__all__ = ["NEVER", "ThresholdSearch", "choose_thresholds", "lagrangian_rule", "midpoint_thresholds"]
+__all__ = ["NEVER", "ThresholdSearch", "choose_thresholds", "lagrangian_rule"]
 
 NEVER = 2.0  # no score is above 1
 
@@ -61,7 +61,7 @@ def choose_thresholds(
     if shared:
         return tuple(float(value) for value in search.shared())
     candidates = [search.descend(start, search.cheapest_feasible) for start in search.starts()]
-    return tuple(midpoint_thresholds(scores, min(candidates, key=search.objective)))
+    return tuple(_midpoint_thresholds(scores, min(candidates, key=search.objective)))
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def lagrangian_rule(price: float) -> Rule:
     return rule
 
 
-def midpoint_thresholds(scores: Scores, thresholds: Thresholds) -> list[float]:
+def _midpoint_thresholds(scores: Scores, thresholds: Thresholds) -> list[float]:
     """Return thresholds with the same exits on these samples, each half-way to the highest score that does not exit."""
     exit_index = exit_index_of(scores, thresholds)
     midpoints = []

@@ -74,16 +74,13 @@ class ExitOutcomes(NamedTuple):
     disagreement: Float
 
 
-def exit_outputs(
-    engine: Engine, samples: Samples, *, batch: int = 256, labelled: bool = True, progress: Progress | None = None
-) -> Float:
+def exit_outputs(engine: Engine, samples: Samples, *, batch: int = 256, progress: Progress | None = None) -> Float:
     """Return the outputs of every exit for all samples, float32 [E, N, ...].
 
     Args:
         engine: runs the network.
         samples: N of them.
         batch: samples at a time.
-        labelled: check that the targets fit the task; False: they are not used.
         progress: called with (samples done, all samples).
 
     Raises:
@@ -91,13 +88,11 @@ def exit_outputs(
         VerificationError: if an output is not finite.
     """
     samples, back = sorted_by_length(samples, engine.modality)
-    parts = batches(engine, samples, batch, progress, labelled=labelled)
+    parts = batches(engine, samples, batch, progress)
     return np.concatenate([check_finite(engine.exits(inputs)) for inputs, _ in parts], axis=1)[:, back]
 
 
-def last_decisions(
-    engine: Engine, samples: Samples, *, labelled: bool = True, progress: Progress | None = None
-) -> Array:
+def last_decisions(engine: Engine, samples: Samples, *, labelled: bool, progress: Progress | None = None) -> Array:
     """Return the decisions of the last exit for all samples, [N, ...]; other decisions of one batch are in memory.
 
     Args:
