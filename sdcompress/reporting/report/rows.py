@@ -19,7 +19,6 @@ from sdcompress.schema.report import (
 )
 
 __all__ = [
-    "ENSEMBLE",
     "Split",
     "comparison_of",
     "difference_of",

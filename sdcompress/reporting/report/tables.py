@@ -8,7 +8,6 @@ from typing import NamedTuple
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.page import Table
 from sdcompress.reporting.report.rows import (
-    ENSEMBLE,
     Split,
     comparison_of,
     difference_of,
@@ -20,7 +19,7 @@ from sdcompress.reporting.report.rows import (
     shown_split,
 )
 from sdcompress.reporting.report.strata import worst_stratum
-from sdcompress.schema.report import BenchRecord, Evaluation, Report, ReportRow
+from sdcompress.schema.report import ENSEMBLE, BenchRecord, Evaluation, Report, ReportRow
 
 __all__ = ["comparisons", "exits", "further", "latencies", "networks", "summary", "title_of"]
 
