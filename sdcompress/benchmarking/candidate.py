@@ -20,7 +20,7 @@ from sdcompress.modalities import Inputs, Modality
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.choose_backend import USUAL
-from sdcompress.runtime.engine import Engine, Prediction
+from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.one_graph import OneGraphEngine
 from sdcompress.runtime.open import open_cascade, open_one_graph
 from sdcompress.tasks import Array
@@ -101,7 +101,7 @@ class Measurement:
         if isinstance(engine, OneGraphEngine):
             return cls(candidate, TimedCall(engine, batches, clock), preparation, ())
         exits = range(len(engine.exit_names)) if forced and len(engine.exit_names) > 1 else ()
-        timed_calls = tuple(TimedCall(_forced(engine, k), batches, clock) for k in exits)
+        timed_calls = tuple(TimedCall(partial(engine.forced, exit=k), batches, clock) for k in exits)
         return cls(candidate, TimedCall(engine, batches, clock), preparation, timed_calls)
 
     @property
@@ -211,7 +211,3 @@ def _batches_of(raw: Any, batch: int) -> list[Any]:
     if isinstance(raw, np.ndarray):
         return [raw[rows] for rows in batches]
     return [[raw[row] for row in rows] for rows in batches]
-
-
-def _forced(engine: Engine, exit_index: int) -> Callable[[Inputs], Prediction]:
-    return partial(engine.forced, exit=exit_index)
