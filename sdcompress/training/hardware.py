@@ -69,7 +69,7 @@ def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
     if fabric.device.type == "cpu":
         _keep_freed_memory()
     if world > 1:
-        atexit.register(_part)
+        atexit.register(_leave_process_group)
     return fabric
 
 
@@ -140,7 +140,7 @@ class _Ddp(DDPStrategy):  # type: ignore[misc]  # Lightning is untyped here
         self._ddp_kwargs["find_unused_parameters"] = True
 
 
-def _part() -> None:
+def _leave_process_group() -> None:
     """Leave the group of processes before the interpreter ends.
 
     gloo's threads, if they still run then, abort the process now and again; torchrun takes that for a failure and ends
