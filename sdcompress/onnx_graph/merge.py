@@ -145,9 +145,7 @@ class _Merger:
 
     def _run(self, scope: _Scope, position: int, tensors: dict[str, str]) -> None:
         """Add the segments between the exit before and this one."""
-        exits = self._manifest.exits
-        first_segment = exits[position - 1].segment + 1 if position else 0
-        for index in range(first_segment, exits[position].segment + 1):
+        for index in self._manifest.segments_between(position, position):
             graph, listed = self._segments[index].graph, self._manifest.segments[index]
             names = {tensor.name: tensors[tensor.name] for tensor in listed.inputs}
             rename = Renaming(f"segment-{index}", names)

@@ -13,7 +13,7 @@ from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.protobuf import LENGTH, Field, fields
 from sdcompress.schema.manifest import Segment
 
-__all__ = ["joinable", "joined", "with_outputs"]
+__all__ = ["joinable", "joined", "stretches", "with_outputs"]
 
 # field numbers of onnx.proto
 _MODEL_GRAPH = 7
@@ -24,6 +24,20 @@ _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
 _TENSOR_NAME, _VALUE_NAME = 8, 1
 _QUANTISERS = {"QuantizeLinear", "DynamicQuantizeLinear"}
 _LARGEST = 2**31 - 1  # bytes, of a file that protobuf reads
+
+
+def stretches(exits: int, unused: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last exit of each stretch that may run as one graph: samples exit at its end alone.
+
+    Args:
+        exits: number of all exits.
+        unused: indices of those that no sample takes; never the last one.
+    """
+    first = 0
+    for exit_index in range(exits):
+        if exit_index not in unused:
+            yield first, exit_index
+            first = exit_index + 1
 
 
 def joinable(segments: Sequence[Segment], target: ExecutionTarget) -> bool:

@@ -312,6 +312,16 @@ class Manifest(Frozen):
         needed |= {name for later in self.exits[exit_ + 1 :] for name in later.reads}
         return tuple(tensor for tensor in made if tensor.name in needed)
 
+    def segments_between(self, first: int, last: int) -> range:
+        """Return the indices of the segments that run from the exit before ``first`` on, up to exit ``last``.
+
+        Args:
+            first: index of an exit; 0: from the inputs on.
+            last: index of the same exit or a later one.
+        """
+        start = self.exits[first - 1].segment + 1 if first else 0
+        return range(start, self.exits[last].segment + 1)
+
     @property
     def precisions(self) -> tuple[Precision, ...]:
         """Return the precisions of its graphs, each once, sorted."""
