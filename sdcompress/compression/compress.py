@@ -406,14 +406,13 @@ class _Search:
         entry = artifact.manifest.one_graph
         assert entry is not None
         update = {"folder": folder, "digest": artifact.manifest.digest, "bytes": entry.bytes}
-        # otherwise the segments run, also in the best
+        reason = ""  # why the segments would run in its place, also in the best
         if not entry.is_faster_on(processor()[0]):
-            update |= {"state": "failed", "reason": "its segments are faster"}
+            reason = "its segments are faster"
         elif not one_graph_agrees(artifact.manifest):
-            update |= {
-                "state": "failed",
-                "reason": "its certificate covers the segments, and the graph rounds otherwise",
-            }
+            reason = "its certificate covers the segments, and the graph rounds otherwise"
+        if reason:
+            update |= {"state": "failed", "reason": reason}
         return one.model_copy(update={"candidate": candidate, **update})
 
     def _finalist(
