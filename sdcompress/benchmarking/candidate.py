@@ -121,10 +121,10 @@ def open_candidate(
     examples: Any,
     options: EngineOptions,
     *,
-    originals: Any = None,
+    originals: Any,
     largest_batch: int,
-    one_graph: bool = False,
-    artifact_name: str | None = None,
+    one_graph: bool,
+    artifact_name: str,
 ) -> Candidate:
     """Open an artifact and prepare its inputs; time the opening and the first call.
 
@@ -133,10 +133,10 @@ def open_candidate(
         artifact: opened.
         examples: N of them, in the order of the run.
         options: of the engine.
-        originals: raw examples for timing the preparation; default: the examples.
+        originals: raw examples for timing the preparation; None: the examples.
         largest_batch: inputs are repeated to at least this number.
         one_graph: run the one graph instead of the segments.
-        artifact_name: name of the artifact in the report; default: ``name``.
+        artifact_name: name of the artifact in the report.
     """
     start = perf_counter_ns()
     engine = open_one_graph(artifact, options) if one_graph else open_cascade(artifact, options)
@@ -154,7 +154,7 @@ def open_candidate(
     timed = (collate, examples[:_ORIGINALS]) if originals is None else (engine.preprocess, originals)
     return Candidate(
         name,
-        artifact_name or name,
+        artifact_name,
         engine.execution_target.backend if isinstance(engine, CascadeEngine) else USUAL,  # "auto" has chosen one
         str(artifact.path),
         digest,

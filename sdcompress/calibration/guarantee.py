@@ -105,9 +105,9 @@ def certified_policy(
     folder: Path,
     *,
     split: str,
-    reference: ReferenceModel | None = None,
-    joint_confidence: float | None = None,
-    progress: Progress | None = None,
+    reference: ReferenceModel | None,
+    joint_confidence: float | None,
+    progress: Progress | None,
 ) -> tuple[tuple[float, ...], Policy, Certificate]:
     """Return temperatures, a policy and its certificate, and write the evidence.
 
@@ -174,7 +174,7 @@ def policy_in_expectation(
     settings: recipe.Calibrate,
     *,
     split: str,
-    progress: Progress | None = None,
+    progress: Progress | None,
 ) -> tuple[tuple[float, ...], Policy]:
     """Return temperatures and a policy by conformal risk control: the mean drop over calibrations keeps the target.
 

@@ -30,7 +30,7 @@ class ReferenceModel:
     digest: str
 
 
-def open_reference(reference: Artifact | Path | str, manifest: Manifest, *, threads: int = 1) -> ReferenceModel:
+def open_reference(reference: Artifact | Path | str, manifest: Manifest, *, threads: int) -> ReferenceModel:
     """Open the reference network, after a check that it is comparable.
 
     Args:

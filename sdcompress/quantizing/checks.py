@@ -73,7 +73,7 @@ def check_overflow(
     samples: Samples,
     *,
     threads: int,
-    progress: Progress | None = None,
+    progress: Progress | None,
 ) -> None:
     """Measure in the float32 graphs every tensor that is float16 in the new ones.
 
