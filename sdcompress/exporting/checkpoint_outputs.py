@@ -18,8 +18,10 @@ from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs, pert
 
 __all__ = ["CheckpointOutputs", "edge_case_outputs", "gate_samples", "held_out", "reference"]
 
-_BATCH, _EXITS = 64, 4  # samples at a time, of a network with so many exits
-_BATCHES, _FEWEST = 4, 8  # of outputs that a gate holds, see Task.batch_size; and samples, however large they are
+_BATCH = 64  # samples at a time, fewer where the outputs of four exits need too much memory
+_EXITS = 4
+_GATE_BATCHES = 4  # a gate holds the outputs of so many batches, see Task.batch_size,
+_LEAST_GATE_SAMPLES = 8  # and of so many samples even if they are larger
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def edge_case_outputs(net: nn.Module, exits: Sequence[str], modality: Modality) 
 
 
 def gate_samples(dataset: Dataset, requested: int, exits: int) -> int:
-    """The number of samples that an export is compared on: as many as requested, are held out, and fit into memory.
+    """Return how many samples an export is compared on: at most those requested, held out, and fitting into memory.
 
     Args:
         dataset: of the network.
@@ -98,7 +100,11 @@ def gate_samples(dataset: Dataset, requested: int, exits: int) -> int:
     Raises:
         DataError: if there is none.
     """
-    return min(requested, held_out(dataset), max(_FEWEST, dataset.task.batch_size(requested, exits) * _BATCHES))
+    return min(
+        requested,
+        held_out(dataset),
+        max(_LEAST_GATE_SAMPLES, dataset.task.batch_size(requested, exits) * _GATE_BATCHES),
+    )
 
 
 def held_out(dataset: Dataset) -> int:

@@ -74,9 +74,9 @@ def with_outputs(model: bytes, kept: Collection[str]) -> bytes:
 def joined(models: Sequence[bytes], kept: Collection[str]) -> bytes | None:
     """Return one ONNX file of several that run one after the other, with some of their outputs.
 
-    What a later file defines by the name of something else, such as the scale of a border that both quantise, gets
-    another name. A border that one file dequantises and a later one quantises to the same codes is passed as codes. So
-    all codes stay what they are apart.
+    A name that a later file uses for something else is changed in it, such as that of a scale. A tensor that one file
+    dequantises and a later one quantises to the same codes is passed as codes. So all codes are those that the separate
+    files give.
 
     Args:
         models: bytes of the files, in their order.
@@ -146,7 +146,7 @@ class _Joined:
         return others.keys().isdisjoint(names)
 
     def _add_node(self, node: bytes | memoryview, others: dict[str, str], floats: set[str], prefix: str) -> bool:
-        """Add a node; return whether codes stay what they are apart.
+        """Add a node; return whether codes are still those that the separate files give.
 
         Args:
             node: with the names of this graph.
