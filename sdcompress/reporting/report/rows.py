@@ -115,12 +115,10 @@ def own_exits(evaluation: Evaluation) -> list[ExitEvaluation]:
 
 def record_of(report: Report, row: ReportRow) -> BenchRecord | None:
     """Return the latest single-stream measurement of a row, on the first of several backends."""
-    records = [
-        record
-        for bench in report.benches
-        for record in bench.records
-        if (record.name, record.scenario) == (measured_as(bench, row), "single-stream")
-    ]
+    records: list[BenchRecord] = []
+    for bench in report.benches:
+        measured = measured_as(bench, row), "single-stream"
+        records += [record for record in bench.records if (record.name, record.scenario) == measured]
     return _latest(row, records)
 
 
@@ -135,16 +133,12 @@ def comparison_of(report: Report, row: ReportRow) -> Comparison | None:
     reference = reference_row(report)
     if reference is None:
         return None
-    return next(
-        (
-            c
-            for bench in reversed(report.benches)
-            for c in reversed(bench.comparisons)
-            if c.scenario == "single-stream"
-            and (c.name, c.reference) == (measured_as(bench, row), measured_as(bench, reference))
-        ),
-        None,
-    )
+    for bench in reversed(report.benches):
+        compared = measured_as(bench, row), measured_as(bench, reference), "single-stream"
+        for comparison in reversed(bench.comparisons):
+            if (comparison.name, comparison.reference, comparison.scenario) == compared:
+                return comparison
+    return None
 
 
 def _latest(row: ReportRow, measured: Sequence[_Measured]) -> _Measured | None:
