@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 
 import numpy as np
@@ -10,7 +12,6 @@ import numpy.typing as npt
 
 from sdcompress.calibration.stage_timing import stage_ms, timing_inputs
 from sdcompress.data.samples import Samples
-from sdcompress.modalities import Inputs
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.explain import Interval
 
@@ -122,15 +123,13 @@ def _decision_ms(engine: Engine, samples: Samples) -> float:
     for row in range(len(inputs)):
         sample = inputs[row : row + 1]
         exit_index = int(engine(sample).exit_index[0])
-        decided, forced = _milliseconds(engine, sample, None), _milliseconds(engine, sample, exit_index)
+        decided = _milliseconds(partial(engine, sample))
+        forced = _milliseconds(partial(engine.forced, sample, exit_index))
         extra_ms.append((decided - forced) / min(exit_index + 1, last))
     return max(float(np.median(extra_ms)), 0.0)
 
 
-def _milliseconds(engine: Engine, inputs: Inputs, exit_index: int | None) -> float:
+def _milliseconds(call: Callable[[], object]) -> float:
     start = perf_counter_ns()
-    if exit_index is None:
-        engine(inputs)
-    else:
-        engine.forced(inputs, exit_index)
+    call()
     return (perf_counter_ns() - start) / 1e6
