@@ -1,10 +1,16 @@
-"""Choose the best of the certified finalists by what was measured."""
+"""Choose the best of the certified finalists by what was measured, and copy it."""
 
 from __future__ import annotations
 
-from sdcompress.schema.compression import Compression
+import shutil
+from pathlib import Path
 
-__all__ = ["best_of"]
+from sdcompress.artifact.write import staged
+from sdcompress.schema.compression import Compression, Finalist
+
+__all__ = ["BEST", "best_of", "write_best"]
+
+BEST = "best"  # the folder of the copy
 
 
 def best_of(record: Compression) -> str | None:
@@ -20,3 +26,18 @@ def best_of(record: Compression) -> str | None:
     if not good or reference_ms <= target:
         return None
     return min(good, key=lambda one: (one.candidate.max_drop, one.drop or 0.0)).candidate.name
+
+
+def write_best(folder: Path, winner: Finalist | None) -> None:
+    """Copy the best finalist to ``best``; without one, remove that of an earlier search, whose record is replaced.
+
+    Args:
+        folder: of the search.
+        winner: with its folder in that.
+    """
+    if winner is None:
+        if (folder / BEST).exists():
+            shutil.rmtree(folder / BEST)
+        return
+    with staged(folder / BEST, overwrite=True) as copy:
+        shutil.copytree(folder / str(winner.folder), copy, dirs_exist_ok=True)

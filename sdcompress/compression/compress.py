@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +17,13 @@ import numpy.typing as npt
 from sdcompress import recipes
 from sdcompress.artifact.execution_target import one_graph_agrees
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.write import staged
 from sdcompress.benchmarking.candidate import bench_samples
 from sdcompress.benchmarking.run import bench
 from sdcompress.calibration.calibrate import check
 from sdcompress.calibration.guarantee import split_of
 from sdcompress.certification.calibration_split import CalibrationSplit, draw_split, seed_of, tuning_count
 from sdcompress.certification.certify import bonferroni_delta, excess_losses, kind_of_test, p_value_of
-from sdcompress.compression.best import best_of
+from sdcompress.compression.best import BEST, best_of, write_best
 from sdcompress.compression.candidates import DROPS, FLOAT, Budget, Outcomes, candidates, finalists
 from sdcompress.compression.estimates import ESTIMATES, kept_candidates, retire_estimates, searches_in
 from sdcompress.compression.outcomes import outcomes_of
@@ -50,9 +48,7 @@ from sdcompress.storage import clear_leftovers, locked_folder, make_room
 from sdcompress.tasks import metric_of
 from sdcompress.verbs._types import Folder, Overrides, Source
 
-__all__ = ["BEST", "compress"]
-
-BEST = "best"
+__all__ = ["compress"]
 
 State = Literal["certified", "not certified", "failed"]
 Losses = npt.NDArray[np.float32]
@@ -120,7 +116,7 @@ def compress(
             retire_estimates(folder)
         search = _Search(models, section, folder, options, step_progress or no_step_progress)
         record = search.run()
-        _write_best(folder, record.winner)
+        write_best(folder, record.winner)
         write(record, folder, overwrite=True)
     return record
 
@@ -160,16 +156,6 @@ def _check_sources(models: Sequence[TrainedModel]) -> None:
                 allowed="checkpoints with the same data, seed of its splits and task",
                 next_step="search them one by one",
             )
-
-
-def _write_best(folder: Path, winner: Finalist | None) -> None:
-    """Copy the winner to ``best``; without one, remove that of an earlier search, which this one's record denies."""
-    if winner is None:
-        if (folder / BEST).exists():
-            shutil.rmtree(folder / BEST)
-        return
-    with staged(folder / BEST, overwrite=True) as copy:
-        shutil.copytree(folder / str(winner.folder), copy, dirs_exist_ok=True)
 
 
 @dataclass
