@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sdcompress import modalities, registry, tasks
+from sdcompress import modalities, tasks
 from sdcompress.errors import ArtifactError, CheckpointError, requires_extra
 from sdcompress.modalities import Modality
-from sdcompress.models.backbones import ROOM as BACKBONES
+from sdcompress.models.backbones import is_users_own
 from sdcompress.schema.manifest import FileEntry
 from sdcompress.schema.pruning import UNDERSTOOD as PRUNED
 from sdcompress.schema.recipe import Recipe
@@ -134,7 +134,7 @@ class Checkpoint:
             UsageError: if it names a module that is not trusted, see ``sdcompress.user_code``.
         """
         recipe = self.recipe
-        if recipe.model.name.partition(":")[0] not in registry.names(BACKBONES):
+        if is_users_own(recipe.model.name):
             check_trusted(self.path, recipe.model.name, recipe.model.options, trust=trust_modules)
         with requires_extra("train"):
             from sdcompress.models.build import build  # imports torch

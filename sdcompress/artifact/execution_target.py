@@ -133,7 +133,7 @@ def threshold_warning(manifest: Manifest, target: ExecutionTarget) -> str:
         target: what will run it.
     """
     policy = manifest.policy
-    if policy is None or all(threshold > 1 for threshold in policy.thresholds):
+    if policy is None or not policy.exits_early:
         return ""
     chosen = ExecutionTarget(policy.backend, policy.device, policy.plans)
     if chosen == target:
@@ -173,9 +173,8 @@ def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
 def _check_thresholds(policy: Policy, certificate: Certificate) -> None:
     level = next((level for level in certificate.levels if level.max_drop == policy.max_drop), None)
     covered = certificate.path[: level.certified + 1] if level else ()
-    never = all(threshold > 1 for threshold in policy.thresholds)  # no early exit: the whole network answers
     claims = policy.guarantee == "certified" and not (level and level.certified)
-    if claims or (not never and (policy.thresholds not in covered or policy.guarantee == "none")):
+    if claims or (policy.exits_early and (policy.thresholds not in covered or policy.guarantee == "none")):
         target_risk = f"a drop of {policy.max_drop:.2%}"
         raise _refused(
             f"The policy's thresholds are not among those that are certified for {target_risk}.",

@@ -20,7 +20,7 @@ from sdcompress.modalities import Inputs, Modality
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.choose_backend import USUAL
-from sdcompress.runtime.engine import Engine, Prediction
+from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.one_graph import OneGraphEngine
 from sdcompress.runtime.open import open_cascade, open_one_graph
 from sdcompress.tasks import Array
@@ -101,7 +101,7 @@ class Measurement:
         if isinstance(engine, OneGraphEngine):
             return cls(candidate, TimedCall(engine, batches, clock), preparation, ())
         exits = range(len(engine.exit_names)) if forced and len(engine.exit_names) > 1 else ()
-        timed_calls = tuple(TimedCall(_forced(engine, k), batches, clock) for k in exits)
+        timed_calls = tuple(TimedCall(partial(engine.forced, exit=k), batches, clock) for k in exits)
         return cls(candidate, TimedCall(engine, batches, clock), preparation, timed_calls)
 
     @property
@@ -121,10 +121,10 @@ def open_candidate(
     examples: Any,
     options: EngineOptions,
     *,
-    originals: Any = None,
+    originals: Any,
     largest_batch: int,
-    one_graph: bool = False,
-    artifact_name: str | None = None,
+    one_graph: bool,
+    artifact_name: str,
 ) -> Candidate:
     """Open an artifact and prepare its inputs; time the opening and the first call.
 
@@ -133,10 +133,10 @@ def open_candidate(
         artifact: opened.
         examples: N of them, in the order of the run.
         options: of the engine.
-        originals: raw examples for timing the preparation; default: the examples.
+        originals: raw examples for timing the preparation; None: the examples.
         largest_batch: inputs are repeated to at least this number.
         one_graph: run the one graph instead of the segments.
-        artifact_name: name of the artifact in the report; default: ``name``.
+        artifact_name: name of the artifact in the report.
     """
     start = perf_counter_ns()
     engine = open_one_graph(artifact, options) if one_graph else open_cascade(artifact, options)
@@ -154,7 +154,7 @@ def open_candidate(
     timed = (collate, examples[:_ORIGINALS]) if originals is None else (engine.preprocess, originals)
     return Candidate(
         name,
-        artifact_name or name,
+        artifact_name,
         engine.execution_target.backend if isinstance(engine, CascadeEngine) else USUAL,  # "auto" has chosen one
         str(artifact.path),
         digest,
@@ -211,7 +211,3 @@ def _batches_of(raw: Any, batch: int) -> list[Any]:
     if isinstance(raw, np.ndarray):
         return [raw[rows] for rows in batches]
     return [[raw[row] for row in rows] for rows in batches]
-
-
-def _forced(engine: Engine, exit_index: int) -> Callable[[Inputs], Prediction]:
-    return partial(engine.forced, exit=exit_index)

@@ -89,18 +89,16 @@ def record(
     )
 
 
-def compare(
-    measurements: Sequence[Measurement], reference: str, scenario: Scenario, batch: int, *, seed: int = 0
-) -> list[Comparison]:
+def compare(measurements: Sequence[Measurement], reference: str, scenario: Scenario, batch: int) -> list[Comparison]:
     """Compare each candidate with the reference over their interleaved rounds."""
     base = next(measurement for measurement in measurements if measurement.candidate.name == reference)
     comparisons = []
     for measurement in measurements:
         if measurement is base:
             continue
-        p50 = ratio_of_medians(base.free.rounds, measurement.free.rounds, seed=seed)
-        mean = ratio_of_means(base.free.rounds, measurement.free.rounds, seed=seed)
-        end_to_end = ratio_of_sums(_end_to_end(base), _end_to_end(measurement), seed=seed)
+        p50 = ratio_of_medians(base.free.rounds, measurement.free.rounds)
+        mean = ratio_of_means(base.free.rounds, measurement.free.rounds)
+        end_to_end = ratio_of_sums(_end_to_end(base), _end_to_end(measurement))
         comparisons.append(
             Comparison(
                 name=measurement.candidate.name,
@@ -123,9 +121,7 @@ def compare(
     return comparisons
 
 
-def compare_backends(
-    measurements: Sequence[Measurement], scenario: Scenario, batch: int, *, seed: int = 0
-) -> list[BackendComparison]:
+def compare_backends(measurements: Sequence[Measurement], scenario: Scenario, batch: int) -> list[BackendComparison]:
     """Compare the two fastest backends of each artifact that was measured on several."""
     by_artifact: dict[str, list[Measurement]] = {}
     for measurement in measurements:
@@ -135,7 +131,7 @@ def compare_backends(
         if len(several) < 2:
             continue
         ranked = sorted(several, key=lambda measurement: float(measurement.free.ms.mean()))
-        ratio = ratio_of_means(ranked[1].free.rounds, ranked[0].free.rounds, seed=seed)
+        ratio = ratio_of_means(ranked[1].free.rounds, ranked[0].free.rounds)
         comparisons.append(
             BackendComparison(
                 name=name,

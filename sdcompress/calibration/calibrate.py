@@ -98,27 +98,26 @@ def calibrate(
     options = replace(options, threads=options.threads or 1, allow_uncertified=True)
     reference_model = _reference(reference, opened, settings, options.threads or 1)
     with staged(out, overwrite=overwrite) as folder:
-        engine = open_cascade(uncalibrated(opened), options)
+        engine, certificate = open_cascade(uncalibrated(opened), options), None
         if settings.in_expectation:
             temperatures, policy = policy_in_expectation(
                 opened.manifest, engine, samples, settings, split=split, progress=progress
             )
-            return _write(opened, temperatures, policy, None, folder)
-        if settings.confidence is None:
+        elif settings.confidence is None:
             temperatures, policy = _choose(opened, engine, samples, settings, split=split, progress=progress)
-            return _write(opened, temperatures, policy, None, folder)
-        certified = certified_policy(
-            opened.manifest,
-            engine,
-            samples,
-            settings,
-            folder,
-            split=split,
-            reference=reference_model,
-            joint_confidence=joint_confidence,
-            progress=progress,
-        )
-        return _write(opened, certified.temperatures, certified.policy, certified.certificate, folder)
+        else:
+            temperatures, policy, certificate = certified_policy(
+                opened.manifest,
+                engine,
+                samples,
+                settings,
+                folder,
+                split=split,
+                reference=reference_model,
+                joint_confidence=joint_confidence,
+                progress=progress,
+            )
+        return _write(opened, temperatures, policy, certificate, folder)
 
 
 def merge_settings(

@@ -180,7 +180,7 @@ def faster_form(
         exit_index: exit of each sample under the policy, int64 [N].
         settings: of the calibration.
     """
-    if all(threshold > 1 for threshold in policy.thresholds):
+    if not policy.exits_early:
         return policy
     calls = [engine.with_policy(one, temperatures) for one in (policy, without_exits)]
     early, whole = compared_ms(calls, engine, samples, exit_index, usual_ms=policy.mean_ms)

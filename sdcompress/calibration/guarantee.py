@@ -33,35 +33,13 @@ from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, CertifiedDrop, Manifest, Policy, StageTimes
 
-__all__ = [
-    "CertifiedPolicy",
-    "SplitRun",
-    "certified_policy",
-    "policy_in_expectation",
-    "split_of",
-    "tune_and_collect",
-]
+__all__ = ["certified_policy", "policy_in_expectation", "split_of"]
 
 Guarantee = Literal["certified", "no certificate", "in expectation"]
 
 
 @dataclass(frozen=True)
-class CertifiedPolicy:
-    """A policy with the certificate of its thresholds.
-
-    Attributes:
-        temperatures: of every exit.
-        policy: with certified thresholds, or with early exit disabled.
-        certificate: whose evidence is written.
-    """
-
-    temperatures: tuple[float, ...]
-    policy: Policy
-    certificate: Certificate
-
-
-@dataclass(frozen=True)
-class SplitRun:
+class _SplitRun:
     """The tuning on the tuning samples, and the evidence of the certification samples.
 
     Attributes:
@@ -89,28 +67,16 @@ def split_of(manifest: Manifest, samples: Samples) -> tuple[CalibrationSplit, st
     return draw_split(len(samples), seed_of(fingerprint, graphs_digest(manifest))), fingerprint
 
 
-def tune_and_collect(
+def _tune_and_collect(
     manifest: Manifest,
     engine: CascadeEngine,
     samples: Samples,
     settings: recipe.Calibrate,
-    progress: Progress | None = None,
+    progress: Progress | None,
     *,
     reference: ReferenceModel | None = None,
-) -> SplitRun:
-    """Tune a path on the tuning samples, then collect evidence on the certification samples.
-
-    Args:
-        manifest: of the artifact that is calibrated.
-        engine: opened from it.
-        samples: N samples that training has not seen.
-        settings: of the calibration.
-        progress: called with (samples done, all samples).
-        reference: from which losses are counted; None: the last exit.
-
-    Raises:
-        VerificationError: if an output is not finite.
-    """
+) -> _SplitRun:
+    """Tune a path on the tuning samples, then collect evidence on the certification samples."""
     split, fingerprint = split_of(manifest, samples)
     total = len(split.tuning) + (2 if reference else 1) * len(split.certify)
     tuning = tune(engine, Subset(samples, split.tuning), settings, subprogress(progress, 0, total))
@@ -128,7 +94,7 @@ def tune_and_collect(
     )
     evidence = with_strata(evidence, engine.task, certification_samples, settings)
     times = stage_times(engine, manifest, samples)
-    return SplitRun(fingerprint, tuning, evidence, certification_samples, times, engine.execution_target)
+    return _SplitRun(fingerprint, tuning, evidence, certification_samples, times, engine.execution_target)
 
 
 def certified_policy(
@@ -139,11 +105,13 @@ def certified_policy(
     folder: Path,
     *,
     split: str,
-    reference: ReferenceModel | None = None,
-    joint_confidence: float | None = None,
-    progress: Progress | None = None,
-) -> CertifiedPolicy:
-    """Return a policy with a certificate, and write its evidence; early exit is disabled if nothing is certified.
+    reference: ReferenceModel | None,
+    joint_confidence: float | None,
+    progress: Progress | None,
+) -> tuple[tuple[float, ...], Policy, Certificate]:
+    """Return temperatures, a policy and its certificate, and write the evidence.
+
+    Early exit is disabled if nothing is certified.
 
     Args:
         manifest: of the artifact that is calibrated.
@@ -161,7 +129,7 @@ def certified_policy(
         VerificationError: if an output is not finite.
     """
     assert settings.confidence is not None
-    run = tune_and_collect(manifest, engine, samples, settings, progress, reference=reference)
+    run = _tune_and_collect(manifest, engine, samples, settings, progress, reference=reference)
     tuning, evidence = run.tuning, run.evidence
     if reference and not settings.unlabelled:
         warn_of_weaker_reference(evidence, engine.task, settings.max_drop)
@@ -196,7 +164,7 @@ def certified_policy(
         certify_samples=len(evidence),
         evidence=entry(folder, EVIDENCE),
     )
-    return CertifiedPolicy(tuning.fitted.temperatures, policy, certificate)
+    return tuning.fitted.temperatures, policy, certificate
 
 
 def policy_in_expectation(
@@ -206,7 +174,7 @@ def policy_in_expectation(
     settings: recipe.Calibrate,
     *,
     split: str,
-    progress: Progress | None = None,
+    progress: Progress | None,
 ) -> tuple[tuple[float, ...], Policy]:
     """Return temperatures and a policy by conformal risk control: the mean drop over calibrations keeps the target.
 
@@ -224,17 +192,15 @@ def policy_in_expectation(
     Raises:
         VerificationError: if an output is not finite.
     """
-    run = tune_and_collect(manifest, engine, samples, settings, progress)
+    run = _tune_and_collect(manifest, engine, samples, settings, progress)
     losses = np.stack([excess_losses(run.evidence, step) for step in run.tuning.path])
-    step = conformal_risk_control(losses, settings.max_drop) - 1
-    policy = _faster_form(  # path[0] loses nothing
-        max(step, 0), run, settings, split, "in expectation", engine=engine
-    )
+    step = max(conformal_risk_control(losses, settings.max_drop) - 1, 0)  # path[0] loses nothing
+    policy = _faster_form(step, run, settings, split, "in expectation", engine=engine)
     _warn_of_strata(run, policy, settings, engine)
     return run.tuning.fitted.temperatures, policy
 
 
-def _warn_of_strata(run: SplitRun, policy: Policy, settings: recipe.Calibrate, engine: CascadeEngine) -> None:
+def _warn_of_strata(run: _SplitRun, policy: Policy, settings: recipe.Calibrate, engine: CascadeEngine) -> None:
     if settings.group_by == "stratum" or settings.unlabelled:
         return  # the drop holds in every stratum, or targets are not used
     strata = engine.task.strata(run.samples.targets)
@@ -247,7 +213,7 @@ def _external(samples: Samples) -> Literal["disjoint", "not compared"] | None:
     return "disjoint" if samples.apart else "not compared"
 
 
-def _at(step: int, run: SplitRun, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:
+def _at(step: int, run: _SplitRun, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:
     """Return the policy at a step of the path."""
     tuning, evidence = run.tuning, run.evidence
     return Policy(
@@ -268,7 +234,7 @@ def _at(step: int, run: SplitRun, settings: recipe.Calibrate, split: str, guaran
 
 def _faster_form(
     step: int,
-    run: SplitRun,
+    run: _SplitRun,
     settings: recipe.Calibrate,
     split: str,
     guarantee: Guarantee,
@@ -287,7 +253,7 @@ def _faster_form(
 
 
 def _within_budget(
-    run: SplitRun,
+    run: _SplitRun,
     level: CertifiedDrop,
     settings: recipe.Calibrate,
     split: str,
@@ -323,7 +289,7 @@ def _timed_like(fastest: Policy, policy: Policy) -> Policy:
     Without early exit no head is computed. So it takes the time of the whole network, and not that of the samples that
     pass all exits of the fastest policy.
     """
-    if fastest.whole_ms is not None and all(threshold > 1 for threshold in policy.thresholds):
+    if fastest.whole_ms is not None and not policy.exits_early:
         overhead = fastest.whole_ms / policy.reach_ms[-1]
         return policy.model_copy(update={"whole_ms": fastest.whole_ms, "overhead": overhead})
     return policy.model_copy(update=fastest.model_dump(include={"overhead", "exit_ms", "whole_ms"}))

@@ -8,14 +8,11 @@ from pathlib import Path
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.data.samples import Samples
 from sdcompress.errors import UsageError
-from sdcompress.evaluation.exit_outcomes import last_decisions
-from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest
-from sdcompress.tasks import Array, Task, metric_of
+from sdcompress.tasks import Task, metric_of
 
 __all__ = ["ReferenceModel", "open_comparable", "open_reference", "warn_of_weaker_reference"]
 
@@ -32,21 +29,8 @@ class ReferenceModel:
     engine: Engine
     digest: str
 
-    def decisions(self, samples: Samples, *, labelled: bool, progress: Progress | None = None) -> Array:
-        """Return the decisions of the last exit, [N, ...].
 
-        Args:
-            samples: N of them.
-            labelled: check that their targets fit its task.
-            progress: called with (samples done, all samples).
-
-        Raises:
-            VerificationError: if an output is not finite.
-        """
-        return last_decisions(self.engine, samples, labelled=labelled, progress=progress)
-
-
-def open_reference(reference: Artifact | Path | str, manifest: Manifest, *, threads: int = 1) -> ReferenceModel:
+def open_reference(reference: Artifact | Path | str, manifest: Manifest, *, threads: int) -> ReferenceModel:
     """Open the reference network, after a check that it is comparable.
 
     Args:

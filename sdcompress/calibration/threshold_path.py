@@ -119,9 +119,10 @@ def _between(
     old: npt.NDArray[np.float32], new: npt.NDArray[np.float32], search: ThresholdSearch
 ) -> list[npt.NDArray[np.float32]]:
     """Return the steps from one corner to the next, the last of them ``new``."""
-    saved, before, after = _cost(search, old) - _cost(search, new), _loss(search, old), _loss(search, new)
-    by_loss = (after - before) / max(_LOSS_STEP, _LOSS_SHARE * after)
-    count = max(1, math.ceil(saved / (_COST_STEP * search.costs[-1])), math.ceil(by_loss))
+    (old_cost, old_loss), (new_cost, new_loss) = _cost_and_loss(search, old), _cost_and_loss(search, new)
+    by_cost = (old_cost - new_cost) / (_COST_STEP * search.costs[-1])
+    by_loss = (new_loss - old_loss) / max(_LOSS_STEP, _LOSS_SHARE * new_loss)
+    count = max(1, math.ceil(by_cost), math.ceil(by_loss))
     inside = [
         -np.sort(-values[(values >= high) & (values < low)])
         for values, low, high in zip(search.scores, old, new, strict=True)
@@ -136,9 +137,7 @@ def _between(
     return [*steps, new]
 
 
-def _cost(search: ThresholdSearch, thresholds: npt.NDArray[np.float32]) -> float:
-    return float(search.costs[exit_index_of(search.scores, thresholds)].mean())
-
-
-def _loss(search: ThresholdSearch, thresholds: npt.NDArray[np.float32]) -> float:
-    return float(search.total(exit_index_of(search.scores, thresholds)) / search.loss.shape[1])
+def _cost_and_loss(search: ThresholdSearch, thresholds: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Return the mean cost and the mean loss of the samples."""
+    exit_index = exit_index_of(search.scores, thresholds)
+    return float(search.costs[exit_index].mean()), search.total(exit_index) / len(exit_index)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sdcompress.policies import exit_index_of
 
-__all__ = ["NEVER", "ThresholdSearch", "choose_thresholds", "lagrangian_rule", "midpoint_thresholds"]
+__all__ = ["NEVER", "ThresholdSearch", "choose_thresholds", "lagrangian_rule"]
 
 NEVER = 2.0  # no score is above 1
 
@@ -61,7 +61,7 @@ def choose_thresholds(
     if shared:
         return tuple(float(value) for value in search.shared())
     candidates = [search.descend(start, search.cheapest_feasible) for start in search.starts()]
-    return tuple(midpoint_thresholds(scores, min(candidates, key=search.objective)))
+    return tuple(_midpoint_thresholds(scores, min(candidates, key=search.objective)))
 
 
 @dataclass(frozen=True)
@@ -89,36 +89,30 @@ class ThresholdSweep:
 Rule = Callable[[ThresholdSweep, float], float]
 
 
-@dataclass(frozen=True)
 class ThresholdSearch:
     """Search thresholds on given samples, one exit at a time.
 
-    Attributes:
+    Args:
         scores: float32 [E-1, N].
-        loss: [E, N]; converted to float64, rounded to multiples of 2**-30.
+        loss: [E, N].
         costs: float64 [E], ms up to each exit.
         allowed: loss that may be added, summed over the samples.
-        orders: int64 [E-1, N], the samples by falling score.
+
+    Attributes:
+        scores: as given.
+        loss: float64 [E, N], rounded to multiples of 2**-30.
+        costs: as given.
+        loss_limit: the largest sum of losses that is allowed.
     """
 
-    scores: Scores
-    loss: npt.NDArray[np.floating]
-    costs: npt.NDArray[np.float64]
-    allowed: float
-    orders: Exits = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "loss", np.rint(np.multiply(self.loss, _GRID, dtype=np.float64)) / _GRID)
-        object.__setattr__(self, "orders", np.argsort(-self.scores, axis=1, kind="stable"))
-
-    @property
-    def loss_limit(self) -> float:
-        """Return the largest sum of losses that is allowed."""
-        return self._last + self.allowed
-
-    @property
-    def _last(self) -> float:
-        return float(self.loss[-1].sum())
+    def __init__(
+        self, scores: Scores, loss: npt.NDArray[np.floating], costs: npt.NDArray[np.float64], allowed: float
+    ) -> None:
+        self.scores, self.costs = scores, costs
+        self.loss: Losses = np.rint(np.multiply(loss, _GRID, dtype=np.float64)) / _GRID
+        self._loss_at_last = float(self.loss[-1].sum())
+        self.loss_limit = self._loss_at_last + allowed
+        self._orders = np.argsort(-scores, axis=1, kind="stable")  # of each exit: the samples by falling score
 
     def objective(self, thresholds: Thresholds) -> tuple[bool, float, float]:
         """Return the sort key of thresholds, smallest best: infeasible, cost in ms, sum of losses."""
@@ -157,13 +151,13 @@ class ThresholdSearch:
         single_exits = []
         for k in range(exits):
             single = never.copy()
-            single[k] = self.cheapest_feasible(self._sweep(k, last_exit), self._last)
+            single[k] = self.cheapest_feasible(self._sweep(k, last_exit), self._loss_at_last)
             single_exits.append(single)
         return [self.shared(), *single_exits, *self._priced(never)]
 
     def shared(self) -> Thresholds:
         """Return one value for all exits, the one that saves most among those whose loss is allowed."""
-        return np.full(len(self.scores), self.cheapest_feasible(self.shared_sweep(), self._last), np.float32)
+        return np.full(len(self.scores), self.cheapest_feasible(self.shared_sweep(), self._loss_at_last), np.float32)
 
     def _priced(self, start: Thresholds) -> list[Thresholds]:
         """Return the feasible minima of cost + price * loss, in ms, by bisection to the smallest feasible price."""
@@ -179,7 +173,7 @@ class ThresholdSearch:
 
     def _sweep(self, k: int, exit_index: Exits) -> ThresholdSweep:
         """Return the sweep of the threshold of exit k; ``exit_index`` holds the exits while it is ``NEVER``."""
-        rows = self.orders[k]
+        rows = self._orders[k]
         rows = rows[exit_index[rows] > k]
         later = exit_index[rows]
         return ThresholdSweep.of(
@@ -216,7 +210,7 @@ def lagrangian_rule(price: float) -> Rule:
     return rule
 
 
-def midpoint_thresholds(scores: Scores, thresholds: Thresholds) -> list[float]:
+def _midpoint_thresholds(scores: Scores, thresholds: Thresholds) -> list[float]:
     """Return thresholds with the same exits on these samples, each half-way to the highest score that does not exit."""
     exit_index = exit_index_of(scores, thresholds)
     midpoints = []

@@ -17,7 +17,7 @@ from sdcompress.certification.certify import Path, kind_of_test, smallest_drop
 from sdcompress.certification.groups import strata_of
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.data.samples import Samples
-from sdcompress.evaluation.exit_outcomes import exit_outcomes
+from sdcompress.evaluation.exit_outcomes import exit_outcomes, last_decisions
 from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Engine
@@ -109,7 +109,8 @@ def collect(
     count, total = len(samples), len(samples) * (2 if reference else 1)
     decisions = None
     if reference is not None:
-        decisions = reference.decisions(samples, labelled=not unlabelled, progress=subprogress(progress, 0, total))
+        of_reference = subprogress(progress, 0, total)
+        decisions = last_decisions(reference.engine, samples, labelled=not unlabelled, progress=of_reference)
     outcomes = exit_outcomes(
         engine,
         samples,

@@ -150,7 +150,7 @@ def calibrate(
 def _merging(manifest: Manifest, out: Path, data_dir: Path | None) -> str:
     """Return the command that merges a cascade to one graph; empty where no sample exits early, or elsewhere."""
     policy = manifest.policy
-    if manifest.layout != "cascade" or policy is None or all(threshold > 1 for threshold in policy.thresholds):
+    if manifest.layout != "cascade" or policy is None or not policy.exits_early:
         return ""
     if (policy.backend, policy.device) != ("onnxruntime", "cpu"):
         return ""

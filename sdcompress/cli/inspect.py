@@ -118,14 +118,15 @@ def _show_segments_apart(manifest: Manifest, policy: Policy, folder: str) -> Non
 def _stay_apart(manifest: Manifest, policy: Policy, folder: Path) -> bool:
     """Return whether some segments around an exit that no sample takes run one by one."""
     from sdcompress.artifact.execution_target import ExecutionTarget
+    from sdcompress.runtime.headless import stretches
 
-    target, start = ExecutionTarget(policy.backend, policy.device, policy.plans), 0
-    for exit_, threshold in zip(manifest.exits, (*policy.thresholds, 0.0), strict=True):
-        if threshold <= 1:
-            segments, start = manifest.segments[start : exit_.segment + 1], exit_.segment + 1
-            if len(segments) > 1 and not _are_joined(segments, target, folder):
-                return True
-    return False
+    target = ExecutionTarget(policy.backend, policy.device, policy.plans)
+    unused = {k for k, threshold in enumerate(policy.thresholds) if threshold > 1}
+    groups = (
+        [manifest.segments[index] for index in manifest.segments_between(first, last)]
+        for first, last in stretches(len(manifest.exits), unused)
+    )
+    return any(len(group) > 1 and not _are_joined(group, target, folder) for group in groups)
 
 
 def _are_joined(segments: Sequence[Segment], target: ExecutionTarget, folder: Path) -> bool:

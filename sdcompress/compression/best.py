@@ -1,11 +1,16 @@
-"""Choose the best of the certified finalists by what was measured."""
+"""Choose the best of the certified finalists by what was measured, and copy it."""
 
 from __future__ import annotations
 
-from sdcompress.artifact.read import Artifact
-from sdcompress.schema.compression import Compression
+import shutil
+from pathlib import Path
 
-__all__ = ["best_of", "exits_early", "policy_ms"]
+from sdcompress.artifact.write import staged
+from sdcompress.schema.compression import Compression, Finalist
+
+__all__ = ["BEST", "best_of", "write_best"]
+
+BEST = "best"  # the folder of the copy
 
 
 def best_of(record: Compression) -> str | None:
@@ -23,13 +28,16 @@ def best_of(record: Compression) -> str | None:
     return min(good, key=lambda one: (one.candidate.max_drop, one.drop or 0.0)).candidate.name
 
 
-def exits_early(cascade: Artifact) -> bool:
-    """Return whether a sample can exit early by the policy of a cascade."""
-    policy = cascade.manifest.policy
-    return policy is not None and any(threshold <= 1 for threshold in policy.thresholds)
+def write_best(folder: Path, winner: Finalist | None) -> None:
+    """Copy the best finalist to ``best``; without one, remove that of an earlier search, whose record is replaced.
 
-
-def policy_ms(cascade: Artifact) -> float:
-    """Return the mean of one sample that the calibration of a cascade has estimated."""
-    assert cascade.manifest.policy is not None
-    return cascade.manifest.policy.mean_ms
+    Args:
+        folder: of the search.
+        winner: with its folder in that.
+    """
+    if winner is None:
+        if (folder / BEST).exists():
+            shutil.rmtree(folder / BEST)
+        return
+    with staged(folder / BEST, overwrite=True) as copy:
+        shutil.copytree(folder / str(winner.folder), copy, dirs_exist_ok=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -17,14 +17,13 @@ import numpy.typing as npt
 from sdcompress import recipes
 from sdcompress.artifact.execution_target import one_graph_agrees
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.write import staged
 from sdcompress.benchmarking.candidate import bench_samples
 from sdcompress.benchmarking.run import bench
 from sdcompress.calibration.calibrate import check
 from sdcompress.calibration.guarantee import split_of
 from sdcompress.certification.calibration_split import CalibrationSplit, draw_split, seed_of, tuning_count
 from sdcompress.certification.certify import bonferroni_delta, excess_losses, kind_of_test, p_value_of
-from sdcompress.compression.best import best_of, exits_early, policy_ms
+from sdcompress.compression.best import BEST, best_of, write_best
 from sdcompress.compression.candidates import DROPS, FLOAT, Budget, Outcomes, candidates, finalists
 from sdcompress.compression.estimates import ESTIMATES, kept_candidates, retire_estimates, searches_in
 from sdcompress.compression.outcomes import outcomes_of
@@ -49,9 +48,7 @@ from sdcompress.storage import clear_leftovers, locked_folder, make_room
 from sdcompress.tasks import metric_of
 from sdcompress.verbs._types import Folder, Overrides, Source
 
-__all__ = ["BEST", "compress"]
-
-BEST = "best"
+__all__ = ["compress"]
 
 State = Literal["certified", "not certified", "failed"]
 Losses = npt.NDArray[np.float32]
@@ -119,7 +116,7 @@ def compress(
             retire_estimates(folder)
         search = _Search(models, section, folder, options, step_progress or no_step_progress)
         record = search.run()
-        _write_best(folder, record.winner)
+        write_best(folder, record.winner)
         write(record, folder, overwrite=True)
     return record
 
@@ -159,16 +156,6 @@ def _check_sources(models: Sequence[TrainedModel]) -> None:
                 allowed="checkpoints with the same data, seed of its splits and task",
                 next_step="search them one by one",
             )
-
-
-def _write_best(folder: Path, winner: Finalist | None) -> None:
-    """Copy the winner to ``best``; without one, remove that of an earlier search, which this one's record denies."""
-    if winner is None:
-        if (folder / BEST).exists():
-            shutil.rmtree(folder / BEST)
-        return
-    with staged(folder / BEST, overwrite=True) as copy:
-        shutil.copytree(folder / str(winner.folder), copy, dirs_exist_ok=True)
 
 
 @dataclass
@@ -381,13 +368,17 @@ class _Search:
 
         It predicts as its segments do, which the export checks on samples. So it has no test of its own.
         """
-        certified = [one for one in built if one.state == "certified" and one.candidate.layout == "cascade"]
-        cascades = {one.candidate.name: open_artifact(self.folder / str(one.folder)) for one in certified}
-        early = [one for one in certified if exits_early(cascades[one.candidate.name])]
-        fastest = min(early, key=lambda one: policy_ms(cascades[one.candidate.name]), default=None)
-        if fastest is None:
+        early: list[tuple[float, Finalist, Artifact]] = []
+        for one in built:
+            if one.state == "certified" and one.candidate.layout == "cascade":
+                cascade = open_artifact(self.folder / str(one.folder))
+                policy = cascade.manifest.policy
+                if policy is not None and policy.exits_early:
+                    early.append((policy.mean_ms, one, cascade))
+        if not early:
             return []
-        return [self._one_graph(fastest, cascades[fastest.candidate.name], layout) for layout in _ONE_GRAPHS]
+        _, fastest, cascade = min(early, key=itemgetter(0))
+        return [self._one_graph(fastest, cascade, layout) for layout in _ONE_GRAPHS]
 
     def _one_graph(self, one: Finalist, cascade: Artifact, layout: Literal["graph", "if"]) -> Finalist:
         """Return a finalist as one graph."""
@@ -401,14 +392,13 @@ class _Search:
         entry = artifact.manifest.one_graph
         assert entry is not None
         update = {"folder": folder, "digest": artifact.manifest.digest, "bytes": entry.bytes}
-        # otherwise the segments run, also in the best
+        reason = ""  # why the segments would run in its place, also in the best
         if not entry.is_faster_on(processor()[0]):
-            update |= {"state": "failed", "reason": "its segments are faster"}
+            reason = "its segments are faster"
         elif not one_graph_agrees(artifact.manifest):
-            update |= {
-                "state": "failed",
-                "reason": "its certificate covers the segments, and the graph rounds otherwise",
-            }
+            reason = "its certificate covers the segments, and the graph rounds otherwise"
+        if reason:
+            update |= {"state": "failed", "reason": reason}
         return one.model_copy(update={"candidate": candidate, **update})
 
     def _finalist(

@@ -1,9 +1,9 @@
-"""Keep the estimates of a search, so that one which goes on builds and tests the finalists that it began with.
+"""Keep the estimates of a search, so that a resumed one builds and tests the finalists that it began with.
 
-Times differ from run to run, and so would the finalists. All are tested on the same samples: the confidence, which is
-shared out over the finalists of one search, does not count those that an earlier run of it has tested and dropped.
+Times differ from run to run, and so would the finalists. The confidence of a search is shared by its finalists, which
+are tested on the same samples. It would not count those that an earlier run has tested and dropped.
 
-There is one file for each search of a folder, also for those that were thrown away: all tested on the same samples.
+There is one file for each search of a folder, also for those that were thrown away: all used the same samples.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -16,7 +16,17 @@ from sdcompress.modalities import Modality
 from sdcompress.progress import Progress
 from sdcompress.tasks import Array, Task
 
-__all__ = ["ArraySamples", "Dataset", "Indices", "RawSamples", "Samples", "Subset", "originals", "without_setting"]
+__all__ = [
+    "ArraySamples",
+    "Dataset",
+    "Indices",
+    "RawSamples",
+    "Samples",
+    "Subset",
+    "originals",
+    "row_batches",
+    "without_setting",
+]
 
 Indices = npt.NDArray[np.int64]
 _NAMED = 10  # broken examples that an error names
@@ -123,6 +133,17 @@ class Subset:
             return None
         why = whole.problem(index)
         return (whole.name(index), why) if why else None
+
+
+def row_batches(samples: int, size: int) -> Iterator[Indices]:
+    """Yield the positions 0 to ``samples`` - 1 in order, ``size`` at a time, the last batch perhaps fewer.
+
+    Args:
+        samples: N; of none nothing is yielded.
+        size: positions of a batch.
+    """
+    for start in range(0, samples, size):
+        yield np.arange(start, min(start + size, samples), dtype=np.int64)
 
 
 def without_setting(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sdcompress.data.files import FileSamples
-from sdcompress.data.samples import Samples
+from sdcompress.data.samples import Samples, row_batches
 from sdcompress.data.sources._listing import Skipped, files_below
 from sdcompress.errors import DataError
 from sdcompress.modalities import Modality
@@ -118,8 +118,7 @@ class UnlabelledFolder(FileSamples):
 
 
 def _digests(samples: Samples, progress: Progress | None) -> Iterator[bytes]:
-    for start in range(0, len(samples), _BATCH):
-        rows = np.arange(start, min(start + _BATCH, len(samples)))
+    for rows in row_batches(len(samples), _BATCH):
         for example in samples.examples(rows):
             yield hashlib.sha256(example.tobytes()).digest()
         if progress:

@@ -19,12 +19,12 @@ from sdcompress.evaluation.strata import balanced_metric, confusion, means, stra
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float
 from sdcompress.progress import Progress
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Engine
-from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitEvaluation, PolicyEvaluation
 from sdcompress.tasks import Array, Task, metric_of, standard_error
 
-__all__ = ["ENSEMBLE", "evaluate"]
+__all__ = ["evaluate"]
 
 Exits = npt.NDArray[np.int64]
 
@@ -78,8 +78,8 @@ def evaluate(
         VerificationError: if an output is not finite.
     """
     task, (samples, back) = engine.task, sorted_by_length(samples, engine.modality)
-    manifest: Manifest | None = getattr(engine, "manifest", None)
-    with_ensemble = manifest is None or not manifest.exits_are_ensembles  # the last exit is theirs already
+    # where exits are ensembles, the last one is that of all
+    with_ensemble = not (isinstance(engine, CascadeEngine) and engine.manifest.exits_are_ensembles)
     parts: list[list[Measured]] = []
     decided: list[_Decided] = []
     for inputs, targets in batches(engine, samples, batch, progress):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.data.lengths import sorted_by_length
-from sdcompress.data.samples import Samples
+from sdcompress.data.samples import Samples, row_batches
 from sdcompress.errors import DataError, VerificationError
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float, Signals
@@ -74,16 +74,13 @@ class ExitOutcomes(NamedTuple):
     disagreement: Float
 
 
-def exit_outputs(
-    engine: Engine, samples: Samples, *, batch: int = 256, labelled: bool = True, progress: Progress | None = None
-) -> Float:
+def exit_outputs(engine: Engine, samples: Samples, *, batch: int = 256, progress: Progress | None = None) -> Float:
     """Return the outputs of every exit for all samples, float32 [E, N, ...].
 
     Args:
         engine: runs the network.
         samples: N of them.
         batch: samples at a time.
-        labelled: check that the targets fit the task; False: they are not used.
         progress: called with (samples done, all samples).
 
     Raises:
@@ -91,13 +88,11 @@ def exit_outputs(
         VerificationError: if an output is not finite.
     """
     samples, back = sorted_by_length(samples, engine.modality)
-    parts = batches(engine, samples, batch, progress, labelled=labelled)
+    parts = batches(engine, samples, batch, progress)
     return np.concatenate([check_finite(engine.exits(inputs)) for inputs, _ in parts], axis=1)[:, back]
 
 
-def last_decisions(
-    engine: Engine, samples: Samples, *, labelled: bool = True, progress: Progress | None = None
-) -> Array:
+def last_decisions(engine: Engine, samples: Samples, *, labelled: bool, progress: Progress | None = None) -> Array:
     """Return the decisions of the last exit for all samples, [N, ...]; other decisions of one batch are in memory.
 
     Args:
@@ -209,8 +204,7 @@ def batches(
         raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
     if labelled:
         engine.task.check_targets(samples.targets)
-    for start in range(0, len(samples), batch):
-        rows = np.arange(start, min(start + batch, len(samples)))
+    for rows in row_batches(len(samples), batch):
         yield engine.modality.collate(samples.examples(rows)), samples.targets[rows]
         if progress:
             progress(int(rows[-1]) + 1, len(samples))

@@ -111,8 +111,7 @@ class TrainedModel:
             UsageError: if a checkpoint shall run on another backend than torch, or an artifact on torch.
         """
         options = options or self.options
-        default = USUAL if self.kind == "artifact" else EAGER
-        if options.backend not in {None, default} and self.kind == "checkpoint":
+        if self.kind == "checkpoint" and options.backend not in {None, EAGER}:
             raise UsageError(
                 f"'{self.path}' is a checkpoint, which the backend '{options.backend}' does not run.",
                 allowed=f"{EAGER} (torch), which is the default for checkpoints",
@@ -120,7 +119,7 @@ class TrainedModel:
             )
         return open_engine(
             self.opened,
-            backend=options.backend or default,
+            backend=options.backend or (USUAL if self.kind == "artifact" else EAGER),
             threads=options.threads,
             device=options.device or "cpu",
             allow_uncertified=options.allow_uncertified,

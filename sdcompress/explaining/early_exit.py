@@ -11,14 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.tasks import metric_of
-
 __all__ = [
     "Overthinking",
     "aurc",
     "auroc",
     "exit_shares",
-    "metric_at",
+    "losses_at",
     "oracle_exits",
     "overthinking",
 ]
@@ -43,9 +41,9 @@ class Overthinking(NamedTuple):
     destructive: float
 
 
-def metric_at(exit_index: Exits, loss: Losses) -> float:
-    """Return the metric at the samples' exits."""
-    return metric_of(_at_exits(exit_index, loss))
+def losses_at(exit_index: Exits, loss: Losses) -> Losses:
+    """Return the loss of each sample at its exit, [N]."""
+    return np.asarray(loss[exit_index, np.arange(len(exit_index))])
 
 
 def exit_shares(exit_index: Exits, exits: int) -> Float64:
@@ -74,7 +72,7 @@ def overthinking(exit_index: Exits, loss: Losses, reach: npt.ArrayLike) -> Overt
     return Overthinking(
         float(early.mean()),
         float(np.where(early, costs[exit_index] - costs[first], 0.0).mean()),
-        float((early & (_at_exits(exit_index, loss) > _at_exits(first, loss))).mean()),
+        float((early & (losses_at(exit_index, loss) > losses_at(first, loss))).mean()),
     )
 
 
@@ -119,8 +117,3 @@ def aurc(scores: Scores, loss: Losses) -> float | None:
     sums = np.bincount(group, weights=loss, minlength=len(counts))
     cumulative = np.cumsum(np.repeat(sums / counts, counts))
     return float((cumulative / np.arange(1, len(loss) + 1)).mean())
-
-
-def _at_exits(exit_index: Exits, loss: Losses) -> Losses:
-    """Return the loss of each sample at its exit, [N]."""
-    return np.asarray(loss[exit_index, np.arange(len(exit_index))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from sdcompress.evaluation.exit_outcomes import exit_outcomes
 from sdcompress.evaluation.paired import paired_difference
 from sdcompress.evaluation.strata import stratum_scores
 from sdcompress.explaining import early_exit
-from sdcompress.explaining.early_exit import aurc, auroc
+from sdcompress.explaining.early_exit import aurc, auroc, losses_at
 from sdcompress.explaining.timing import Timing
 from sdcompress.policies import exit_index_of, scores
 from sdcompress.policies._base import ExitPolicy, Float
@@ -108,7 +109,7 @@ class ExitAnalysis:
     outcomes: Outcomes
     timing: Timing | None
 
-    @property
+    @cached_property
     def exit_index(self) -> Exits | None:
         """Return the exit index of each sample under the policy, int64 [N]; None without a policy."""
         return None if self.thresholds is None else exit_index_of(self.outcomes.scores, self.thresholds)
@@ -154,12 +155,12 @@ class ExitAnalysis:
 
     def _point(self, exit_index: Exits, thresholds: Sequence[float] | None) -> OperatingPoint:
         shares = early_exit.exit_shares(exit_index, len(self.names))
-        timing = self.timing
+        timing, losses = self.timing, losses_at(exit_index, self.outcomes.loss)
         ms = None if timing is None else timing.reach_ms if thresholds is None else timing.reach_ms_with_decisions
         return OperatingPoint(
             thresholds=None if thresholds is None else tuple(thresholds),
-            metric=early_exit.metric_at(exit_index, self.outcomes.loss),
-            standard_error=standard_error(self.outcomes.loss[exit_index, np.arange(len(exit_index))]),
+            metric=metric_of(losses),
+            standard_error=standard_error(losses),
             shares=tuple(shares.tolist()),
             mean_ms=None if ms is None else float(shares @ ms),
             mean_macs=float(shares @ self.macs),
@@ -194,7 +195,7 @@ class ExitAnalysis:
 
     def _truncation(self, k: int, exit_index: Exits, shares: Sequence[float], timing: Timing) -> Truncation:
         loss = self.outcomes.loss
-        value, low, high = paired_difference(loss[exit_index, np.arange(len(exit_index))], loss[k])
+        value, low, high = paired_difference(losses_at(exit_index, loss), loss[k])
         return Truncation(
             exit=self.names[k],
             metric=metric_of(loss[k]),
@@ -212,7 +213,7 @@ class ExitAnalysis:
         exit_index, strata, loss = self.exit_index, self.outcomes.strata, self.outcomes.loss
         if exit_index is None or strata is None:
             return ()
-        scores = stratum_scores(names, strata, loss[exit_index, np.arange(len(exit_index))], [*loss], exit_index)
+        scores = stratum_scores(names, strata, losses_at(exit_index, loss), [*loss], exit_index)
         fields = set(Stratum.model_fields)
         return tuple(Stratum(**score.model_dump(include=fields)) for score in scores if score.samples)
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.certification.certify import excess_losses, p_value_of
-from sdcompress.certification.groups import group_masks, group_name, intersection_union_p_value, loss_name
+from sdcompress.certification.groups import group_masks, group_name, loss_name
 from sdcompress.policies import exit_index_of
 from sdcompress.schema.explain import Risk, RiskStep
 from sdcompress.schema.manifest import Certificate, Policy
@@ -36,20 +36,17 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
 
     def at(step: int) -> RiskStep:
         thresholds = certificate.path[step]
-        sample_losses, masks = (
-            excess_losses(evidence, thresholds),
-            list(group_masks(evidence, thresholds, certificate.group_by)),
-        )
+        losses = excess_losses(evidence, thresholds)
+        groups = [losses[mask] for mask in group_masks(evidence, thresholds, certificate.group_by)]
 
         def p_value(alpha: float) -> float:
-            return intersection_union_p_value(
-                sample_losses, iter(masks), lambda group: p_value_of(certificate.test, group, alpha, level.delta)
-            )
+            # the largest, see intersection_union_p_value; the groups are the same for every alpha
+            return max(p_value_of(certificate.test, group, alpha, level.delta) for group in groups)
 
         return RiskStep(
             step=step,
             thresholds=thresholds,
-            loss=max(float(sample_losses[mask].mean()) for mask in masks if mask.any()),
+            loss=max(float(group.mean()) for group in groups if len(group)),
             bound=0.0 if first_is_lossless and step == 0 else upper_bound(p_value, level.delta),
             mean_ms=float(costs[exit_index_of(evidence.scores, thresholds)].mean()),
         )

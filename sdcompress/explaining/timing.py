@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.calibration.stage_timing import stage_ms
+from sdcompress.calibration.stage_timing import stage_ms, timing_inputs
 from sdcompress.data.samples import Samples
-from sdcompress.modalities import Inputs
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.explain import Interval
 
@@ -117,21 +118,18 @@ def measure(engine: Engine, samples: Samples) -> Timing:
 
 def _decision_ms(engine: Engine, samples: Samples) -> float:
     """Return the median extra ms of a decision by the policy, compared with a forced exit."""
-    chosen = np.linspace(0, len(samples) - 1, min(_SAMPLES, len(samples))).astype(np.int64)
-    inputs, last = engine.modality.collate(samples.examples(chosen)), len(engine.exit_names) - 1
+    inputs, last = timing_inputs(engine, samples, min(_SAMPLES, len(samples))), len(engine.exit_names) - 1
     extra_ms = []
     for row in range(len(inputs)):
         sample = inputs[row : row + 1]
         exit_index = int(engine(sample).exit_index[0])
-        decided, forced = _milliseconds(engine, sample, None), _milliseconds(engine, sample, exit_index)
+        decided = _milliseconds(partial(engine, sample))
+        forced = _milliseconds(partial(engine.forced, sample, exit_index))
         extra_ms.append((decided - forced) / min(exit_index + 1, last))
     return max(float(np.median(extra_ms)), 0.0)
 
 
-def _milliseconds(engine: Engine, inputs: Inputs, exit_index: int | None) -> float:
+def _milliseconds(call: Callable[[], object]) -> float:
     start = perf_counter_ns()
-    if exit_index is None:
-        engine(inputs)
-    else:
-        engine.forced(inputs, exit_index)
+    call()
     return (perf_counter_ns() - start) / 1e6

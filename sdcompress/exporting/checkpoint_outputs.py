@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from sdcompress.data.samples import Dataset, Samples, Subset
+from sdcompress.data.samples import Dataset, Samples, Subset, row_batches
 from sdcompress.errors import DataError
 from sdcompress.evaluation.exit_outcomes import Measured
 from sdcompress.modalities import Modality
@@ -18,8 +18,10 @@ from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs, pert
 
 __all__ = ["CheckpointOutputs", "edge_case_outputs", "gate_samples", "held_out", "reference"]
 
-_BATCH, _EXITS = 64, 4  # samples at a time, of a network with so many exits
-_BATCHES, _FEWEST = 4, 8  # of outputs that a gate holds, see Task.batch_size; and samples, however large they are
+_BATCH = 64  # samples at a time, fewer where the outputs of four exits need too much memory
+_EXITS = 4
+_GATE_BATCHES = 4  # a gate holds the outputs of so many batches, see Task.batch_size,
+_LEAST_GATE_SAMPLES = 8  # and of so many samples even if they are larger
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def edge_case_outputs(net: nn.Module, exits: Sequence[str], modality: Modality) 
 
 
 def gate_samples(dataset: Dataset, requested: int, exits: int) -> int:
-    """The number of samples that an export is compared on: as many as requested, are held out, and fit into memory.
+    """Return how many samples an export is compared on: at most those requested, held out, and fitting into memory.
 
     Args:
         dataset: of the network.
@@ -98,7 +100,11 @@ def gate_samples(dataset: Dataset, requested: int, exits: int) -> int:
     Raises:
         DataError: if there is none.
     """
-    return min(requested, held_out(dataset), max(_FEWEST, dataset.task.batch_size(requested, exits) * _BATCHES))
+    return min(
+        requested,
+        held_out(dataset),
+        max(_LEAST_GATE_SAMPLES, dataset.task.batch_size(requested, exits) * _GATE_BATCHES),
+    )
 
 
 def held_out(dataset: Dataset) -> int:
@@ -125,9 +131,7 @@ def _run_split(
     No other outputs are held for more than one batch.
     """
     task, modality, kept, measured = dataset.task, dataset.modality, [], []
-    batch = task.batch_size(_BATCH, _EXITS)
-    for start in range(0, len(samples), batch):
-        rows = np.arange(start, min(start + batch, len(samples)))
+    for rows in row_batches(len(samples), task.batch_size(_BATCH, _EXITS)):
         arrays = modality.ordered(modality.collate(samples.examples(rows)))
         outputs = np.asarray(torch.stack(_run(net, arrays)).float())
         kept.append(outputs[:, np.isin(rows, chosen)])

@@ -94,8 +94,9 @@ def export_all(
             graph = exported[choice]
             layout = cut_layout(graph.model, target.layout, exits, checkpoint.task)
             layout.describe(checkpoint.task, checkpoint.modality)
-            records = graph.gate(layout.graphs, layout.outputs, out=target.out, what=f"layout '{target.layout}'")
-            graph.gate.signals(layout.graphs, layout.signals, layout.outputs)
+            files = layout.graphs
+            records = graph.gate(files, layout.outputs, out=target.out, what=f"layout '{target.layout}'")
+            graph.gate.signals(files, layout.signals, layout.outputs)
             manifests.append(write_layout(layout, graph.facts, records, folder))
             layouts.append(layout)
     if settings.opset < DYNAMO_OPSET:

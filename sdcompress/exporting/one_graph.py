@@ -15,7 +15,7 @@ import onnx
 from sdcompress.artifact.read import Artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.stage_timing import interleaved_ms
-from sdcompress.data.samples import Samples
+from sdcompress.data.samples import Indices, Samples, row_batches
 from sdcompress.errors import ParityError, SdcompressError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.modalities import Inputs
@@ -100,7 +100,7 @@ def export_one_graph(
         validation = _validation_split(trained)
         inputs = _inputs(opened, validation)
         whole = validation if _certified_in_low_precision(opened.manifest) else None
-        parts = [] if whole is None else range(0, len(whole), _LARGEST_BATCH)
+        parts = [] if whole is None else list(row_batches(len(whole), _LARGEST_BATCH))
         steps = len(parts) + len(names)
         further = () if whole is None else _collated(opened, whole, parts, options.progress, steps)
         comparison = _check_parity(opened, engine, serialize(model), inputs, further, kind=kind, out=Path(out))
@@ -192,11 +192,10 @@ def _inputs(opened: Artifact, validation: Samples | None) -> Inputs:
 
 
 def _collated(
-    opened: Artifact, samples: Samples, starts: Sequence[int], progress: Progress | None, steps: int
+    opened: Artifact, samples: Samples, parts: Sequence[Indices], progress: Progress | None, steps: int
 ) -> Iterator[Inputs]:
     """Yield the inputs of samples in parts; each part that was taken is a step of the progress."""
-    for part, start in enumerate(starts, 1):
-        rows = np.arange(start, min(start + _LARGEST_BATCH, len(samples)))
+    for part, rows in enumerate(parts, 1):
         yield opened.modality.collate(samples.examples(rows))
         if progress is not None:
             progress(part, steps)

@@ -81,11 +81,8 @@ def torchscript_export(
 def _trace(net: nn.Module, example: Inputs, outputs: Sequence[str], opset: int) -> onnx.ModelProto | str:
     """The model, or the reason of a failure."""
     modes = [(module, module.training) for module in net.modules()]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        _stdout_closed(),
-        _tracked_as_batch_norm(net),
-    ):  # it writes to files only
+    with tempfile.TemporaryDirectory() as folder, _stdout_closed(), _tracked_as_batch_norm(net):
+        # it writes to files only
         file = Path(folder, "model.onnx")
         try:
             torch.onnx.export(
@@ -202,7 +199,7 @@ def _write_axes(model: onnx.ModelProto, example: Inputs) -> None:
     del model.graph.value_info[:], model.graph.output[:]
     for name, tensor in small.items():
         shape = [
-            _axis(sizes, _BATCH) or f"{name}/{position}"
+            _axis(sizes) or f"{name}/{position}"
             for position, sizes in enumerate(zip(tensor.shape, large[name].shape, strict=True))
         ]
         dtype = helper.np_dtype_to_tensor_dtype(tensor.dtype)
@@ -210,26 +207,20 @@ def _write_axes(model: onnx.ModelProto, example: Inputs) -> None:
         values.append(helper.make_tensor_value_info(name, dtype, shape))
 
 
-def _axis(sizes: tuple[int, int], batch: str) -> int | str | None:
+def _axis(sizes: tuple[int, int]) -> int | str | None:
     """A number, or a multiple of the batch; None if it is neither, or 0, which in ONNX means unknown."""
     if sizes[0] == sizes[1]:
         return sizes[0] or None
     times, remainder = divmod(sizes[0], _BATCHES[0])
     if remainder or times * _BATCHES[1] != sizes[1]:
         return None
-    return batch if times == 1 else f"{times}*{batch}"
+    return _BATCH if times == 1 else f"{times}*{_BATCH}"
 
 
 def _run(model: onnx.ModelProto, inputs: Inputs) -> dict[str, np.ndarray]:
     """Every tensor between nodes by its name."""
-    with _batch_errors():
-        return every_tensor(model, inputs.arrays)
-
-
-@contextlib.contextmanager
-def _batch_errors() -> Iterator[None]:
     try:
-        yield
+        return every_tensor(model, inputs.arrays)
     except ORT_ERRORS as error:
         raise ParityError(
             f"The exported graph cannot be run with another batch size: {str(error).strip().splitlines()[0][:200]}",

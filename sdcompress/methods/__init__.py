@@ -15,7 +15,7 @@ from sdcompress.schema import recipe
 if TYPE_CHECKING:
     from sdcompress.methods._base import Method
 
-__all__ = ["ROOM", "build"]
+__all__ = ["ROOM", "build", "method_classes"]
 
 ROOM = "sdcompress.methods"
 
@@ -64,6 +64,15 @@ def build(spec: recipe.MethodSection) -> Method:
     return Labelled(method=method, labels=_filled(labels, second, of_labels, "method.labels"))
 
 
+def method_classes() -> dict[str, type[Method]]:
+    """Return the class of each installed method by its name.
+
+    Raises:
+        MissingExtraError: if torch is not installed.
+    """
+    return {name: registry.load(ROOM, name, extra="train") for name in registry.names(ROOM)}
+
+
 def _kind(spec: recipe.MethodSection, name: str) -> Any:
     if not spec.file or name in registry.names(ROOM):
         return registry.load(ROOM, name, extra="train")
@@ -82,8 +91,7 @@ def _kind(spec: recipe.MethodSection, name: str) -> Any:
 def _label_methods() -> str:
     from sdcompress.methods._base import LabelMethod
 
-    kinds = {name: registry.load(ROOM, name, extra="train") for name in registry.names(ROOM)}
-    return ", ".join(name for name, kind in kinds.items() if issubclass(kind, LabelMethod))
+    return ", ".join(name for name, kind in method_classes().items() if issubclass(kind, LabelMethod))
 
 
 def _preset(kind: type[Any], name: str, parameters: dict[str, Any], section: str) -> dict[str, Any]:

@@ -1,15 +1,18 @@
-"""Edit ONNX graphs: copy, rename tensors, drop what no output needs, strip metadata."""
+"""Edit ONNX graphs: copy, add nodes, rename tensors, drop what no output needs, strip metadata."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 
 from sdcompress.onnx_graph.dataflow import names_read
 
 __all__ = [
+    "NewNodes",
     "Renaming",
     "copy_model",
     "drop_unused",
@@ -54,6 +57,35 @@ class Renaming:
             for value in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
                 value.name = self.name(value.name)
         return renamed
+
+
+class NewNodes:
+    """Nodes and constants for a graph, with names that begin with one prefix.
+
+    Args:
+        prefix: of all new names.
+
+    Attributes:
+        nodes: in the order in which they were added.
+        constants: likewise.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def node(self, operator: str, *inputs: str, out: str = "", **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name."""
+        out = out or f"{self._prefix}/{operator}-{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [out], name=out, **attributes))
+        return out
+
+    def constant(self, value: Any, dtype: Any = np.int64) -> str:
+        """Add a constant; returns its name."""
+        name = f"{self._prefix}/constant-{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.array(value, dtype), name))
+        return name
 
 
 def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,6 +6,8 @@ The exporter writes ``x * (0.5 * (1 + erf(x / sqrt(2))))``, and onnxruntime (1.3
 
 from __future__ import annotations
 
+from collections import Counter
+
 import onnx
 from onnx import numpy_helper
 
@@ -21,9 +23,8 @@ def reorder_gelu(model: onnx.ModelProto) -> None:
         model: nodes in topological order.
     """
     flow = Dataflow(model)
-    readers: dict[str, int] = {}
-    for name in (*(name for uses in flow.uses for name in uses), *(value.name for value in model.graph.output)):
-        readers[name] = readers.get(name, 0) + 1
+    readers = Counter(name for uses in flow.uses for name in uses)
+    readers.update(value.name for value in model.graph.output)
     for node in flow.nodes:
         if node.op_type != "Mul":
             continue
@@ -42,7 +43,7 @@ def _half_and_sum(flow: Dataflow, product: onnx.NodeProto, x: str) -> tuple[str,
     """The names of 0.5 and ``1 + erf(x / c)``, if the node multiplies them."""
     for half, total in (product.input, reversed(product.input)):
         stored, adding = flow.initializers.get(half), _producer(flow, total, "Add")
-        if stored is None or adding is None or not _is_scalar(stored, 0.5):
+        if stored is None or adding is None or not _is_half(stored):
             continue
         for erf in (_producer(flow, summand, "Erf") for summand in adding.input):
             scaled = None if erf is None else _producer(flow, erf.input[0], "Div", "Mul")
@@ -57,5 +58,5 @@ def _producer(flow: Dataflow, tensor: str, *op_types: str) -> onnx.NodeProto | N
     return node if node is not None and node.op_type in op_types else None
 
 
-def _is_scalar(stored: onnx.TensorProto, value: float) -> bool:
-    return not stored.dims and float(numpy_helper.to_array(stored)) == value
+def _is_half(stored: onnx.TensorProto) -> bool:
+    return not stored.dims and float(numpy_helper.to_array(stored)) == 0.5

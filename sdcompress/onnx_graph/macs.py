@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import onnx
 
 from sdcompress.errors import UsageError
-from sdcompress.onnx_graph.dataflow import Dataflow, Dependence
+from sdcompress.onnx_graph.dataflow import Dataflow, Dependence, number_attribute
 from sdcompress.onnx_graph.edit import copy_model
 from sdcompress.onnx_graph.resizes import is_interpolation
 
@@ -105,8 +105,8 @@ def _transposed_conv_macs(flow: Dataflow, node: onnx.NodeProto) -> int:
 
 
 def _product_macs(flow: Dataflow, node: onnx.NodeProto) -> int:
-    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return _size(flow, node.output[0]) * _shape(flow, node.input[0])[-2 if transposed else -1]
+    summed_axis = -2 if number_attribute(node, "transA", 0) else -1
+    return _size(flow, node.output[0]) * _shape(flow, node.input[0])[summed_axis]
 
 
 def _attention_macs(flow: Dataflow, node: onnx.NodeProto) -> int:

@@ -9,14 +9,13 @@ costs time. With a batch of one nothing is gathered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
-from sdcompress.onnx_graph.edit import Renaming, drop_unused
+from sdcompress.onnx_graph.edit import NewNodes, Renaming, drop_unused
 from sdcompress.onnx_graph.shortcuts import pass_codes, read_parts
 from sdcompress.onnx_graph.trace_score import trace_score
 from sdcompress.policies import restore
@@ -82,31 +81,13 @@ def merge(
     return model
 
 
-class _Scope:
-    """A graph under construction: the main graph, or a branch of an ``If``.
-
-    Args:
-        prefix: of new names, so that no name is in two scopes.
-    """
+class _Scope(NewNodes):
+    """A graph under construction: the main graph, or a branch of an ``If``; no name is in two of them."""
 
     def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+        super().__init__(prefix)
         self.rows = f"{prefix}/rows"  # the name of the batch, which is smaller in a branch
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
         self.values: list[onnx.ValueInfoProto] = []
-
-    def node(self, operator: str, *inputs: str, out: str = "", **attributes: Any) -> str:
-        """Add a node with one output; returns the output's name."""
-        out = out or f"{self._prefix}/{operator}-{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [out], name=out, **attributes))
-        return out
-
-    def constant(self, value: Any, dtype: Any = np.int64) -> str:
-        """Store a constant; returns its name."""
-        name = f"{self._prefix}/constant-{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.array(value, dtype), name))
-        return name
 
     def add(
         self,
@@ -177,9 +158,7 @@ class _Merger:
 
     def _run(self, scope: _Scope, position: int, tensors: dict[str, str]) -> None:
         """Add the segments between the exit before and this one."""
-        exits = self._manifest.exits
-        first_segment = exits[position - 1].segment + 1 if position else 0
-        for index in range(first_segment, exits[position].segment + 1):
+        for index in self._manifest.segments_between(position, position):
             graph, listed = self._segments[index].graph, self._manifest.segments[index]
             names = {tensor.name: tensors[tensor.name] for tensor in listed.inputs}
             rename, values = Renaming(f"segment-{index}", names), (*graph.value_info, *graph.output)

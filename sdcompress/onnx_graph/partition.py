@@ -8,6 +8,7 @@ later block reads the shape of an early one (ConvNeXt, MaxViT, XCiT and others).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 import onnx
@@ -93,10 +94,10 @@ class _SegmentNodes:
         self.computed = {name for index in data_nodes for name in flow.nodes[index].output}
         self.inputs: list[str] = []
         self.copied: set[int] = set()
-        pending = [name for index in sorted(data_nodes) for name in flow.uses[index]]
+        pending = deque(name for index in sorted(data_nodes) for name in flow.uses[index])
         visited: set[str] = set()
         while pending:
-            name = pending.pop(0)
+            name = pending.popleft()
             if name in visited or name in self.computed or name in flow.initializers:
                 continue
             visited.add(name)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from sdcompress.errors import UsageError
+from sdcompress.onnx_graph.edit import NewNodes
 from sdcompress.policies._base import ExitPolicy, Signals
 from sdcompress.policies._symbolic import Symbol, symbolic_score
 from sdcompress.schema.manifest import ExitSignals
@@ -64,7 +65,8 @@ def trace_score(
     trace = _Trace(type(policy).__name__, task, prefix, opset)
     exits = [trace.columns(exit_signals) for exit_signals in signals]
     score = symbolic_score(policy, exit_, exits, _Symbol, trace.refused)
-    return trace.nodes, trace.constants, trace.cast(score, np.dtype(np.float32))
+    name = trace.cast(score, np.dtype(np.float32))
+    return trace.new.nodes, trace.new.constants, name
 
 
 class _Symbol(Symbol):
@@ -89,16 +91,13 @@ class _Trace:
     """Records the operations on symbols as nodes, with the types that numpy would compute in."""
 
     def __init__(self, policy: str, task: Task, prefix: str, opset: int) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self._policy, self._task, self._prefix, self._opset = policy, task, prefix, opset
+        self.new = NewNodes(prefix)
+        self._policy, self._task, self._opset = policy, task, opset
 
     def columns(self, names: ExitSignals) -> Signals:
         """Return an exit's signals as symbols."""
         columns: dict[str, Any] = {
-            name: _Symbol(
-                self, self._node("Gather", names.values, self._constant(np.int64(at)), axis=1), np.dtype("f4")
-            )
+            name: _Symbol(self, self.new.node("Gather", names.values, self.new.constant(at), axis=1), np.dtype("f4"))
             for at, name in enumerate(self._task.signal_names)
         }
         task = self._task
@@ -107,19 +106,19 @@ class _Trace:
 
     def largest_of_each(self, numbers: _Symbol) -> _Symbol:
         """The largest number of each row of float32 [batch, ...], float32 [batch]."""
-        rows = self._node("Flatten", numbers.name, axis=1)
+        rows = self.new.node("Flatten", numbers.name, axis=1)
         return _Symbol(self, self._reduced("ReduceMax", rows), numbers.dtype)
 
     def all_of_each(self, flags: _Symbol) -> _Symbol:
         """Whether all flags of each row are set: of bool [batch, ...] those of one row, bool [batch]."""
-        rows = self._node("Flatten", self.cast(flags, _INT64), axis=1)
-        return _Symbol(self, self._node("Cast", self._reduced("ReduceMin", rows), to=TensorProto.BOOL), _BOOL)
+        rows = self.new.node("Flatten", self.cast(flags, _INT64), axis=1)
+        return _Symbol(self, self.new.node("Cast", self._reduced("ReduceMin", rows), to=TensorProto.BOOL), _BOOL)
 
     def _reduced(self, operator: str, rows: str) -> str:
         """Reduce a tensor [batch, n] to [batch]; the axes are an attribute before they are an input."""
         if self._opset < _AXES_ARE_AN_INPUT:
-            return self._node(operator, rows, axes=[1], keepdims=0)
-        return self._node(operator, rows, self._constant(np.array([1])), keepdims=0)
+            return self.new.node(operator, rows, axes=[1], keepdims=0)
+        return self.new.node(operator, rows, self.new.constant([1]), keepdims=0)
 
     def apply(self, ufunc: np.ufunc, inputs: Sequence[Any]) -> _Symbol:
         """Return the result of a ufunc, as numpy would have it."""
@@ -136,15 +135,15 @@ class _Trace:
         # numpy's add of two booleans is an "or"; a policy that counts them must multiply them by 1 first
         if not set(input_dtypes) <= (_NUMBERS if ufunc not in _LOGICAL else {_BOOL}):
             raise self.refused(f"it uses numpy's {ufunc.__name__} of {', '.join(map(str, loop))}")
-        return _Symbol(self, self._node(_OPERATORS[ufunc], *map(self.cast, inputs, input_dtypes)), result, *ranks)
+        return _Symbol(self, self.new.node(_OPERATORS[ufunc], *map(self.cast, inputs, input_dtypes)), result, *ranks)
 
     def cast(self, value: Any, dtype: np.dtype[Any]) -> str:
         """Return the name of a symbol or a constant, converted to a type."""
         if not isinstance(value, _Symbol):
-            return self._constant(np.asarray(value).astype(dtype))
+            return self.new.constant(value, dtype)
         if value.dtype == dtype:
             return value.name
-        return self._node("Cast", value.name, to=helper.np_dtype_to_tensor_dtype(dtype))
+        return self.new.node("Cast", value.name, to=helper.np_dtype_to_tensor_dtype(dtype))
 
     def refused(self, reason: str) -> UsageError:
         """Return the error for a policy that cannot be recorded."""
@@ -153,16 +152,6 @@ class _Trace:
             allowed=f"numpy's {', '.join(ufunc.__name__ for ufunc in _OPERATORS)} of signals and numbers",
             next_step="write ExitPolicy.score with these, or calibrate with another --policy",
         )
-
-    def _node(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        name = f"{self._prefix}/{operator}-{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
-        return name
-
-    def _constant(self, value: Any) -> str:
-        name = f"{self._prefix}/constant-{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
 
 
 def _kind(value: Any, resolution: Any) -> Any:

@@ -164,7 +164,7 @@ def _policy(artifact: Artifact) -> Policy:
             next_step=f"sdcompress calibrate {shlex.quote(str(artifact.path))} --out FOLDER, and package that; or "
             "export --layout single",
         )
-    if all(threshold > 1 for threshold in policy.thresholds):
+    if not policy.exits_early:
         raise UsageError(
             f"By the policy of '{artifact.path}' no sample exits early (guarantee: {policy.guarantee}).",
             allowed="at least one threshold that a score can reach",

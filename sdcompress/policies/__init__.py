@@ -101,8 +101,12 @@ def exit_index_of(scores: npt.NDArray[np.float32], thresholds: Iterable[float]) 
         scores: float32 [E-1, N], of all exits but the last.
         thresholds: [E-1], compared as the gates compare them.
     """
-    reached = scores >= np.array(compared_thresholds(thresholds), np.float32)[:, None]
-    return np.where(reached.any(axis=0), reached.argmax(axis=0), len(reached))
+    # one exit after the other: some times as fast as looking for the first along an axis, and no [E-1, N] in memory
+    exit_index, passes = np.zeros(scores.shape[1], np.int64), np.ones(scores.shape[1], np.bool_)
+    for scores_here, threshold in zip(scores, compared_thresholds(thresholds), strict=True):
+        passes &= ~(scores_here >= threshold)  # a score that is NaN reaches none
+        exit_index += passes
+    return exit_index
 
 
 def gates(policy: ExitPolicy, thresholds: Sequence[float]) -> tuple[Gate, ...]:

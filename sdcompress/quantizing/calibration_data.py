@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from sdcompress.data.samples import Samples, Subset
+from sdcompress.data.samples import Samples, Subset, row_batches
 from sdcompress.data.split import sample_order
 from sdcompress.errors import DataError, UsageError
 from sdcompress.modalities import Inputs, modality_of
@@ -95,14 +93,13 @@ class CalibrationData:
         sessions = SegmentSessions(self._graphs[:position], outputs=(), threads=self.threads)
         names = [tensor.name for tensor in self._manifest.segments[position].inputs]
         padded = False
-        for start in range(0, len(samples), BATCH):
-            rows = np.arange(start, min(start + BATCH, len(samples)))
-            inputs = modality.collate(samples.examples(rows))
+        for rows in row_batches(len(samples), BATCH):
+            inputs, run = modality.collate(samples.examples(rows)), int(rows[-1]) + 1
             padded = padded or _is_padded(inputs)
-            tensors = sessions.run(inputs if padded or start + BATCH < len(samples) else _one_padded(inputs))
+            tensors = sessions.run(inputs if padded or run < len(samples) else _one_padded(inputs))
             yield {name: tensors[name] for name in names}
             # a precision may read a segment's inputs again, and progress does not go back
-            self._reported = max(self._reported, done + int(rows[-1]) + 1)
+            self._reported = max(self._reported, done + run)
             if self._progress is not None:
                 self._progress(self._reported, len(samples) * len(self._graphs))
 

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto
 
-from sdcompress.data.samples import Samples
+from sdcompress.data.samples import Samples, row_batches
 from sdcompress.errors import VerificationError
 from sdcompress.modalities import modality_of
 from sdcompress.onnx_graph.partition import serialize
@@ -73,7 +73,7 @@ def check_overflow(
     samples: Samples,
     *,
     threads: int,
-    progress: Progress | None = None,
+    progress: Progress | None,
 ) -> None:
     """Measure in the float32 graphs every tensor that is float16 in the new ones.
 
@@ -93,22 +93,22 @@ def check_overflow(
         VerificationError: if float16 cannot hold one of them.
     """
     # the output of a DequantizeLinear is no larger than the tensor that was quantised, which is among these
-    names = {
+    of_file = {
         file: low_precision_tensors(model, TensorProto.FLOAT16) & _tensors(before[file])
         for file, model in after.items()
     }
-    if not any(names.values()):
+    names = sorted(frozenset[str]().union(*of_file.values()))
+    if not names:
         return
-    graphs = [serialize(with_abs_max(clip_fills(before[file]), names[file])) for file in before]
+    graphs = [serialize(with_abs_max(clip_fills(before[file]), of_file[file])) for file in before]
     sessions = SegmentSessions(graphs, outputs=(), threads=threads)
-    largest: dict[str, float] = {}
+    largest = dict.fromkeys(names, 0.0)
     modality = modality_of(manifest)
     # small batches: ONNX Runtime keeps every measured tensor of a batch
-    for start in range(0, len(samples), BATCH):
-        rows = np.arange(start, min(start + BATCH, len(samples)))
+    for rows in row_batches(len(samples), BATCH):
         tensors = sessions.run(modality.collate(samples.examples(rows)))
-        for name in sorted(set().union(*names.values())):
-            largest[name] = max(largest.get(name, 0.0), float(tensors[abs_max_name(name)]))
+        for name in names:
+            largest[name] = max(largest[name], float(tensors[abs_max_name(name)]))
         if progress is not None:
             progress(int(rows[-1]) + 1, len(samples))
     worst = max(largest, key=lambda name: largest[name])

@@ -101,15 +101,10 @@ class _FloatCast:
             if name in self._floats:
                 yield from self._as(name, float32=float32)
                 node.input[position] = name if float32 else self._name(name)
-        if (
-            not float32
-            and node.op_type == "Attention"
-            and all(attribute.name != _SOFTMAX for attribute in node.attribute)
-        ):
-            node.attribute.append(
-                helper.make_attribute(_SOFTMAX, TensorProto.FLOAT)
-            )  # its products may be in the low type
         if not float32:
+            if node.op_type == "Attention" and all(attribute.name != _SOFTMAX for attribute in node.attribute):
+                # its products may be in the low type
+                node.attribute.append(helper.make_attribute(_SOFTMAX, TensorProto.FLOAT))
             for position, name in enumerate(old.output):
                 if name in self._floats:
                     self._low_tensors.add(name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sdcompress.artifact.golden import Golden
-from sdcompress.data.samples import Samples
+from sdcompress.data.samples import Samples, row_batches
 from sdcompress.errors import VerificationError
 from sdcompress.evaluation.comparison import ExitComparison, ExitQuality
 from sdcompress.modalities import modality_of
@@ -74,8 +74,7 @@ def compare_exits(
     modality = modality_of(manifest)
     task, exits = task_of(manifest), [exit_.name for exit_ in manifest.exits]
     comparison, batch = ExitComparison(task, exits), task.batch_size(_BATCH, 2 * len(exits))
-    for start in range(0, len(samples), batch):
-        rows = np.arange(start, min(start + batch, len(samples)))
+    for rows in row_batches(len(samples), batch):
         inputs = modality.collate(samples.examples(rows))
         reference, quantised = (run(inputs) for run in sessions)
         comparison.add(reference, quantised, samples.targets[rows])

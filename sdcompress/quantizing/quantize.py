@@ -116,7 +116,7 @@ def quantize(
         check_finite(manifest, before, graphs, out=Path(out), precision=precision, threads=threads)
         with runnable(precision):
             records = golden_records(manifest, after, opened.golden(), threads=threads)
-        new = _write(opened, folder, models, qualities=qualities, records=records, precision=precision)
+        new = _write(opened, folder, models, graphs, qualities=qualities, records=records, precision=precision)
         written = open_artifact(folder)
         verify(written, threads=threads)
         # without its policy, which may be one that cannot run here: both are timed to the last exit
@@ -304,6 +304,7 @@ def _write(
     opened: Artifact,
     folder: Path,
     models: Mapping[str, onnx.ModelProto],
+    graphs: Mapping[str, bytes],
     *,
     qualities: Sequence[ExitQuality],
     records: tuple[ParityRecord, ...],
@@ -312,7 +313,7 @@ def _write(
     """Write the artifact, without policy, certificate, one graph, engines and times of the old graphs."""
     segments = []
     for before, (name, model) in zip(opened.manifest.segments, models.items(), strict=True):
-        (folder / name).write_bytes(serialize(model))
+        (folder / name).write_bytes(graphs[name])
         listed = Segment(
             **entry(folder, name).model_dump(),
             inputs=tensor_specs(model.graph.input),

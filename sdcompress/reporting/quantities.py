@@ -25,6 +25,7 @@ __all__ = [
     "short_count",
     "speedup",
     "threads",
+    "three_digits",
     "wilson",
 ]
 
@@ -88,14 +89,14 @@ def paired_cell(interval: Interval | None) -> str:
 
 def milliseconds(value: float | None) -> str:
     """Format a time in ms with three significant digits."""
-    return NOTHING if value is None else f"{_three_digits(value)} ms"
+    return NOTHING if value is None else f"{three_digits(value)} ms"
 
 
 def percentile(value: Percentile) -> str:
     """Format a percentile with its 99 % interval, or the number of calls that it needs."""
     if value.value_ms is None or value.low_ms is None or value.high_ms is None:
         return f"n/a (needs {value.needs} calls)"
-    return f"{milliseconds(value.value_ms)} [{_three_digits(value.low_ms)}, {_three_digits(value.high_ms)}]"
+    return f"{milliseconds(value.value_ms)} [{three_digits(value.low_ms)}, {three_digits(value.high_ms)}]"
 
 
 def speedup(value: float | None, low: float | None = None, high: float | None = None) -> str:
@@ -121,13 +122,13 @@ def short_count(value: float | None) -> str:
         return NOTHING
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
-            return f"{_three_digits(value / size)} {unit}"
+            return f"{three_digits(value / size)} {unit}"
     return f"{value:.0f}"
 
 
 def megabytes(value: int) -> str:
     """Format bytes as MB (1e6)."""
-    return f"{_three_digits(value / 1e6)} MB"
+    return f"{three_digits(value / 1e6)} MB"
 
 
 def enumeration(names: Sequence[str]) -> str:
@@ -145,7 +146,8 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
+    """Format a number with three significant digits, but no fewer than those before the point."""
     if value == 0 or not math.isfinite(value):
         return f"{value:.0f}"
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"

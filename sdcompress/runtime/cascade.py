@@ -303,7 +303,7 @@ class CascadeEngine:
     def _signals(self, inputs: Inputs, temperatures: Sequence[float]) -> list[Signals]:
         exits = []
         with self._executor.start(inputs) as forward:
-            for exit_index, temperature in zip(range(len(self._ends)), temperatures, strict=True):
+            for exit_index, temperature in enumerate(temperatures):
                 forward.stage(exit_index)
                 exits.append(forward.signals(exit_index, temperature).map(np.array))
         return exits

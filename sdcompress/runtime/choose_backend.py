@@ -40,19 +40,17 @@ def choose_backend(artifact: Artifact, *, threads: int | None, device: str, allo
             name, artifact
         ):
             return name
-    chosen = certificate.backend if certificate else USUAL
-    _log_once(
-        artifact.manifest.digest,
-        f"'{artifact.path}' runs by {chosen}: "
-        + (
-            "its certificate covers none of the measured backends that are installed"
-            if measured and certificate
-            else "none of the measured backends is installed"
-            if measured
-            else "its manifest has no times for this machine, device and number of threads. "
+    if not measured:
+        why = (
+            "its manifest has no times for this machine, device and number of threads. "
             "'sdcompress bench ARTIFACT --backend all --record FOLDER' measures them"
-        ),
-    )
+        )
+    elif certificate:
+        why = "its certificate covers none of the measured backends that are installed"
+    else:
+        why = "none of the measured backends is installed"
+    chosen = certificate.backend if certificate else USUAL
+    _log_once(artifact.manifest.digest, f"'{artifact.path}' runs by {chosen}: {why}")
     return chosen
 
 

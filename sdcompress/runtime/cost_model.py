@@ -106,8 +106,8 @@ class CostModel:
     def parts(self, lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
         """Return the rows of a batch in parts of like lengths, where padding costs more than further calls.
 
-        A call is taken to cost what a single row takes, which is more than what it costs beside its rows. A split is
-        made where it saves the most padding, and then within each side.
+        A further call is assumed to cost as much as a single row, which is rather too much. The rows are split where
+        that saves the most padding, and then each side in the same way.
 
         Args:
             lengths: of each row, int64 [B].

@@ -23,10 +23,10 @@ import numpy.typing as npt
 
 from sdcompress.certification.p_values import upper_bound
 from sdcompress.errors import UsageError
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.e_process import EProcess
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.levels import Level, certified_levels
-from sdcompress.schema.manifest import Manifest
 
 __all__ = ["Alarm", "AuditTest", "DriftMonitor", "ShareTest"]
 
@@ -34,9 +34,8 @@ Alarm = Literal["exit shares", "disagreement"]
 Exits = npt.NDArray[np.int64]
 
 _BLOCK = 32  # rows; the delay that it adds is below any that a test needs
-_OF_CALIBRATION = (
-    0.2  # share of delta for the case that the calibration's own figures are off by more than their bounds
-)
+# share of delta for the case that the calibration's own figures are off by more than their bounds
+_OF_CALIBRATION = 0.2
 
 
 class _Test:
@@ -185,8 +184,7 @@ class DriftMonitor:
         Raises:
             UsageError: if no certificate says what is to be kept.
         """
-        manifest: Manifest | None = getattr(engine, "manifest", None)
-        if manifest is None or not (levels := certified_levels(manifest)):
+        if not isinstance(engine, CascadeEngine) or not (levels := certified_levels(engine.manifest)):
             raise UsageError(
                 "There is no certificate whose data could drift.",
                 allowed="an artifact with certified thresholds",

@@ -13,7 +13,7 @@ from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.artifact.protobuf import LENGTH, Field, fields
 from sdcompress.schema.manifest import Segment
 
-__all__ = ["joinable", "joined", "with_outputs"]
+__all__ = ["joinable", "joined", "stretches", "with_outputs"]
 
 # field numbers of onnx.proto
 _MODEL_GRAPH = 7
@@ -24,6 +24,20 @@ _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
 _TENSOR_NAME, _VALUE_NAME = 8, 1
 _QUANTISERS = {"QuantizeLinear", "DynamicQuantizeLinear"}
 _LARGEST = 2**31 - 1  # bytes, of a file that protobuf reads
+
+
+def stretches(exits: int, unused: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last exit of each stretch that may run as one graph: samples exit at its end alone.
+
+    Args:
+        exits: number of all exits.
+        unused: indices of those that no sample takes; never the last one.
+    """
+    first = 0
+    for exit_index in range(exits):
+        if exit_index not in unused:
+            yield first, exit_index
+            first = exit_index + 1
 
 
 def joinable(segments: Sequence[Segment], target: ExecutionTarget) -> bool:
@@ -60,9 +74,9 @@ def with_outputs(model: bytes, kept: Collection[str]) -> bytes:
 def joined(models: Sequence[bytes], kept: Collection[str]) -> bytes | None:
     """Return one ONNX file of several that run one after the other, with some of their outputs.
 
-    What a later file defines by the name of something else, such as the scale of a border that both quantise, gets
-    another name. A border that one file dequantises and a later one quantises to the same codes is passed as codes. So
-    all codes stay what they are apart.
+    A name that a later file uses for something else is changed in it, such as that of a scale. A tensor that one file
+    dequantises and a later one quantises to the same codes is passed as codes. So all codes are those that the separate
+    files give.
 
     Args:
         models: bytes of the files, in their order.
@@ -132,7 +146,7 @@ class _Joined:
         return others.keys().isdisjoint(names)
 
     def _add_node(self, node: bytes | memoryview, others: dict[str, str], floats: set[str], prefix: str) -> bool:
-        """Add a node; return whether codes stay what they are apart.
+        """Add a node; return whether codes are still those that the separate files give.
 
         Args:
             node: with the names of this graph.

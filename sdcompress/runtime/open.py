@@ -27,7 +27,7 @@ from sdcompress.runtime.one_graph import OneGraphEngine
 from sdcompress.schema.manifest import Manifest, OneGraph, Segment
 from sdcompress.untrusted import Refused
 
-__all__ = ["AUTO", "EAGER", "ROOM", "USUAL", "check_runs", "open_cascade", "open_engine", "open_one_graph"]
+__all__ = ["AUTO", "EAGER", "ROOM", "USUAL", "open_cascade", "open_engine", "open_one_graph"]
 
 EAGER, AUTO = "eager", "auto"  # the backend of a checkpoint; the fastest one by the artifact's recorded times
 Source = Artifact | Checkpoint | Path | str
@@ -132,10 +132,10 @@ def open_cascade(
     if isinstance(load, ExecutorBackend):
         executor = load.open(artifact, threads=threads, device=device)
         engine = CascadeEngine(artifact.manifest, executor, artifact.modality)
-        check_runs(artifact, engine.execution_target, allow_uncertified=options.allow_uncertified, stacklevel=4)
+        _check_runs(artifact, engine.execution_target, options, stacklevel=4)
         return engine
     execution_target = ExecutionTarget(backend, device)
-    check_runs(artifact, execution_target, allow_uncertified=options.allow_uncertified, stacklevel=4)
+    _check_runs(artifact, execution_target, options, stacklevel=4)
     loads = partial(load, threads=threads, device=device)
     graph = _faster_graph(artifact.manifest, execution_target, options) if one_graph else None
     return array_cascade(
@@ -174,7 +174,7 @@ def open_one_graph(source: Artifact | Path | str, options: EngineOptions = DEFAU
             allowed="an artifact that was exported with --layout graph or if",
             next_step=f"sdcompress export {shlex.quote(str(artifact.path))} --layout graph --out FOLDER",
         )
-    check_runs(artifact, ExecutionTarget(backend, device), allow_uncertified=options.allow_uncertified, stacklevel=3)
+    _check_runs(artifact, ExecutionTarget(backend, device), options, stacklevel=3)
     load: Backend | ExecutorBackend = registry.load(ROOM, backend, extra="all")
     if isinstance(load, ExecutorBackend):
         raise UsageError(
@@ -186,25 +186,12 @@ def open_one_graph(source: Artifact | Path | str, options: EngineOptions = DEFAU
 
 
 def _load_one_graph(load: Callable[[Path, Segment], Graph], artifact: Artifact, one_graph: OneGraph) -> OneGraphEngine:
-    graph = load(artifact.file(one_graph), one_graph)
-    return OneGraphEngine(artifact.manifest, one_graph.kind, graph, artifact.modality)
+    return OneGraphEngine(artifact.manifest, one_graph.kind, _load(load, artifact, one_graph), artifact.modality)
 
 
-def check_runs(
-    artifact: Artifact, execution_target: ExecutionTarget, *, allow_uncertified: bool, stacklevel: int
-) -> None:
-    """Refuse an execution target that the certificate does not cover, and warn if thresholds were chosen on another.
-
-    Args:
-        artifact: that will run.
-        execution_target: that will run it.
-        allow_uncertified: do neither.
-        stacklevel: of the warning, from here.
-
-    Raises:
-        CertificateError: if its certificate does not cover this target.
-    """
-    if allow_uncertified:
+def _check_runs(artifact: Artifact, execution_target: ExecutionTarget, options: EngineOptions, stacklevel: int) -> None:
+    """Refuse an execution target that the certificate does not cover, and warn if thresholds were chosen on another."""
+    if options.allow_uncertified:
         return
     check_covered(artifact.manifest, execution_target)
     if why := threshold_warning(artifact.manifest, execution_target):

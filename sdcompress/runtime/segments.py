@@ -16,7 +16,7 @@ from sdcompress.modalities import Inputs, modality_of
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import Moves
 from sdcompress.runtime.backends._base import Array, Graph
-from sdcompress.runtime.headless import joinable
+from sdcompress.runtime.headless import joinable, stretches
 from sdcompress.schema.manifest import Exit, Manifest, Segment
 from sdcompress.tasks import Task, task_of
 
@@ -157,10 +157,14 @@ def stages(manifest: Manifest, graphs: Sequence[Graph]) -> tuple[Stage, ...]:
         for graph, segment in zip(graphs, manifest.segments, strict=True)
     ]
     task = task_of(manifest)
-    ends = [exit_.segment + 1 for exit_ in manifest.exits]
     return tuple(
-        Stage(tuple(parts[first:end]), exit_, tuple(tensor.name for tensor in manifest.live_tensors(exit_index)), task)
-        for exit_index, (exit_, first, end) in enumerate(zip(manifest.exits, [0, *ends], ends, strict=False))
+        Stage(
+            tuple(parts[index] for index in manifest.segments_between(k, k)),
+            exit_,
+            tuple(tensor.name for tensor in manifest.live_tensors(k)),
+            task,
+        )
+        for k, exit_ in enumerate(manifest.exits)
     )
 
 
@@ -208,15 +212,9 @@ class ArrayExecutor:
         """
         if not exits or self._headless is None:
             return self
-        skipping, start = copy(self), 0
-        chosen = list[Stage]()
-        for exit_index in range(len(self.stages)):
-            if exit_index not in exits:
-                chosen += self._one_graph(start, exit_index) or [
-                    *map(self._without_head, range(start, exit_index)),
-                    self.stages[exit_index],
-                ]
-                start = exit_index + 1
+        skipping, chosen = copy(self), list[Stage]()
+        for first, last in stretches(len(self.stages), exits):
+            chosen += self._one_graph(first, last) or [*map(self._without_head, range(first, last)), self.stages[last]]
         for graph in (graph for stage in chosen for graph, *_ in stage.graphs):
             if isinstance(graph, LoadedLater):
                 graph.loaded()
@@ -234,7 +232,7 @@ class ArrayExecutor:
 
         Which precisions may be joined, ``joinable`` says; which graphs, ``joined``.
         """
-        segments = self._segments(first, last)
+        segments = [self._manifest.segments[index] for index in self._manifest.segments_between(first, last)]
         several = len({exit_.segment for exit_ in self._manifest.exits}) < len(self.stages)  # exits in one segment
         if first == last or several or not joinable(segments, self.execution_target):
             return []
@@ -260,11 +258,6 @@ class ArrayExecutor:
         graph = self._loaded([segment], kept)
         *before, (_, inputs, _) = stage.graphs
         return stage if graph is None else replace(stage, graphs=(*before, (graph, inputs, kept)))
-
-    def _segments(self, first: int, last: int) -> Sequence[Segment]:
-        """Return the segments of these stages."""
-        start = self._manifest.exits[first - 1].segment + 1 if first else 0
-        return self._manifest.segments[start : self._manifest.exits[last].segment + 1]
 
     def _loaded(self, segments: Sequence[Segment], kept: tuple[str, ...]) -> Graph | None:
         """Return the graph of segments with some outputs, loaded once for all engines over these stages."""

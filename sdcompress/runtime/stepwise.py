@@ -135,7 +135,7 @@ class Stepwise:
         stage.run(tensors)
         computed = None if left_out else np.asarray(tensors[stage.exit.outputs], np.float32)
         kept = {name: tensors[name] for name in stage.kept}
-        # a policy that looks back has no unused exits, or only such: rows then carry no signals, whoever asks for what
+        # where the policy looks back, either no exit is unused, or all are: then rows never carry signals
         if self._policy is None or last or left_out or (unused and self._policy.history):
             return StageResult(computed, None, np.full(len(carried), last), Carried(kept, carried.signals))
         signals = (*carried.signals, stage.signals(tensors, self._temperatures[exit_index]))

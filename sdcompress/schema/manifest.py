@@ -182,9 +182,14 @@ class Policy(Frozen):
 
     @model_validator(mode="after")
     def _nobody_leaves_without_a_certificate(self) -> Policy:
-        if self.guarantee == "no certificate" and any(threshold <= 1 for threshold in self.thresholds):
+        if self.guarantee == "no certificate" and self.exits_early:
             raise ValueError("a policy without the certificate that was asked for may have no threshold that fires")
         return self
+
+    @property
+    def exits_early(self) -> bool:
+        """Return whether a score can reach a threshold; if none can, all samples run to the last exit."""
+        return any(threshold <= 1 for threshold in self.thresholds)
 
     @property
     def mean_ms(self) -> float:
@@ -306,6 +311,16 @@ class Manifest(Frozen):
         needed = {tensor.name for segment in self.segments[done:] for tensor in segment.inputs}
         needed |= {name for later in self.exits[exit_ + 1 :] for name in later.reads}
         return tuple(tensor for tensor in made if tensor.name in needed)
+
+    def segments_between(self, first: int, last: int) -> range:
+        """Return the indices of the segments that run from the exit before ``first`` on, up to exit ``last``.
+
+        Args:
+            first: index of an exit; 0: from the inputs on.
+            last: index of the same exit or a later one.
+        """
+        start = self.exits[first - 1].segment + 1 if first else 0
+        return range(start, self.exits[last].segment + 1)
 
     @property
     def precisions(self) -> tuple[Precision, ...]:

@@ -35,7 +35,7 @@ __all__ = [
     "VerifyReport",
 ]
 
-ENSEMBLE = "ensemble"  # the name of an ExitScore that is of no exit
+ENSEMBLE = "ensemble"  # the name of an ExitEvaluation that is of no exit
 
 
 class ExitEvaluation(Frozen):

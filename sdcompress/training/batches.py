@@ -21,7 +21,7 @@ from sdcompress.objectives.batch import Minibatch
 from sdcompress.training.balance import Strata, balanced_order
 from sdcompress.training.lengths import like_lengths
 
-__all__ = ["Batches", "Fetch", "MicroBatch", "host", "permutation", "resident"]
+__all__ = ["Batches", "Fetch", "MicroBatch", "check_batch_size", "host", "permutation", "resident"]
 
 Positions = npt.NDArray[np.int64]
 _COMPANIONS = 1  # not 0: a seed with zeros behind it is the seed without them
@@ -84,6 +84,28 @@ def permutation(samples: int, *, seed: int, epoch: int) -> Positions:
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(samples)
 
 
+def check_batch_size(batch_size: int, processes: int, parts: int) -> int:
+    """Return the shares that the samples of a step are divided into, once they divide evenly.
+
+    Args:
+        batch_size: samples a step.
+        processes: that train.
+        parts: batches of a step.
+
+    Raises:
+        RecipeError: if they do not divide.
+    """
+    shares = processes * parts
+    if batch_size % shares:
+        raise RecipeError(
+            f"train.batch_size is {batch_size}, which does not divide over train.processes {processes} x "
+            f"train.accumulate {parts}.",
+            allowed=f"a multiple of {shares}",
+            next_step=f"--set train.batch_size={-(-batch_size // shares) * shares}",
+        )
+    return shares
+
+
 class Batches:
     """The steps of an epoch in a seeded order.
 
@@ -130,14 +152,7 @@ class Batches:
         strata: Strata | None = None,
         lengths: Positions | None = None,
     ) -> None:
-        shares = world * parts
-        if batch_size % shares:
-            raise RecipeError(
-                f"train.batch_size is {batch_size}, which does not divide over {world} processes x "
-                f"train.accumulate {parts}.",
-                allowed=f"a multiple of {shares}",
-                next_step=f"--set train.batch_size={-(-batch_size // shares) * shares}",
-            )
+        shares = check_batch_size(batch_size, world, parts)
         if samples < shares:
             raise RecipeError(
                 f"There are {samples} training samples for {world} processes x train.accumulate {parts}.",

@@ -11,20 +11,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from sdcompress import methods, registry
+from sdcompress import methods
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
 from sdcompress.machine import check_threads
 from sdcompress.methods._base import Needs
 from sdcompress.modalities import Modality
 from sdcompress.models._trace import evaluating
-from sdcompress.models.backbones import ROOM as BACKBONES
+from sdcompress.models.backbones import is_users_own
 from sdcompress.models.cost import tap_shares
 from sdcompress.models.inputs import example_inputs
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import graphs
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import sha256_of
+from sdcompress.training.batches import check_batch_size
 from sdcompress.training.frozen import check_frozen
 from sdcompress.training.schedule import spans
 from sdcompress.training.sharding import check_sharding
@@ -61,14 +62,7 @@ def check_recipe(recipe: Recipe) -> None:
     _check_task(recipe, method.needs)
     check_frozen(recipe, method)
     spans(method.phases, train.epochs)
-    shares = train.processes * train.accumulate
-    if train.batch_size % shares:
-        raise RecipeError(
-            f"train.batch_size is {train.batch_size}, which does not divide over train.processes {train.processes} x "
-            f"train.accumulate {train.accumulate}.",
-            allowed=f"a multiple of {shares}",
-            next_step=f"--set train.batch_size={-(-train.batch_size // shares) * shares}",
-        )
+    check_batch_size(train.batch_size, train.processes, train.accumulate)
     check_trained_start(recipe)
     check_start(recipe)
     check_teacher(recipe, method)
@@ -193,7 +187,7 @@ def check_logits(net: MultiExit, recipe: Recipe, inputs: Sequence[graphs.Tensor]
     Raises:
         RecipeError: if the outputs of each sample are shares that add up to 1.
     """
-    if recipe.task.name != "classification" or recipe.model.name.partition(":")[0] in registry.names(BACKBONES):
+    if recipe.task.name != "classification" or not is_users_own(recipe.model.name):
         return
     with evaluating(net):
         final = net(*example_inputs(inputs)).logits[-1]
@@ -233,8 +227,7 @@ def _check_task(recipe: Recipe, needs: Needs) -> None:
     task = recipe.task.name
     if needs.tasks is None or task in needs.tasks:
         return
-    kinds = {name: registry.load(methods.ROOM, name, extra="train") for name in registry.names(methods.ROOM)}
-    served = {name: kind.default_needs.tasks for name, kind in kinds.items()}
+    served = {name: kind.default_needs.tasks for name, kind in methods.method_classes().items()}
     raise RecipeError(
         f"The method '{recipe.method.name}' cannot serve the task '{task}', but {', '.join(needs.tasks) or 'none'}.",
         allowed=", ".join(name for name, tasks in served.items() if tasks is None or task in tasks),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sdcompress.data.samples import Samples
+from sdcompress.data.samples import Samples, row_batches
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.objectives.batch import Minibatch
 from sdcompress.storage import clear_leftovers, digest_of, staged_folder
@@ -47,10 +47,8 @@ class Plan:
 
     def passes(self) -> Iterator[tuple[Positions, int]]:
         """Yield the positions of each pass, and how many of its rows are new."""
-        for start in range(0, self.samples, self.rows):
-            positions = np.arange(start, min(start + self.rows, self.samples), dtype=np.int64)
-            count = len(positions)
-            yield np.resize(positions, self.rows) if self.padded else positions, count
+        for positions in row_batches(self.samples, self.rows):
+            yield np.resize(positions, self.rows) if self.padded else positions, len(positions)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Generator, Tensor
 
-from sdcompress import registry
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
 from sdcompress.methods._base import Method, Needs
-from sdcompress.models.backbones import ROOM as BACKBONES
+from sdcompress.models.backbones import is_users_own
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.objectives.batch import Minibatch
 from sdcompress.schema.recipe import Recipe
@@ -128,8 +127,8 @@ def compute_features(source: Source, note: Callable[[str], None] | None = None) 
     mode = net.training
     net.eval()
     try:
-        (first, _), run = next(plans["train"].passes()), plans["train"].run
-        direct = run(first)
+        first, _ = next(plans["train"].passes())
+        direct = plans["train"].run(first)
         if not _ends_in_output_layer(source, first, direct):
             _say_without("the backbone computes further after its output layer")
             return None
@@ -143,7 +142,7 @@ def compute_features(source: Source, note: Callable[[str], None] | None = None) 
             _announce(note, plans, size, known=known)
         layout = torch.channels_last if spec.channels_last else torch.contiguous_format
         features = {split: replace(cache, layout=layout) for split, cache in fill(plans, shapes, folder).items()}
-        _compare(source, run, features["train"])
+        _compare(plans["train"], source.batches, features["train"])
     finally:
         net.train(mode)
     return features
@@ -239,7 +238,7 @@ def _facts(source: Source, plans: dict[str, Plan]) -> dict[str, object]:
 
 def _users_code(name: str) -> str | None:
     """Return the SHA-256 of the user's files that a backbone is built by; None where a family builds it."""
-    if name.partition(":")[0] in registry.names(BACKBONES):
+    if not is_users_own(name):
         return None
     top = check_module(name)
     return digest_of([sha256_of(file) for file in (sorted(top.rglob("*.py")) if top.is_dir() else [top])])
@@ -251,12 +250,10 @@ def _announce(note: Callable[[str], None], plans: dict[str, Plan], size: int, *,
     note(f"what heads see is known already: {what}" if known else f"the frozen backbone runs once over {what}")
 
 
-def _compare(source: Source, run: Callable[[Positions], tuple[Tensor, ...]], cache: FeatureCache) -> None:
+def _compare(plan: Plan, batches: Batches, cache: FeatureCache) -> None:
     """Say where a pass of the first training batch gives other bits than what is kept."""
-    first = source.batches.example().primary.positions.cpu().numpy()
-    view = source.needs.view
-    positions = np.resize(first, len(first) * (2 if view is not None and view.gradient else 1))
-    pairs = zip(run(positions), cache.at(positions), strict=True)
+    positions = np.resize(batches.example().primary.positions.cpu().numpy(), plan.rows)
+    pairs = zip(plan.run(positions), cache.at(positions), strict=True)
     largest = max(float((direct.float().cpu() - kept).abs().max()) for direct, kept in pairs)
     if largest:
         warnings.warn(

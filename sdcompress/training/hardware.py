@@ -69,7 +69,7 @@ def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
     if fabric.device.type == "cpu":
         _keep_freed_memory()
     if world > 1:
-        atexit.register(_part)
+        atexit.register(_leave_process_group)
     return fabric
 
 
@@ -140,7 +140,7 @@ class _Ddp(DDPStrategy):  # type: ignore[misc]  # Lightning is untyped here
         self._ddp_kwargs["find_unused_parameters"] = True
 
 
-def _part() -> None:
+def _leave_process_group() -> None:
     """Leave the group of processes before the interpreter ends.
 
     gloo's threads, if they still run then, abort the process now and again; torchrun takes that for a failure and ends
@@ -158,10 +158,10 @@ def _strategy(spec: recipe.Train, world: int, phases: int) -> Strategy:
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep what a step frees for the next step; only glibc needs it, and only glibc is told.
+    """Have glibc keep the memory that a step frees for the next step; other C libraries are left as they are.
 
-    Left alone, it returns the activations to the system after each step, which then clears thousands of pages anew:
-    5 to 25 % of a step on a CPU (benchmarks/speed). The peak of memory stays the same.
+    By default it returns the activations to the system after each step. The system then clears thousands of pages for
+    the next one: 5 to 25 % of a step on a CPU (benchmarks/speed). The peak of memory stays the same.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return  # or the user has told it already

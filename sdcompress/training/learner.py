@@ -105,8 +105,8 @@ class Learner:
         trained, self.teacher = load_teacher(recipe, dataset)
         self._training, self._batches = self._training_step(state, trained), batches
         self.val_features: FeatureCache | None = None
-        unused = self._find_unused_parameters(self._training, batches, warn=start is None)
-        self._set_up(self._training)
+        unused = self._find_unused_parameters(warn=start is None)
+        self._set_up()
         placed = {name: local_value(values) for name, values in self.net.state_dict().items()}
         infinite = {name: torch.isinf(values) for name, values in placed.items()}
         self._infinite = {name: entries for name, entries in infinite.items() if entries.any()}
@@ -177,9 +177,9 @@ class Learner:
             class_weights=None if weights is None else torch.from_numpy(weights).to(device),
         ).to(device)
 
-    def _set_up(self, step: TrainingStep) -> None:
+    def _set_up(self) -> None:
         """Compile, share out and wrap what is trained, and make its optimiser."""
-        spec, fabric = self._recipe.train, self._fabric
+        spec, fabric, step = self._recipe.train, self._fabric, self._training
         if spec.compile:
             step.net = cast("nn.Module", torch.compile(self.net))
         self._forward = fabric.setup_module(step)
@@ -275,7 +275,7 @@ class Learner:
             keep_in_float32(net)
         return net
 
-    def _find_unused_parameters(self, step: TrainingStep, batches: Batches, *, warn: bool) -> set[str]:
+    def _find_unused_parameters(self, *, warn: bool) -> set[str]:
         """Run the first batch once in every phase; name the parameters without a gradient, and tell DDP of them.
 
         Returns:
@@ -285,7 +285,8 @@ class Learner:
         """
         rng = torch.Generator().manual_seed(step_seed(self._recipe.seed, 0, _FOR_ALL))
         torch.manual_seed(step_seed(self._recipe.seed, 0, self._fabric.global_rank))
-        primary, second = self._prepare(batches.example(), rng)
+        primary, second = self._prepare(self._batches.example(), rng)
+        step = self._training
         expected, trained, reached = trained_parameters(step), set[str](), set[str]()
         for span in self._timeline.spans:
             self.net.freeze_backbone(frozen=span.phase.freeze_backbone)

@@ -116,7 +116,7 @@ class Ema(Generic[Net]):
 
     @cached_property
     def _pairs(self) -> list[tuple[Tensor, Tensor, bool]]:
-        # at the first update: when the copy is made, the weights are not sharded yet
+        # local parts of sharded weights; at the first update: when the copy is made, they are not sharded yet
         both = (net.state_dict(keep_vars=True).values() for net in (self.net, self._followed))
         # a tensor that has several names moves once
         tensors = {id(average): (average, current) for average, current in zip(*both, strict=True)}
@@ -139,11 +139,7 @@ class Ema(Generic[Net]):
     def update(self, step: int) -> None:
         """Move towards the network after step ``step`` (from 0); infinite entries, such as a mask's, are copied."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for (
-            average,
-            current,
-            infinite,
-        ) in self._pairs:  # local parts, where the weights are sharded
+        for average, current, infinite in self._pairs:
             if not average.is_floating_point():
                 average.copy_(current)
             elif infinite:  # between two infinities that are the same lies no number

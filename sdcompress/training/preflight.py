@@ -23,8 +23,7 @@ def check_with_data(recipe: Recipe, dataset: Dataset) -> None:
     """
     method = methods.build(recipe.method)
     # published weights would be downloaded twice; whether those that model.weights names fit is to be found
-    kept = {key: getattr(recipe.model, key) for key in ("weights", "match")}
-    model = recipe.model.untrained.model_copy(update=kept)
+    model = recipe.model.untrained.model_copy(update={"weights": recipe.model.weights, "match": recipe.model.match})
     trainer = Trainer(
         recipe.model_copy(update={"model": model}), dataset, launch(recipe.train, phases=len(method.phases)), Path()
     )

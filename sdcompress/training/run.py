@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sdcompress import methods, recipes, registry
+from sdcompress import methods, recipes
 from sdcompress.artifact.output_path import check_outside
 from sdcompress.checkpoint import (
     METRICS,
@@ -27,7 +27,7 @@ from sdcompress.data import DatasetCache
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import CheckpointError, DataError, OutputExistsError, RecipeError
 from sdcompress.machine import ThreadCount, check_threads, default_threads, most_threads
-from sdcompress.models.backbones import ROOM as BACKBONES
+from sdcompress.models.backbones import is_users_own
 from sdcompress.models.threads import torch_threads
 from sdcompress.progress import Progress
 from sdcompress.schema.recipe import Recipe
@@ -160,7 +160,7 @@ def _remember_modules(recipe: Recipe) -> None:
     model = recipe.model
     if ":" in recipe.data.name and module_exists(recipe.data.name):
         trust_function(recipe.data.name, {})
-    if model.name.partition(":")[0] not in registry.names(BACKBONES) and module_exists(model.name):
+    if is_users_own(model.name) and module_exists(model.name):
         trust_function(model.name, model.options)
 
 

@@ -87,7 +87,8 @@ class TrainingStep(nn.Module):
                 outputs = self._run(self.net, second)
             return self._run(self.net, primary), outputs
         both = self._run(self.net, tuple(torch.cat(pair) for pair in zip(primary, second, strict=True)))
-        first, last = (Outputs(*(tuple(t[half] for t in group) for group in both)) for half in _halves(len(primary[0])))
+        halves = slice(len(primary[0])), slice(len(primary[0]), None)
+        first, last = (Outputs(*(tuple(tensor[half] for tensor in group) for group in both)) for half in halves)
         return first, last
 
     def _teacher_outputs(self, inputs: tuple[Tensor, ...], phase: int) -> Outputs | None:
@@ -103,10 +104,6 @@ class TrainingStep(nn.Module):
             return cast("MultiExit", net).from_head_inputs(*inputs)
         outputs: Outputs = net(*inputs)
         return outputs
-
-
-def _halves(size: int) -> tuple[slice, slice]:
-    return slice(size), slice(size, None)
 
 
 def _full(outputs: Outputs) -> Outputs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from sdcompress import methods, registry
+from sdcompress import methods
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
@@ -51,9 +51,10 @@ def check_teacher(recipe: Recipe, method: Method) -> None:
     if checkpoint is None:
         return
     if not needs.teacher:
+        taught = ", ".join(name for name, kind in methods.method_classes().items() if kind.default_needs.teacher)
         raise RecipeError(
             f"method.teacher is '{recipe.method.teacher}', and the method '{name}' has another teacher or none.",
-            allowed=f"methods that learn from a trained network: {', '.join(_taught())}",
+            allowed=f"methods that learn from a trained network: {taught}",
             next_step="remove method.teacher, or choose such a method",
         )
     if checkpoint.state.task.name != recipe.task.name:
@@ -92,11 +93,6 @@ def load_teacher(recipe: Recipe, dataset: Dataset) -> tuple[MultiExit, Teacher] 
         )
     net = checkpoint.network().requires_grad_(requires_grad=False)
     return net, Teacher(source=str(recipe.method.teacher), weights_sha256=checkpoint.weights_sha256)
-
-
-def _taught() -> list[str]:
-    kinds = {name: registry.load(methods.ROOM, name, extra="train") for name in registry.names(methods.ROOM)}
-    return [name for name, kind in kinds.items() if kind.default_needs.teacher]
 
 
 def _other(recipe: Recipe, how: str) -> RecipeError:

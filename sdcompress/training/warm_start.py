@@ -6,10 +6,10 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
-from sdcompress import methods, registry
+from sdcompress import methods
 from sdcompress.checkpoint import STATE, STEPS, Checkpoint, is_artifact, open_checkpoint
 from sdcompress.errors import RecipeError
-from sdcompress.models.backbones import ROOM as BACKBONES
+from sdcompress.models.backbones import is_users_own
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.models.weights.files import weights_file, weights_sha256
 from sdcompress.models.weights.load import describe, load_weights
@@ -110,7 +110,7 @@ def check_trained_start(recipe: Recipe) -> None:
     model = recipe.model
     if (who := _freezing(recipe)) is None or model.untrained != model:
         return
-    if model.name.partition(":")[0] in registry.names(BACKBONES):
+    if not is_users_own(model.name):
         raise _untrained(who, f"'{model.name}' starts with random weights")
     warnings.warn(
         f"{who} freezes the backbone from the first step. If '{model.name}' does not load "

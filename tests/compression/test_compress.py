@@ -332,7 +332,7 @@ def test_finalists_are_measured_by_the_clock_of_estimates_and_target(
 
 
 def cascade_of(name: str, threshold: float, ms: float) -> Any:
-    policy = SimpleNamespace(thresholds=(threshold,), mean_ms=ms)
+    policy = SimpleNamespace(exits_early=threshold <= 1, mean_ms=ms)
     return SimpleNamespace(path=Path(name), manifest=SimpleNamespace(policy=policy))
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from sdcompress.data import load
 from sdcompress.data.files import FolderSamples
 from sdcompress.data.image_arrays import image_source
-from sdcompress.data.samples import ArraySamples, Dataset, Subset, originals
+from sdcompress.data.samples import ArraySamples, Dataset, Subset, originals, row_batches
 from sdcompress.errors import DataError
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image as Modality
@@ -34,6 +34,11 @@ def test_what_is_returned_may_be_written_to() -> None:
     samples = numbered(3)
     samples.examples(np.array([1]))[:] = 99
     assert samples.examples(np.array([1])).max() == 1
+
+
+def test_batches_of_positions_leave_none_out() -> None:
+    assert [rows.tolist() for rows in row_batches(5, 2)] == [[0, 1], [2, 3], [4]]
+    assert [*row_batches(0, 2)] == []
 
 
 def test_a_subset_of_a_subset_counts_from_the_inner_one() -> None:

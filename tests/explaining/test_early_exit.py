@@ -9,7 +9,7 @@ from sdcompress.evaluation.paired import paired_difference
 from sdcompress.evaluation.strata import shares_by_stratum
 from sdcompress.explaining.early_exit import (
     exit_shares,
-    metric_at,
+    losses_at,
     oracle_exits,
     overthinking,
 )
@@ -20,8 +20,8 @@ LEFT = np.array([0, 2, 0, 1])
 REACH = [1.0, 2.0, 4.0]
 
 
-def test_score_and_shares() -> None:
-    assert metric_at(LEFT, LOSS) == 2 / 4
+def test_losses_and_shares() -> None:
+    assert losses_at(LEFT, LOSS).tolist() == [0, 0, 1, 1]
     assert exit_shares(LEFT, 3).tolist() == [0.5, 0.25, 0.25]
 
 

@@ -38,6 +38,14 @@ def test_by_hand() -> None:
     assert gate(0.6, temperature=0.5)(logits).tolist() == [True, True]
 
 
+def test_the_first_exit_whose_score_reaches_its_threshold_counts() -> None:
+    # reached at the first, only at the second, at both, at none, where a score equals its threshold, where one is NaN
+    scores_ = np.float32([[0.9, 0.1, 0.8, 0.1, 0.5, math.nan], [0.1, 0.9, 0.9, 0.2, 0.0, 0.9]])
+    assert exit_index_of(scores_, (0.5, 0.7)).tolist() == [0, 1, 0, 2, 0, 1]
+    assert exit_index_of(scores_, (2.0, 0.7)).tolist() == [2, 1, 1, 2, 2, 1]
+    assert exit_index_of(np.empty((0, 2), np.float32), ()).tolist() == [0, 0]  # the only exit
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     logits=arrays.arrays(np.float32, (4, 7), elements=st.floats(-1e4, 1e4, width=32)),

@@ -18,7 +18,7 @@ from sdcompress.errors import ArtifactError
 from sdcompress.options import EngineOptions
 from sdcompress.quantizing.quantize import quantize
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
-from sdcompress.runtime.headless import joinable, joined, with_outputs
+from sdcompress.runtime.headless import joinable, joined, stretches, with_outputs
 from sdcompress.runtime.open import open_cascade
 from sdcompress.runtime.stepwise import Carried
 from sdcompress.schema.manifest import Segment
@@ -80,6 +80,15 @@ def test_only_what_the_kept_outputs_need_stays(kept: list[str], nodes: list[str]
     whole = dict(zip("yzw", ReferenceEvaluator(model).run(None, {"x": x}), strict=True))
     for name, value in zip(kept, ReferenceEvaluator(pruned).run(kept, {"x": x}), strict=True):
         assert (value == whole[name]).all()
+
+
+def test_a_stretch_ends_at_each_exit_that_samples_take(tiny_artifact: Callable[..., Path]) -> None:
+    assert [*stretches(4, {0, 2})] == [(0, 1), (2, 3)]
+    assert [*stretches(3, ())] == [(0, 0), (1, 1), (2, 2)]
+    cascade = open_artifact(tiny_artifact()).manifest
+    assert [cascade.segments_between(*one) for one in stretches(3, {1})] == [range(1), range(1, 3)]
+    whole = open_artifact(tiny_artifact("all")).manifest  # one segment computes all exits
+    assert [len(whole.segments_between(k, k)) for k in range(3)] == [1, 0, 0]
 
 
 def test_all_outputs_keep_the_bytes() -> None:

@@ -6,6 +6,17 @@ the modality; a family of networks for images reads their size by ``models.input
 
 from __future__ import annotations
 
-__all__ = ["ROOM"]
+from sdcompress import registry
+
+__all__ = ["ROOM", "is_users_own"]
 
 ROOM = "sdcompress.models.backbones"
+
+
+def is_users_own(name: str) -> bool:
+    """Return whether a function of the user's own builds a backbone (``module:function``), and no family of this room.
+
+    Args:
+        name: ``model.name`` of a recipe.
+    """
+    return name.partition(":")[0] not in registry.names(ROOM)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sdcompress.onnx_graph.dataflow import Dataflow
+from sdcompress.onnx_graph.dataflow import Dataflow, number_attribute
 from sdcompress.onnx_graph.edit import copy_model, replace_nodes
 from sdcompress.quantizing.float16_range import clip_fills, vanishing_paths
 from sdcompress.quantizing.float_cast import cast_floats
@@ -75,10 +75,9 @@ def _fp8_products(flow: Dataflow, output_layers: frozenset[str]) -> list[int]:
 
 def _has_kernel(node: onnx.NodeProto, weight: list[int]) -> bool:
     """Whether TensorRT has a kernel for a product: weight [out, in / groups, h, w] of a convolution, else [a, b]."""
-    grouped = any(attribute.name == "group" and attribute.i != 1 for attribute in node.attribute)
     return (
         len(weight) == (4 if node.op_type == "Conv" else 2)
-        and not grouped
+        and number_attribute(node, "group", 1) == 1
         and all(size >= _FEWEST and size % _STEP == 0 for size in weight[:2])
         and math.prod(weight[2:]) <= _LARGEST_KERNEL
     )

@@ -179,8 +179,8 @@ def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
 
 
 def _margin(margin: BreakEven) -> str:
-    low, high = (q.milliseconds(end).removesuffix(" ms") for end in (margin.ms.low, margin.ms.high))
-    return f"{margin.exit} {q.milliseconds(margin.ms.value)} ({low} to {high})".replace("-", "−")
+    ends = f"{q.three_digits(margin.ms.low)} to {q.three_digits(margin.ms.high)}"
+    return f"{margin.exit} {q.milliseconds(margin.ms.value)} ({ends})".replace("-", "−")
 
 
 def _strata(record: Explanation) -> list[str]:
@@ -259,5 +259,5 @@ def _export(record: Explanation, layout: str) -> str:
 def _less(saving: Interval) -> str:
     """Format a saving as "less" or "more", with the ends of its interval."""
     sign, word = (1, "less") if saving.value > 0 else (-1, "more")
-    low, high = (q.milliseconds(end).removesuffix(" ms") for end in sorted((sign * saving.low, sign * saving.high)))
+    low, high = map(q.three_digits, sorted((sign * saving.low, sign * saving.high)))
     return f"{q.milliseconds(abs(saving.value))} ({low} to {high}) {word}".replace("-", "−")

@@ -29,6 +29,7 @@ __all__ = ["plots"]
 
 _PATH, _EXITS, _POLICY, _ORACLE = SERIES[0], SERIES[1], SERIES[5], SERIES[2]
 _ACROSS = 3  # reliability diagrams in a row
+_LONGEST_NAME = 18  # characters
 
 
 def plots(record: Explanation) -> list[Plot]:
@@ -177,6 +178,6 @@ def _reliability_of(axes: Axes, exit_: ExitFigures) -> None:
     axes.set_title(f"{_short(exit_.name)}{ece}{auroc}", fontsize=9, color=INK)
 
 
-def _short(name: str, most: int = 18) -> str:
-    half = most // 2  # names may differ at either end
-    return name if len(name) <= most else f"{name[:half]}…{name[-half + 1 :]}"
+def _short(name: str) -> str:
+    half = _LONGEST_NAME // 2  # names may differ at either end
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half + 1 :]}"

@@ -226,5 +226,5 @@ def _interval(interval: Interval | None) -> str:
     if interval is None:
         return q.NOTHING
     # each end has three digits of its own: a value near 0 may lie between large ends
-    low, high = (q.milliseconds(end).removesuffix(" ms") for end in (interval.low, interval.high))
-    return f"{q.milliseconds(interval.value)} [{low}, {high}]".replace("-", "−")
+    ends = f"{q.three_digits(interval.low)}, {q.three_digits(interval.high)}"
+    return f"{q.milliseconds(interval.value)} [{ends}]".replace("-", "−")

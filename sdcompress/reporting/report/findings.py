@@ -21,6 +21,7 @@ from sdcompress.reporting.report.rows import (
     difference_of,
     evaluation_pair,
     exits_early,
+    reference_row,
     score_of,
     shown_evaluations,
 )
@@ -43,7 +44,7 @@ _ADVICE = (
 
 def headline(report: Report) -> str:
     """Return one to three sentences: the best trade-off, or that there is none, and whether early exit is worth it."""
-    reference = _reference(report)
+    reference = reference_row(report)
     if reference is None or len(report.rows) < 2:
         return " ".join(_single_row(report, row) for row in report.rows[:1])
     rivals = [row for row in report.rows if row is not reference]
@@ -120,14 +121,10 @@ def _trade(report: Report, best: ReportRow, reference: ReportRow) -> str:
 
 def findings(report: Report) -> list[str]:
     """Return one sentence for each row, compared with the reference."""
-    reference = _reference(report)
+    reference = reference_row(report)
     if reference is None:
         return [_single_row(report, row) for row in report.rows]
     return [_compared(report, row, reference) for row in report.rows if row is not reference]
-
-
-def _reference(report: Report) -> ReportRow | None:
-    return next((row for row in report.rows if row.name == report.reference), None)
 
 
 def _is_faster(report: Report, row: ReportRow) -> bool:
@@ -253,7 +250,7 @@ def _strata(report: Report) -> list[str]:
 
 def _unpaired(report: Report) -> list[str]:
     """Name rows whose difference from the reference has no interval."""
-    reference = next((row for row in report.rows if row.name == report.reference), None)
+    reference = reference_row(report)
     if reference is None:
         return []
     compared = [row for row in report.rows if row is not reference and evaluation_pair(report, row, reference)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,7 @@ from sdcompress.reporting.report.rows import (
     record_of,
     score_of,
     shown_evaluations,
+    shown_split,
 )
 from sdcompress.schema.report import BenchRecord, Evaluation, Report, ReportRow
 
@@ -54,7 +55,7 @@ def plots(report: Report) -> list[Plot]:
             drawn.append(_exits(report, evaluation, len(drawn)))
     plots_ = [plot for plot in drawn if plot is not None]
     for name, lines in report.training.items():
-        plots_ += [Plot(*parts) for parts in _training_curves(name, lines, f"train{len(plots_)}", report.metric_name)]
+        plots_ += _training_curves(name, lines, f"train{len(plots_)}", report.metric_name)
     return plots_
 
 
@@ -68,10 +69,9 @@ class _Point:
 
 
 def _points(report: Report) -> list[_Point]:
-    tested = any(row.test_metric is not None for row in report.rows)
-    points = []
+    split, points = shown_split(report), []
     for index, row in enumerate(report.rows):
-        evaluation, record = evaluation_of(report, row, "test" if tested else "validation"), record_of(report, row)
+        evaluation, record = evaluation_of(report, row, split), record_of(report, row)
         score = score_of(evaluation)
         if evaluation is not None and record is not None and score is not None:
             points.append(_Point(row, evaluation, record, score, SERIES[index % len(SERIES)]))
@@ -221,9 +221,8 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
         panels = figure.subplots(1, 2 if forced else 1, squeeze=False, gridspec_kw={"wspace": 0.1})[0]
         names = [exit_.name for exit_ in evaluation.exits]
         scores = [exit_.metric * 100 for exit_ in evaluation.exits]
-        bars(
-            panels[0], scores, f"{report.metric_name} of all samples, %", ".1f", ticks=_PERCENT
-        )  # nothing is above 100 %
+        # nothing is above 100 %
+        bars(panels[0], scores, f"{report.metric_name} of all samples, %", ".1f", ticks=_PERCENT)
         name_lines(panels[0], names)
         if forced:
             bars(panels[1], [forced.get(name, 0.0) for name in names], f"{statistic} when forced there, ms", ".3g")
@@ -238,10 +237,8 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
     )
 
 
-def _training_curves(
-    name: str, lines: Sequence[Mapping[str, float]], key: str, metric: str
-) -> Iterable[tuple[str, str, str]]:
-    """Yield title, SVG and caption of each training curve.
+def _training_curves(name: str, lines: Sequence[Mapping[str, float]], key: str, metric: str) -> Iterator[Plot]:
+    """Yield the metric and the loss terms of a training, as far as its lines have them.
 
     Args:
         name: of the run.
@@ -251,14 +248,14 @@ def _training_curves(
     """
     scores = _series(lines, rf"^val_{re.escape(metric)}/(.+)$", 100.0)
     if scores:
-        yield (
+        yield Plot(
             f"Validation {metric} while training {name}",
             _curves(f"{key}a", f"validation {metric}, %", scores, logarithmic=False),
             "Each exit on the validation split.",
         )
     terms = _series(lines, r"^loss/(.+)$", 1.0)
     if terms:
-        yield (
+        yield Plot(
             f"Loss terms while training {name}",
             _curves(f"{key}l", "weighted loss term", terms, logarithmic=_positive(terms)),
             "The weighted terms whose sum was minimised.",

@@ -19,7 +19,7 @@ from sdcompress.schema.report import (
 )
 
 __all__ = [
-    "ENSEMBLE",
+    "Split",
     "comparison_of",
     "difference_of",
     "error_of",
@@ -30,10 +30,16 @@ __all__ = [
     "measured_as",
     "own_exits",
     "record_of",
+    "reference_row",
     "score_of",
+    "shown_evaluation",
     "shown_evaluations",
+    "shown_split",
 ]
 
+Split = Literal["test", "validation"]
+
+_SPLITS: tuple[Split, ...] = ("test", "validation")
 _Measured = TypeVar("_Measured", Evaluation, BenchRecord)
 
 
@@ -42,7 +48,7 @@ def is_same_artifact(row: ReportRow, name: str, digest: str | None) -> bool:
     return row.digest == digest if row.digest and digest else row.name == name
 
 
-def evaluation_of(report: Report, row: ReportRow, split: Literal["test", "validation"]) -> Evaluation | None:
+def evaluation_of(report: Report, row: ReportRow, split: Split) -> Evaluation | None:
     """Return the latest evaluation of a row on a split."""
     return _latest(row, [evaluation for evaluation in report.evaluations if evaluation.split == split])
 
@@ -59,10 +65,14 @@ def error_of(evaluation: Evaluation) -> float | None:
     return (evaluation.policy or own_exits(evaluation)[-1]).standard_error
 
 
+def reference_row(report: Report) -> ReportRow | None:
+    """Return the row that the others are compared with; None if there is none."""
+    return next((row for row in report.rows if row.name == report.reference), None)
+
+
 def evaluation_pair(report: Report, row: ReportRow, other: ReportRow) -> tuple[Evaluation, Evaluation] | None:
     """Return the evaluations that compare two rows: on the test split if both have one, else on validation."""
-    splits: tuple[Literal["test", "validation"], ...] = ("test", "validation")
-    for split in splits:
+    for split in _SPLITS:
         first, second = evaluation_of(report, row, split), evaluation_of(report, other, split)
         if first is not None and second is not None:
             return first, second
@@ -71,20 +81,29 @@ def evaluation_pair(report: Report, row: ReportRow, other: ReportRow) -> tuple[E
 
 def difference_of(report: Report, row: ReportRow) -> Interval | None:
     """Return the paired difference of a row from the reference, or None if it cannot be paired."""
-    reference = next((candidate for candidate in report.rows if candidate.name == report.reference), None)
+    reference = reference_row(report)
     pair = evaluation_pair(report, row, reference) if reference is not None and row is not reference else None
     return metric_difference(*pair) if pair else None
 
 
+def shown_split(report: Report) -> Split:
+    """Return the split whose metric the summary shows: the test split if any row was evaluated on it."""
+    return "test" if any(row.test_metric is not None for row in report.rows) else "validation"
+
+
+def shown_evaluation(report: Report, row: ReportRow) -> Evaluation | None:
+    """Return the evaluation of a row on the test split if there is one, else on validation."""
+    return evaluation_of(report, row, "test") or evaluation_of(report, row, "validation")
+
+
 def shown_evaluations(report: Report) -> list[Evaluation]:
-    """Return one evaluation for each row: on the test split if there is one, else on validation."""
-    latest = [evaluation_of(report, row, "test") or evaluation_of(report, row, "validation") for row in report.rows]
-    return [evaluation for evaluation in latest if evaluation is not None]
+    """Return ``shown_evaluation`` of each row that has one."""
+    return [evaluation for row in report.rows if (evaluation := shown_evaluation(report, row)) is not None]
 
 
 def exits_early(report: Report, row: ReportRow) -> bool:
     """Return whether samples of a row exit before the last exit; a policy that was not evaluated counts as if."""
-    evaluation = evaluation_of(report, row, "test") or evaluation_of(report, row, "validation")
+    evaluation = shown_evaluation(report, row)
     policy = evaluation.policy if evaluation else None
     return row.guarantee is not None and (policy is None or policy.shares[-1] < 1)
 
@@ -94,16 +113,12 @@ def own_exits(evaluation: Evaluation) -> list[ExitEvaluation]:
     return [exit_ for exit_ in evaluation.exits if exit_.name != ENSEMBLE]
 
 
-def record_of(
-    report: Report, row: ReportRow, scenario: Literal["single-stream", "offline"] = "single-stream"
-) -> BenchRecord | None:
-    """Return the latest measurement of a row in a scenario, on the first of several backends."""
-    records = [
-        record
-        for bench in report.benches
-        for record in bench.records
-        if (record.name, record.scenario) == (measured_as(bench, row), scenario)
-    ]
+def record_of(report: Report, row: ReportRow) -> BenchRecord | None:
+    """Return the latest single-stream measurement of a row, on the first of several backends."""
+    records: list[BenchRecord] = []
+    for bench in report.benches:
+        measured = measured_as(bench, row), "single-stream"
+        records += [record for record in bench.records if (record.name, record.scenario) == measured]
     return _latest(row, records)
 
 
@@ -115,19 +130,15 @@ def measured_as(bench: BenchReport, row: ReportRow) -> str:
 
 def comparison_of(report: Report, row: ReportRow) -> Comparison | None:
     """Return the latest single-stream comparison of a row with the reference of the report."""
-    reference = next((one for one in report.rows if one.name == report.reference), None)
+    reference = reference_row(report)
     if reference is None:
         return None
-    return next(
-        (
-            c
-            for bench in reversed(report.benches)
-            for c in reversed(bench.comparisons)
-            if c.scenario == "single-stream"
-            and (c.name, c.reference) == (measured_as(bench, row), measured_as(bench, reference))
-        ),
-        None,
-    )
+    for bench in reversed(report.benches):
+        compared = measured_as(bench, row), measured_as(bench, reference), "single-stream"
+        for comparison in reversed(bench.comparisons):
+            if (comparison.name, comparison.reference, comparison.scenario) == compared:
+                return comparison
+    return None
 
 
 def _latest(row: ReportRow, measured: Sequence[_Measured]) -> _Measured | None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.page import Table
 from sdcompress.reporting.report.rows import (
-    ENSEMBLE,
+    Split,
     comparison_of,
     difference_of,
     error_of,
     evaluation_of,
     record_of,
+    shown_evaluation,
     shown_evaluations,
+    shown_split,
 )
 from sdcompress.reporting.report.strata import worst_stratum
-from sdcompress.schema.report import BenchRecord, Evaluation, Report, ReportRow
+from sdcompress.schema.report import ENSEMBLE, BenchRecord, Evaluation, Report, ReportRow
 
 __all__ = ["comparisons", "exits", "further", "latencies", "networks", "summary", "title_of"]
 
@@ -48,9 +50,7 @@ def title_of(name: str) -> str:
 
 def summary(report: Report) -> Table:
     """Return one line for each artifact with its metric and speed."""
-    split: Literal["test", "validation"] = "validation"
-    if any(row.test_metric is not None for row in report.rows):
-        split = "test"
+    split = shown_split(report)
     reference = report.reference or "the reference"
     prepared = any(row.end_to_end_ms is not None for row in report.rows)
     with_it = " End to end: including the preparation of the input." if prepared else ""
@@ -68,7 +68,7 @@ def summary(report: Report) -> Table:
     return Table("Summary", columns, rows, note).without_empty_columns()
 
 
-def _summary_row(report: Report, row: ReportRow, split: Literal["test", "validation"]) -> tuple[str, ...]:
+def _summary_row(report: Report, row: ReportRow, split: Split) -> tuple[str, ...]:
     evaluation = evaluation_of(report, row, split)
     return (
         _named(report, row),
@@ -93,15 +93,15 @@ def _named(report: Report, row: ReportRow) -> str:
 def networks(report: Report) -> list[Table]:
     """Return the other properties and times of each artifact."""
     columns = (
-        *(
-            "artifact",
-            "layout",
-            "guaranteed drop",
-            f"validation {report.metric_name}",
-            f"balanced {report.metric_name}",
-        ),
+        "artifact",
+        "layout",
+        "guaranteed drop",
+        f"validation {report.metric_name}",
+        f"balanced {report.metric_name}",
         f"worst {next((e.stratum for e in shown_evaluations(report) if e.stratum), 'stratum')}",
-        *("MACs", "parameters", "ONNX size"),
+        "MACs",
+        "parameters",
+        "ONNX size",
     )
     note = "MACs for one sample, on average over the exits."
     networks_table = Table("Each network", columns, tuple(_network_row(report, row) for row in report.rows), note)
@@ -112,8 +112,7 @@ def networks(report: Report) -> list[Table]:
 
 
 def _network_row(report: Report, row: ReportRow) -> tuple[str, ...]:
-    test, validation = evaluation_of(report, row, "test"), evaluation_of(report, row, "validation")
-    judged_on = test or validation
+    validation, judged_on = evaluation_of(report, row, "validation"), shown_evaluation(report, row)
     worst = worst_stratum(judged_on) if judged_on else None
     return (
         row.name,

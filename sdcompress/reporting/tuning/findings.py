@@ -65,12 +65,12 @@ def cautions(record: Tuning) -> list[str]:
 
 def trial_table(record: Tuning, trials: list[Trial], title: str) -> Table:
     """Return a table with a row for each trial."""
-    names = list(record.winner.exits)
+    names = list(record.winner.exits) if len(record.winner.exits) > 1 else []  # the metric is that of a single exit
     rows = [
         (
             f"{trial.number}" + (" (recipe)" if trial.number == 0 else ""),
             q.score(trial.metric),
-            *(q.score(trial.exits.get(name)) for name in names if len(names) > 1),
+            *(q.score(trial.exits.get(name)) for name in names),
             *(shown(trial.values[key]) for key in record.settings.search),
             str(trial.epochs),
             f"{trial.seconds:.0f}",
@@ -78,8 +78,7 @@ def trial_table(record: Tuning, trials: list[Trial], title: str) -> Table:
         )
         for trial in trials
     ]
-    exits = [name for name in names if len(names) > 1]
-    columns = ("trial", record.metric_name, *exits, *record.settings.search, "epochs", "s", "state")
+    columns = ("trial", record.metric_name, *names, *record.settings.search, "epochs", "s", "state")
     note = f"Validation {record.metric_name}, {q.count(record.samples)} samples. Trial 0 has the values of the recipe."
     return Table(title, columns, tuple(rows), note)
 

@@ -117,9 +117,8 @@ def _options(threads: int | None) -> ort.SessionOptions:
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = (
-        4  # errors are raised; its log would write the graph's names to the terminal as they are
-    )
+    # errors are raised; its log would write the graph's names to the terminal as they are
+    options.log_severity_level = 4
     # each segment has a pool of its own: the threads of the last one must not spin while the next one works
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options

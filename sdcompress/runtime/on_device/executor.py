@@ -57,11 +57,10 @@ class DeviceExecutor:
         self._modality = modality_of(manifest)
         self.memory: Memory = allocate(device, manifest, programs, buckets.largest)
         self._launches = [[self._bind(program, bucket) for program in programs] for bucket in range(len(buckets.rows))]
-        ends = [exit_.segment + 1 for exit_ in manifest.exits]
-        self._segments_of_exit = tuple(zip([0, *ends], ends, strict=False))
+        exits = range(len(manifest.exits))
+        self._segments_of_exit = tuple(manifest.segments_between(exit_, exit_) for exit_ in exits)
         self._carried_bindings: tuple[tuple[Binding, ...], ...] = tuple(
-            tuple(self.memory.bindings[tensor.name] for tensor in manifest.live_tensors(exit_))
-            for exit_ in range(len(ends))
+            tuple(self.memory.bindings[tensor.name] for tensor in manifest.live_tensors(exit_)) for exit_ in exits
         )
 
     @property
@@ -120,9 +119,9 @@ class DeviceExecutor:
             exit_index: of the exit at its end.
             rows: allocated rows.
         """
-        begin, end = self._segments_of_exit[exit_index]
-        for launch in self._launches[self.buckets.index(rows)][begin:end]:
-            launch()
+        launches = self._launches[self.buckets.index(rows)]
+        for segment in self._segments_of_exit[exit_index]:
+            launches[segment]()
 
     def warm_up(self) -> None:
         """Run every stage twice in every bucket, so that no later call pays for the initialisation."""
