@@ -165,32 +165,31 @@ class _Merger:
             scope.add(
                 [rename.node(node) for node in graph.node],
                 [rename.tensor(tensor) for tensor in graph.initializer],
-                [self._value(value, rename.name(value.name), scope.rows) for value in values],
+                [self._value(value, rename, scope.rows) for value in values],
             )
             tensors |= {tensor.name: rename.name(tensor.name) for tensor in listed.outputs}
 
-    def _value(self, value: onnx.ValueInfoProto, name: str, rows: str) -> onnx.ValueInfoProto:
+    def _value(self, value: onnx.ValueInfoProto, rename: Renaming, rows: str) -> onnx.ValueInfoProto:
         """The type and shape of a tensor of a segment, under its new name.
 
         onnxruntime fuses a residual sum with the normalisation behind it only where it knows that both have one shape.
         Without shapes a branch was slower than its segment, and rounded otherwise. The batch of a branch may have fewer
-        rows than that around it. A size that is computed from the batch stays unknown.
+        rows than that around it, and other sizes are known by names that are those of their segment.
         """
         known = onnx.ValueInfoProto()
         known.CopyFrom(value)
-        known.name = name
+        known.name = rename.name(value.name)
         for dim in known.type.tensor_type.shape.dim:
             if dim.dim_param == self._batch:
                 dim.CopyFrom(self._rows(rows))
             elif dim.dim_param and dim.dim_param not in self._axes:
-                dim.Clear()
+                dim.dim_param = rename.name(dim.dim_param)
         return known
 
-    def _gathered(self, tensor: Tensor, name: str, rows: str) -> onnx.ValueInfoProto:
+    def _gathered(self, tensor: Tensor, rename: Renaming, rows: str) -> onnx.ValueInfoProto:
         """The type and shape of the rows of a tensor that go on."""
         dtype = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
-        value = helper.make_tensor_value_info(name, dtype, [self._batch, *tensor.shape[1:]])
-        return self._value(value, name, rows)
+        return self._value(helper.make_tensor_value_info(tensor.name, dtype, tensor.shape), rename, rows)
 
     def _rows(self, name: str) -> onnx.TensorShapeProto.Dimension:
         dimension = onnx.TensorShapeProto.Dimension
@@ -228,10 +227,8 @@ class _Merger:
             rows = scope.node("Squeeze", scope.node("NonZero", scope.node("Not", exits_here)), scope.constant([0]))
             gather = _Scope(f"exit-{position}/stay")
             carried = {name: gather.node("Gather", tensor, rows) for name, tensor in carried.items()}
-            gather.values += [
-                self._gathered(tensor, carried[tensor.name], f"exit-{position + 1}/rows")
-                for tensor in self._manifest.live_tensors(position)
-            ]
+            rename, live = Renaming(f"exit-{position}/stay", carried), self._manifest.live_tensors(position)
+            gather.values += [self._gathered(tensor, rename, f"exit-{position + 1}/rows") for tensor in live]
             history = [
                 ExitSignals(
                     values=gather.node("Gather", earlier.values, rows),

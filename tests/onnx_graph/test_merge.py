@@ -194,7 +194,7 @@ def test_codes_pass_from_segment_to_segment(tiny_artifact: Write, batch_of_one: 
 
 @pytest.mark.parametrize("batch_of_one", [False, True])
 def test_the_shapes_of_the_segments_stay_known(tiny_artifact: Write, batch_of_one: bool) -> None:
-    """Each level has its own number of rows; a size that is computed from the batch is not known."""
+    """Each level has its own number of rows, and each segment its own names of sizes that are computed."""
     artifact, segments = opened(tiny_artifact(policy=(0.5, 0.5)))
     hidden, deep = (
         next(tensor.name for tensor in artifact.manifest.live_tensors(position) if tensor.name != "input")
@@ -213,7 +213,7 @@ def test_the_shapes_of_the_segments_stay_known(tiny_artifact: Write, batch_of_on
             known[value.name] = [size.dim_param or size.dim_value or None for size in sizes]
     assert known[f"segment-0/{hidden}"] == [1 if batch_of_one else "exit-0/rows", 6]
     assert known[f"segment-1/{deep}"] == [1 if batch_of_one else "exit-1/rows", 8]
-    assert known[f"segment-1/{inner}"] == [None, 16]
+    assert known[f"segment-1/{inner}"] == ["segment-1/2*batch", 16]
     if not batch_of_one:  # what goes on to the next level
         gathered = {tuple(shape) for name, shape in known.items() if name.startswith("exit-0/stay/Gather")}
         assert ("exit-1/rows", 6) in gathered
