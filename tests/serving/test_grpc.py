@@ -382,6 +382,35 @@ def test_the_standard_health_service_tells_readiness_and_liveness(serve: Any, lo
     loop.run(server.stop(1, lambda: False))
 
 
+def test_clients_that_watch_the_health_delay_no_stop(client: Any, loop: Any) -> None:
+    server, port = loop.run(started(client.service))
+    loop.run(server.tick())
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        client.service.draining = client.service.closed = True
+        loop.run(server.tick())
+        start = time.monotonic()
+        loop.run(server.stop(20, lambda: False))
+        assert time.monotonic() - start < 10
+        assert [answer.status for answer in watch] == [health_pb2.HealthCheckResponse.NOT_SERVING]
+
+
+def test_clients_that_watch_the_health_leave_room_for_calls(serve: Any, serve_grpc: Any, tiny_artifact: Any) -> None:
+    address = serve_grpc(serve({"tiny": tiny_artifact()}, connections=8).service)
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(4)]
+        assert [next(watch).status for watch in watches] == [health_pb2.HealthCheckResponse.SERVING] * 4
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stub.Watch(health_pb2.HealthCheckRequest(), timeout=60))
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        watches[0].cancel()
+        for one in range(8):
+            assert ask(address, request()).model_name == "tiny", one
+        assert next(stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)).status == 1
+
+
 def test_raw_contents_are_split_from_a_message_wherever_they_stand() -> None:
     asked = request(id="seven", raw_input_contents=[b"first", b"", bytes(300)])
     head, raw = split_raw(asked.SerializeToString())

@@ -18,6 +18,8 @@ from sdcompress.serving.service import Service
 
 __all__ = ["GrpcServer"]
 
+_Watching = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
+
 _READY = ("", SERVICE)  # what readiness is called in the health service; '' is the server as a whole
 _LIVE = "liveness"
 # in which the closed service itself refuses calls: those that gRPC has not handed over when it stops end as CANCELLED,
@@ -35,7 +37,7 @@ class GrpcServer:
 
     def __init__(self, service: Service, security: Security) -> None:
         self._service, self._said_ready = service, False
-        self._health = health.HealthServicer()
+        self._health = _Health(service.options.connections // 2)
         keys = security.keys
         self._server = grpc.aio.server(
             interceptors=[KeyInterceptor(keys)] if keys is not None else [],
@@ -89,8 +91,41 @@ class GrpcServer:
         """
         if not hurry():
             await asyncio.sleep(_REFUSING_S)
+        self._health.end_watches()
         stopping: asyncio.Future[Any] = asyncio.ensure_future(self._server.stop(grace))
         while not stopping.done():
             await asyncio.wait((stopping,), timeout=0.1)
             if hurry():
                 await self._server.stop(None)
+
+
+class _Health(health.HealthServicer):
+    """The health service. A watch lasts until its client goes, needs no key, and counts as a call: it is bounded.
+
+    Args:
+        most: watches at once, so that others leave room for calls of the protocol.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most, self._watches = most, set[asyncio.Future[None]]()
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: _Watching) -> None:  # noqa: N802 - of gRPC
+        """Stream the status of a service whenever it changes."""
+        if len(self._watches) >= self._most:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many clients watch. Next: call Check instead.")
+        watch = asyncio.ensure_future(super().Watch(request, context))
+        self._watches.add(watch)
+        try:
+            await asyncio.wait((watch,))
+        finally:
+            self._watches.discard(watch)
+            watch.cancel()
+        if not watch.cancelled():
+            watch.result()
+
+    def end_watches(self) -> None:
+        """End all watches, and take no new one: a stop waits for calls, and would wait for these in vain."""
+        self._most = 0
+        for watch in self._watches:
+            watch.cancel()
