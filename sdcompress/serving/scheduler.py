@@ -423,7 +423,10 @@ def _compacted(parts: list[Part]) -> list[Part]:
     """
     if not parts or 2 * sum(map(len, parts)) > len(parts[0].carried):
         return parts
-    carried = parts[0].carried.chosen(np.concatenate([part.rows for part in parts]))
+    try:
+        carried = parts[0].carried.chosen(np.concatenate([part.rows for part in parts]))
+    except MemoryError:
+        return parts
     ends = accumulate(map(len, parts))
     return [
         replace(part, carried=carried, rows=np.arange(end - len(part), end))
