@@ -360,7 +360,7 @@ class Scheduler:
         return now + self._costs.seconds(part.stage, len(part), part.job.size) > part.job.deadline
 
     def _release_late(self, now: float) -> None:
-        for key, lane in [*self._lanes.items()]:
+        for key, lane in [(key, lane) for key, lane in self._lanes.items() if lane.stage]:  # the first always runs
             for part in lane.remove(lambda part: self._too_late(part, now)):
                 if part.job.error is not None:
                     continue
