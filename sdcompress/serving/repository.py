@@ -205,7 +205,7 @@ class Repository:
                 f"The model '{name}' was not given as a folder.", next_step="start the service with a folder for it"
             )
         self._make_room(source, versions)
-        model = self._new_model(name, source.open(), versions)
+        model = self._new_model(name, source.open())
         if known := versions.find(model.version):
             return known
         if versions.current is not None:
@@ -236,11 +236,8 @@ class Repository:
             )
         return versions.before
 
-    def _new_model(self, name: str, engine: CascadeEngine, versions: Versions | None = None) -> ServedModel:
-        model = ServedModel(name, engine, self._options, self._metrics, self._preparing)
-        if versions is not None:
-            model.versions = versions.names
-        return model
+    def _new_model(self, name: str, engine: CascadeEngine) -> ServedModel:
+        return ServedModel(name, engine, self._options, self._metrics, self._preparing)
 
     def _first_versions(self, name: str, engines: Sequence[CascadeEngine]) -> Versions:
         models = [self._new_model(name, engine) for engine in engines]
@@ -254,8 +251,6 @@ class Repository:
         for other in models[1:]:
             _check_alike(other, models[0])
         versions = Versions(models, self._options.versions)
-        for model in models:
-            model.versions = versions.names
         self._metrics.queue.labels(name).set_function(lambda: float(versions.rows))
         return versions
 
