@@ -471,8 +471,13 @@ def test_the_generated_files_are_up_to_date(tmp_path: Path) -> None:
         assert attributes >= set(message.fields_by_name)
 
 
-def test_a_message_that_does_not_arrive_is_not_waited_for(serve: Any, serve_grpc: Any, tiny_artifact: Any) -> None:
-    address = serve_grpc(serve({"tiny": tiny_artifact()}, timeout=0.2).service)
+@pytest.mark.parametrize(
+    "method", [INFER, "/inference.GRPCInferenceService/ServerLive", "/grpc.health.v1.Health/Check"]
+)
+def test_a_message_that_does_not_arrive_is_not_waited_for(
+    serve: Any, serve_grpc: Any, tiny_artifact: Any, method: str
+) -> None:
+    address = serve_grpc(serve({"tiny": tiny_artifact()}, timeout=0.2, connections=4).service)
     waiting = threading.Event()
 
     def never() -> Iterator[bytes]:
@@ -480,10 +485,25 @@ def test_a_message_that_does_not_arrive_is_not_waited_for(serve: Any, serve_grpc
         yield b""
 
     with grpc.insecure_channel(address) as channel:
-        with pytest.raises(grpc.RpcError) as caught:
-            channel.stream_unary(INFER)(never(), timeout=20)
+        calls = [channel.stream_unary(method).future(never(), timeout=20) for _ in range(4)]
+        codes = [call.code() for call in calls]
         waiting.set()
-    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert ask(address, request()).model_name == "tiny"
+    assert codes == [grpc.StatusCode.DEADLINE_EXCEEDED] * 4
+    assert all("all of it within 0.2 s" in call.details() for call in calls)
+
+
+def test_a_watch_whose_message_does_not_arrive_is_given_up(serve: Any, serve_grpc: Any, tiny_artifact: Any) -> None:
+    address, waiting = serve_grpc(serve({"tiny": tiny_artifact()}, timeout=0.2).service), threading.Event()
+
+    def never() -> Iterator[bytes]:
+        waiting.wait(30)
+        yield b""
+
+    with grpc.insecure_channel(address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            next(channel.stream_stream("/grpc.health.v1.Health/Watch")(never(), timeout=20))
+        waiting.set()
     assert "all of it within 0.2 s" in caught.value.details()
 
 

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from sdcompress.serving.grpc.authentication import KeyInterceptor
+from sdcompress.serving.grpc.patience import PatienceInterceptor
 from sdcompress.serving.grpc.servicer import SERVICE, inference_handler
 from sdcompress.serving.security import Security
 from sdcompress.serving.service import Service
@@ -38,9 +39,9 @@ class GrpcServer:
     def __init__(self, service: Service, security: Security) -> None:
         self._service, self._said_ready = service, False
         self._health = _Health(service.options.connections // 2)
-        keys = security.keys
+        keys = [] if security.keys is None else [KeyInterceptor(security.keys)]
         self._server = grpc.aio.server(
-            interceptors=[KeyInterceptor(keys)] if keys is not None else [],
+            interceptors=[PatienceInterceptor(service.options.timeout), *keys],
             options=[
                 ("grpc.max_receive_message_length", service.options.body_bytes),
                 ("grpc.max_send_message_length", -1),

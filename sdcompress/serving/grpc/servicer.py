@@ -8,11 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic, time_ns
 from typing import Any
 
-import anyio
 import grpc
 import grpc.aio
 
-from sdcompress.serving.body import slow_body
 from sdcompress.serving.call import Call
 from sdcompress.serving.grpc.messages import infer_request_of, infer_response_bytes
 from sdcompress.serving.grpc.open_inference_pb2 import (
@@ -26,6 +24,7 @@ from sdcompress.serving.grpc.open_inference_pb2 import (
     ServerMetadataResponse,
     ServerReadyResponse,
 )
+from sdcompress.serving.grpc.patience import Context, abort, received
 from sdcompress.serving.grpc.wire import message_of, split_raw
 from sdcompress.serving.infer import infer
 from sdcompress.serving.job import Job
@@ -35,10 +34,9 @@ from sdcompress.serving.refusals import Refusal, refusal_of
 from sdcompress.serving.service import Service
 from sdcompress.serving.tracing import Trace
 
-__all__ = ["SERVICE", "Context", "abort", "inference_handler"]
+__all__ = ["SERVICE", "inference_handler"]
 
 SERVICE = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-Context = grpc.aio.ServicerContext[bytes, bytes]
 _Call = Callable[[Any, Context], Awaitable[bytes | Refusal]]
 
 _ON_THE_LOOP = 2**20  # bytes of typed contents that are read without a thread
@@ -57,21 +55,9 @@ def inference_handler(service: Service) -> grpc.GenericRpcHandler:
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         name: grpc.unary_unary_rpc_method_handler(_answering(call)) for name, call in named.items()
     }
-    # as a stream of one message, so that the service itself waits for it, and not for ever
+    # as a stream of one message, which is refused before it is read while bodies take too much memory
     handlers["ModelInfer"] = grpc.stream_unary_rpc_method_handler(_answering(calls.model_infer))
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
-
-
-async def abort(context: Context, refusal: Refusal) -> None:
-    """End a call as a refusal says. ``grpc-retry-pushback-ms`` tells the retry policies of clients when to try again.
-
-    Raises:
-        grpc.aio.AbortError: always.
-    """
-    trailing: tuple[tuple[str, str], ...] = ()
-    if refusal.retry_after_s is not None:
-        trailing = (("grpc-retry-pushback-ms", str(max(1, math.ceil(1000 * refusal.retry_after_s)))),)
-    await context.abort(grpc.StatusCode[refusal.grpc], refusal.message, trailing)
 
 
 def _answering(call: _Call) -> _Call:
@@ -121,7 +107,7 @@ class _Calls:
         start = time_ns()
         self._service.check_open()
         with self._service.bodies.share() as share:
-            message = await self._message(context)
+            message = await received(context, self._service.options.timeout)
             share.resize(len(message))
             arrived, left = monotonic(), context.time_remaining()
             until = math.inf if left is None else arrived + left
@@ -141,15 +127,6 @@ class _Calls:
         if trace is not None:
             trace.ends("receive")
         return trace
-
-    async def _message(self, context: Context) -> bytes:
-        timeout = self._service.options.timeout
-        try:
-            with anyio.fail_after(timeout):
-                message = await context.read()
-        except TimeoutError as error:
-            raise slow_body(timeout) from error
-        return message if isinstance(message, bytes) else b""
 
     async def _infer(
         self, model: ServedModel, message: ModelInferRequest, raw: list[memoryview], call: Call
