@@ -382,6 +382,23 @@ def test_the_standard_health_service_tells_readiness_and_liveness(serve: Any, lo
     loop.run(server.stop(1, lambda: False))
 
 
+def test_as_many_requests_as_may_be_leave_room_for_probes(
+    serve: Any, serve_grpc: Any, tiny_artifact: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve({"tiny": tiny_artifact()}, connections=2)
+    address, gate = serve_grpc(client.service), Gate(client.service, monkeypatch)
+    with grpc.insecure_channel(address) as channel:
+        accepted = [channel.unary_unary(INFER).future(request().SerializeToString()) for _ in range(2)]
+        eventually(lambda: len(gate.jobs) == 2)
+        error = refused(address, request())
+        assert (error.code(), "2 calls" in error.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+        assert "grpc-retry-pushback-ms" in dict(error.trailing_metadata())
+        assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == 1
+        gate.free.set()
+        assert all(call.result(30) for call in accepted)
+    assert ask(address, request()).model_name == "tiny"
+
+
 def test_clients_that_watch_the_health_delay_no_stop(client: Any, loop: Any) -> None:
     server, port = loop.run(started(client.service))
     loop.run(server.tick())

@@ -47,7 +47,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", int(service.options.workers > 1)),  # else a taken port is an error
             ],
-            maximum_concurrent_rpcs=service.options.connections,
+            maximum_concurrent_rpcs=2 * service.options.connections,  # as many besides: probes are no requests
         )
         self._server.add_generic_rpc_handlers((inference_handler(service),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -104,7 +104,7 @@ class _Health(health.HealthServicer):
     """The health service. A watch lasts until its client goes, needs no key, and counts as a call: it is bounded.
 
     Args:
-        most: watches at once, so that others leave room for calls of the protocol.
+        most: watches at once, so that they leave room for other probes.
     """
 
     def __init__(self, most: int) -> None:

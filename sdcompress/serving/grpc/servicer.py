@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic, time_ns
 from typing import Any
 
@@ -12,6 +13,7 @@ import grpc
 import grpc.aio
 
 from sdcompress.serving.call import Call
+from sdcompress.serving.errors import OverloadedError
 from sdcompress.serving.grpc.messages import infer_request_of, infer_response_bytes
 from sdcompress.serving.grpc.open_inference_pb2 import (
     DESCRIPTOR,
@@ -80,7 +82,7 @@ class _Calls:
     """The calls: from a serialized message to that of the response, or why there is none."""
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        self._service, self._open = service, 0  # calls of model_infer
 
     async def server_live(self, _: bytes, __: Context) -> bytes:
         return ServerLiveResponse(live=True).SerializeToString()
@@ -106,7 +108,7 @@ class _Calls:
     async def model_infer(self, _: AsyncIterator[bytes], context: Context) -> bytes | Refusal:
         start = time_ns()
         self._service.check_open()
-        with self._service.bodies.share() as share:
+        with self._place(), self._service.bodies.share() as share:
             message = await received(context, self._service.options.timeout)
             share.resize(len(message))
             arrived, left = monotonic(), context.time_remaining()
@@ -118,6 +120,23 @@ class _Calls:
             trace = self._trace(model, context, start)
             work = self._infer(model, request, raw, Call(arrived, gone, until, trace))
             return await observed(self._service, model, "grpc", work, trace)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Take one of the places for requests, until the block ends. Probes have others."""
+        most = self._service.options.connections
+        if self._open >= most:
+            raise OverloadedError(
+                f"There are {self._open} calls.",
+                allowed=f"{most} at once",
+                next_step="send it again after the time in grpc-retry-pushback-ms, or to another server",
+                retry_after_s=1.0,
+            )
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
 
     def _trace(self, model: ServedModel, context: Context, start: int) -> Trace | None:
         if (tracing := self._service.tracing) is None:
