@@ -19,7 +19,7 @@ class BodyMemory:
 
     Bytes count once they are there, not once they are announced: an announcement costs its sender nothing. Only a body
     that is being inflated counts as large as it may become; ``large`` lets in few of these at once, and few whose long
-    JSON is read: its lists take up to twenty-five times its bytes.
+    JSON or typed contents are read: their lists take up to twenty-five times the bytes.
 
     Args:
         most_bytes: of all of them.

@@ -26,6 +26,7 @@ from sdcompress.errors import InputError
 from sdcompress.runtime.open import open_engine
 from sdcompress.serving.errors import TooLargeError
 from sdcompress.serving.grpc import open_inference_pb2 as ours
+from sdcompress.serving.grpc import servicer
 from sdcompress.serving.grpc.server import GrpcServer
 from sdcompress.serving.grpc.wire import split_raw
 from sdcompress.serving.job import Job
@@ -522,6 +523,27 @@ def test_a_watch_whose_message_does_not_arrive_is_given_up(serve: Any, serve_grp
             next(channel.stream_stream("/grpc.health.v1.Health/Watch")(never(), timeout=20))
         waiting.set()
     assert "all of it within 0.2 s" in caught.value.details()
+
+
+def test_long_typed_contents_are_read_two_at_a_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, running, most, read = threading.Lock(), 0, 0, servicer.infer_request_of
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal running, most
+        with lock:
+            running, most = running + 1, max(most, running + 1)
+        time.sleep(0.1)
+        with lock:
+            running -= 1
+        return read(*arguments)
+
+    monkeypatch.setattr(servicer, "infer_request_of", counted)
+    contents = {"fp32_contents": [0.1] * 2**18}
+    long = request(inputs=[{"name": "input", "shape": [1], "datatype": "FP32", "contents": contents}])
+    with grpc.insecure_channel(address) as channel:
+        calls = [channel.unary_unary(INFER).future(long.SerializeToString()) for _ in range(4)]
+        assert [call.code() for call in calls] == [grpc.StatusCode.INVALID_ARGUMENT] * 4
+    assert most == 2
 
 
 def test_the_memory_of_messages_in_flight_is_bounded(

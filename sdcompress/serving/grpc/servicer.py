@@ -150,8 +150,11 @@ class _Calls:
     async def _infer(
         self, model: ServedModel, message: ModelInferRequest, raw: list[memoryview], call: Call
     ) -> tuple[bytes, Job]:
-        long = message.ByteSize() > _ON_THE_LOOP
-        request = await asyncio.to_thread(infer_request_of, message, raw) if long else infer_request_of(message, raw)
+        if message.ByteSize() > _ON_THE_LOOP:
+            async with self._service.bodies.large:
+                request = await asyncio.to_thread(infer_request_of, message, raw)
+        else:
+            request = infer_request_of(message, raw)
         return await infer(model, request, call, infer_response_bytes)
 
     def _model(self, name: str, version: str) -> ServedModel:
