@@ -56,8 +56,10 @@ class WatchMetrics(Collector):
         pending = GaugeMetricFamily("sdcompress_audits_pending", "Rows to be audited", labels=["model"])
         for model, watch in [*self._watches.items()]:
             counted, before = _counted(watch), self._before[model]
-            before |= {name: 0.0 for name, value in counted.items() if value < before[name]}  # by ``reset_drift``
-            since = {name: value - before[name] for name, value in counted.items()}
+            for name, count in counted.items():
+                if count < before.setdefault(name, 0.0):  # ``reset_drift`` has let it begin anew
+                    before[name] = 0.0
+            since = {name: count - before[name] for name, count in counted.items()}
             if watch.scheduler is not None:
                 at = watch.scheduler.level
                 level.add_metric([model], at)

@@ -167,6 +167,10 @@ def test_counters_of_a_version_that_comes_back_begin_anew(serve: Any, certified_
     assert counters() == (5, 0)
     watch.monitor.audits.audits = 8
     assert counters() == (5, 8)
+    cold = serve({"tiny": certified_artifact}, warm=False)
+    cold.service.models["tiny"].describe()  # as a load of what is not warm yet does
+    cold.service.start().join()
+    assert (value(cold, "level_rows_total", max_drop="0.05"), value(cold, "audits_total")) == (0, 0)
 
 
 def test_options_of_drift_are_checked() -> None:
