@@ -32,7 +32,7 @@ from sdcompress.serving.watch import Watch
 from sdcompress.serving.worker import Worker
 from sdcompress.tasks import Prediction
 
-__all__ = ["ServedModel"]
+__all__ = ["ServedModel", "version_of"]
 
 _DIGITS = 12  # of a digest, which name a version
 _GRACE_S = 0.1
@@ -58,7 +58,7 @@ class ServedModel:
         self.name, self.engine, self._options = name, engine, options
         self._preparing, self._preparing_time = preparing, PreparingTime()
         self.manifest: Manifest = engine.manifest
-        self.version = self.manifest.digest[:_DIGITS]
+        self.version = version_of(self.manifest)
         self.exits, self._temperatures = engine.exit_names, tuple(exit_.temperature for exit_ in self.manifest.exits)
         self.reader = InputReader(engine.modality, most_rows=options.request_rows, decoded_bytes=options.decoded_bytes)
         self.outputs = {output.name: output for output in served_outputs(engine.task)}
@@ -295,6 +295,11 @@ class ServedModel:
         if job.cut:
             fields["deadline_reached"] = True
         return fields | self.watch.parameters(job)
+
+
+def version_of(manifest: Manifest) -> str:
+    """Return what an artifact is called as a version of a model."""
+    return manifest.digest[:_DIGITS]
 
 
 def _to_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Job]) -> Callable[[Job], None]:
