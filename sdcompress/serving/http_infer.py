@@ -74,6 +74,7 @@ async def http_infer(
                 parsed = await asyncio.to_thread(parse, body, length)
         else:
             parsed = parse(body, length)
+        del body  # only tensors of numbers still need it: raw examples are copies
         return await _answered(model, parsed, arrived, receive, trace)
 
 

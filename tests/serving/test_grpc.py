@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -523,6 +524,24 @@ def test_a_watch_whose_message_does_not_arrive_is_given_up(serve: Any, serve_grp
             next(channel.stream_stream("/grpc.health.v1.Health/Watch")(never(), timeout=20))
         waiting.set()
     assert "all of it within 0.2 s" in caught.value.details()
+
+
+def test_raw_examples_are_in_memory_once(client: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    size, taken = 2**22, list[int]()
+    tensor, contents = {"name": "raw", "shape": [1], "datatype": "BYTES"}, size.to_bytes(4, "little") + bytes(size)
+    data = request(inputs=[tensor], raw_input_contents=[contents]).SerializeToString()
+
+    async def held(*_: Any) -> None:
+        taken.append(tracemalloc.get_traced_memory()[0])
+        raise InputError("That is enough.")
+
+    monkeypatch.setattr(client.service.models["tiny"], "infer", held)
+    tracemalloc.start()
+    try:
+        assert refused(address, data).code() == grpc.StatusCode.INVALID_ARGUMENT
+    finally:
+        tracemalloc.stop()
+    assert size < taken[0] < 1.5 * size, taken
 
 
 def test_long_typed_contents_are_read_two_at_a_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,7 @@ class _Calls:
             gone = asyncio.get_running_loop().create_future()  # never ends: gRPC cancels this task instead
             trace = self._trace(model, context, start)
             work = self._infer(model, request, raw, Call(arrived, gone, until, trace))
+            del message, head, raw, request  # only tensors of numbers still need them: raw examples are copies
             return await observed(self._service, model, "grpc", work, trace)
 
     @contextmanager
@@ -155,6 +156,7 @@ class _Calls:
                 request = await asyncio.to_thread(infer_request_of, message, raw)
         else:
             request = infer_request_of(message, raw)
+        del message, raw
         return await infer(model, request, call, infer_response_bytes)
 
     def _model(self, name: str, version: str) -> ServedModel:
