@@ -92,6 +92,12 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_request, self._beside_body = False, 0
         self._send_by = math.inf
 
+    def on_response_complete(self) -> None:
+        """Wait for the client again if it has begun another request meanwhile."""
+        super().on_response_complete()
+        if self._in_request:
+            self._wait(0.0 if self._in_head else _ANSWER_S)
+
     def pause_writing(self) -> None:
         """Wait for the client to read."""
         super().pause_writing()

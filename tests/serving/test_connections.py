@@ -219,6 +219,16 @@ def test_slow_clients_are_not_waited_for(listen: Serve) -> None:
     assert running.alive()
 
 
+def test_a_slow_head_behind_a_request_that_is_answered_is_not_waited_for(listen: Serve) -> None:
+    running = listen(timeout=SLOW_S)
+    with running.connect() as connection:
+        connection.sendall(GET + b"GET /v2")
+        assert status_of(connection.recv(1000)) == [200]
+        connection.sendall(b"/health")  # a client that goes on is no idle one
+        connection.settimeout(10)
+        assert status_of(connection.recv(1000)) == [408]
+
+
 def test_a_client_that_does_not_read_is_given_up(listen: Serve) -> None:
     running = listen(timeout=SLOW_S, request_rows=256)
     rows = BODY.replace(b"[1, 1", b"[256, 1").replace(b"[0.5", b"[" + b"0.5, " * (255 * 16) + b"0.5")
