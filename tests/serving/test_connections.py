@@ -180,6 +180,30 @@ def test_pipelined_requests_are_answered_in_their_order(listen: Serve) -> None:
     assert ids == [b"%d" % at for at in range(50)]
 
 
+def test_what_is_no_http_behind_a_request_costs_it_no_answer(listen: Serve) -> None:
+    running = listen()
+    for behind in (b"nonsense\r\n\r\n", b"GET /v2 HTTP/1.1\r\nHost\r\n\r\n", GET + b"nonsense\r\n\r\n"):
+        received = running.exchange(post(LENGTH.strip()) + behind)
+        assert status_of(received) == [200] * (2 if behind.startswith(GET) else 1)
+        assert b"model_name" in received
+    assert running.alive()
+
+
+def test_only_so_many_pipelined_requests_wait(listen: Serve) -> None:
+    running, longest = listen(), 0
+    with running.connect() as connection:
+        connection.sendall(post(LENGTH.strip()) + b"GET /v2 HTTP/1.1\r\n\r\n" * 3000)
+        received = connection.recv(1000)
+        while chunk := connection.recv(2**16):
+            longest = max(longest, *(len(one.pipeline) for one in [*running.server.server_state.connections]), 0)
+            received += chunk
+    assert longest <= 64
+    answered = status_of(received)
+    assert 65 <= len(answered) < 3000
+    assert set(answered) == {200}
+    assert running.alive()
+
+
 def test_a_client_that_waits_for_leave_to_send_gets_it_or_is_refused_before(listen: Serve) -> None:
     running = listen(body_bytes=10_000)
     expecting = POST + LENGTH + b"Expect: 100-continue\r\n\r\n"
