@@ -135,8 +135,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._feed(self._without_upgrade() + data[upgrade.args[0] :])
         except httptools.HttpParserError:
             if self._answering and (self._in_head or not self._in_request or self.pipeline):
-                # it is not for requests before that this one is refused: they are answered, then the connection ends
-                self._deaf, self.cycle.keep_alive = True, False
+                self._stop_reading()
             else:
                 self.send_400_response("Invalid HTTP request received.")
 
@@ -162,11 +161,18 @@ class BoundedConnection(HttpToolsProtocol):
     def _wait(self, more: float = 0.0) -> None:
         self._send_by = monotonic() + self._patience + more
 
+    def _stop_reading(self) -> None:
+        """Answer the requests before what is refused now, then close the connection."""
+        self._deaf, self.cycle.keep_alive = True, False
+
     def _refuse(self, status: int, message: str, header: bytes = b"") -> None:
         if self._refused or self.transport.is_closing():
             return
         if self._answering:  # the client would take this for the answer to an earlier request
-            self.transport.abort()
+            if self._in_head:
+                self._stop_reading()
+            else:
+                self.transport.abort()
             return
         body = b'{"error":"%s"}' % message.encode()
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)

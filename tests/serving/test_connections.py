@@ -189,6 +189,31 @@ def test_what_is_no_http_behind_a_request_costs_it_no_answer(listen: Serve) -> N
     assert running.alive()
 
 
+def test_a_head_that_is_too_large_costs_the_request_before_it_no_answer(
+    listen: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, free = listen(), threading.Event()
+    stages = running.server._service.models["tiny"]._stages
+    run = stages.run
+
+    def held(*arguments: Any, outputs: bool) -> Any:
+        assert free.wait(PATIENCE_S)
+        return run(*arguments, outputs=outputs)
+
+    monkeypatch.setattr(stages, "run", held)
+    with running.connect() as connection:
+        connection.sendall(post(LENGTH.strip()))
+        for part in (b"GET /v2 HTTP/1.1\r\nX: ", b"a" * 40_000, b"a" * 40_000):
+            time.sleep(0.1)
+            connection.sendall(part)
+        time.sleep(0.1)
+        free.set()
+        received = connection.recv(10_000)
+        assert status_of(received) == [200]
+        assert b"connection: close" in received
+        assert connection.recv(10) == b""
+
+
 def test_only_so_many_pipelined_requests_wait(listen: Serve) -> None:
     running, longest = listen(), 0
     with running.connect() as connection:
