@@ -62,16 +62,16 @@ class Serving:
         file: name of the file in the folder of a version.
         device: "cpu" or "cuda".
         instances: how many run at once.
-        profiles: names of the optimisation profiles of a TensorRT engine.
         parameters: of the backend.
+        profiles: names of the optimisation profiles of a TensorRT engine.
     """
 
     backend: str
     file: str
     device: str
     instances: int
+    parameters: Mapping[str, str]
     profiles: tuple[str, ...] = ()
-    parameters: Mapping[str, str] | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return instance group, version policy and parameters."""
@@ -81,7 +81,7 @@ class Serving:
         }
         if self.profiles:
             group["profile"] = self.profiles
-        parameters = [{"key": key, "value": {"string_value": value}} for key, value in (self.parameters or {}).items()]
+        parameters = [{"key": key, "value": {"string_value": value}} for key, value in self.parameters.items()]
         return {
             "instance_group": [group],
             "version_policy": {"latest": {"num_versions": 1}},

@@ -239,17 +239,15 @@ class _Repository:
     def _program(self, program: str, form: str) -> None:
         """Write the model of the program; without a warm-up, which would run before its segments are loaded."""
         self._write_text(f"{self._name}/{self._settings.version}/{_PROGRAM}", program)
-        scheduler = {"dynamic_batching": self._front().fields()}
+        front = self._front().fields()
+        scheduler = {"dynamic_batching": front}
         if form == "sequence":
-            front = self._front().fields()
-            oldest = {"max_candidate_sequences": CANDIDATES} | {
-                name: front[name] for name in _OF_OLDEST if name in front
-            }
+            oldest = {name: front[name] for name in _OF_OLDEST if name in front}
             scheduler = {
                 "sequence_batching": {
                     "max_sequence_idle_microseconds": _SEQUENCE_IDLE_MICROSECONDS,
                     "iterative_sequence": True,
-                    "oldest": oldest,
+                    "oldest": {"max_candidate_sequences": CANDIDATES, **oldest},
                 }
             }
         serving = Serving("python", _PROGRAM, "cpu", self._settings.instances, parameters=self._description())

@@ -73,7 +73,7 @@ async def read_body(
     if len(body) <= _ON_THE_LOOP:
         inflated = _inflated(body, _WINDOW[encoding], most_bytes)
     else:
-        async with share.inflating:
+        async with share.large:
             share.resize(min(most_bytes, _MOST_INFLATION * len(body)))  # how large it becomes is not known before
             inflated = await asyncio.to_thread(_inflated, body, _WINDOW[encoding], most_bytes)
     share.resize(len(inflated))

@@ -11,14 +11,15 @@ from sdcompress.serving.errors import OverloadedError
 __all__ = ["BodyMemory", "BodyShare"]
 
 _RETRY_AFTER_S = 1.0
-_INFLATED_AT_ONCE = 2
+_LARGE_AT_ONCE = 2
 
 
 class BodyMemory:
     """The bytes of bodies that are read, or whose requests are not answered yet. Only the event loop calls it.
 
     Bytes count once they are there, not once they are announced: an announcement costs its sender nothing. Only a body
-    that is being inflated counts as large as it may become; ``inflating`` lets in few of these at once.
+    that is being inflated counts as large as it may become; ``large`` lets in few of these at once, and few whose long
+    JSON or typed contents are read: their lists take up to twenty-five times the bytes.
 
     Args:
         most_bytes: of all of them.
@@ -26,7 +27,7 @@ class BodyMemory:
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes, self.held = most_bytes, 0
-        self.inflating = asyncio.Semaphore(_INFLATED_AT_ONCE)
+        self.large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     @contextmanager
     def share(self) -> Iterator[BodyShare]:
@@ -42,7 +43,7 @@ class BodyShare:
     """What the body of one request takes."""
 
     def __init__(self, memory: BodyMemory) -> None:
-        self._memory, self.held, self.inflating = memory, 0, memory.inflating
+        self._memory, self.held, self.large = memory, 0, memory.large
 
     def resize(self, size: int) -> None:
         """Take so many bytes in all.

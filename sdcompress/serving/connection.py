@@ -22,6 +22,7 @@ _MOST_BESIDE_BODY = 2**16  # bytes of headers, chunk extensions, trailers
 _OTHER_FILES = 256  # that a process has open beside its connections
 _LINGER_S = 1.0  # in which a refused client reads why: closing at once, while it sends, would reset the connection
 _MOST_REFUSED = 64  # beyond the limit at once; more are closed without a word, or they would take all files
+_MOST_PIPELINED = 64  # requests that wait for the answers to those before them; each takes far more memory than bytes
 _ANSWER_S = 5.0  # in which the service itself answers 408 to a slow body, before the connection is closed
 
 
@@ -41,7 +42,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._send_by = self._read_by = math.inf  # when the client has to have gone on
         self._patience, self._most = patience, most
-        self._in_head = self._in_request = self._refused = False
+        self._in_head = self._in_request = self._refused = self._deaf = False
         self._beside_body = 0  # bytes since the last one of a body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -56,7 +57,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what the client sent."""
-        if self._refused or self.transport.is_closing():
+        if self._refused or self._deaf or self.transport.is_closing():
             return
         if not self._in_request and not self._answering:
             self._wait()  # also for bytes that begin no request, such as empty lines
@@ -72,9 +73,15 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_head = self._in_request = True
 
     def on_headers_complete(self) -> None:
-        """Begin to answer it."""
+        """Begin to answer it.
+
+        Raises:
+            ValueError: to the parser, if too many others wait.
+        """
         if self._upgrades:
             return
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            raise ValueError
         super().on_headers_complete()
         self._in_head, self._beside_body = False, 0
         self._wait(_ANSWER_S)
@@ -91,6 +98,12 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_message_complete()
         self._in_request, self._beside_body = False, 0
         self._send_by = math.inf
+
+    def on_response_complete(self) -> None:
+        """Wait for the client again if it has begun another request meanwhile."""
+        super().on_response_complete()
+        if self._in_request:
+            self._wait(0.0 if self._in_head else _ANSWER_S)
 
     def pause_writing(self) -> None:
         """Wait for the client to read."""
@@ -121,7 +134,10 @@ class BoundedConnection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._feed(self._without_upgrade() + data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+            if self._answering and (self._in_head or not self._in_request or self.pipeline):
+                self._stop_reading()
+            else:
+                self.send_400_response("Invalid HTTP request received.")
 
     def _without_upgrade(self) -> bytes:
         """Return the head of a request without its wish to speak another protocol, for a new parser.
@@ -145,11 +161,18 @@ class BoundedConnection(HttpToolsProtocol):
     def _wait(self, more: float = 0.0) -> None:
         self._send_by = monotonic() + self._patience + more
 
+    def _stop_reading(self) -> None:
+        """Answer the requests before what is refused now, then close the connection."""
+        self._deaf, self.cycle.keep_alive = True, False
+
     def _refuse(self, status: int, message: str, header: bytes = b"") -> None:
         if self._refused or self.transport.is_closing():
             return
         if self._answering:  # the client would take this for the answer to an earlier request
-            self.transport.abort()
+            if self._in_head:
+                self._stop_reading()
+            else:
+                self.transport.abort()
             return
         body = b'{"error":"%s"}' % message.encode()
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)

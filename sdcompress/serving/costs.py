@@ -10,6 +10,7 @@ __all__ = ["StageCosts"]
 
 _NEARLY_BEST = 1.01  # a larger batch that saves less than this share of a row's time only adds latency
 _PRIOR_ROWS = 100  # so many rows count the exit shares of the calibration
+_REMEMBERED_ROWS = 10_000  # then those of before count half: data changes, and admission has to notice
 _NEWEST = 0.1  # weight of one measurement
 _MOST_RISE = 2.0  # of one measurement over those before it
 
@@ -32,7 +33,8 @@ class StageCosts:
 
     def expect(self, shares: Sequence[float]) -> None:
         """Take other exit shares from now on, as after a change of the thresholds; see the class."""
-        self._reached = [_PRIOR_ROWS * max(sum(shares[stage:]), 1e-3) for stage in range(self.stages)]
+        self._prior = [_PRIOR_ROWS * max(sum(shares[stage:]), 1e-3) for stage in range(self.stages)]
+        self._reached = [*self._prior]
 
     def seconds(self, stage: int, rows: int, size: int = 1) -> float:
         """Return the predicted seconds of one batch at a stage.
@@ -86,6 +88,8 @@ class StageCosts:
     def observe(self, stage: int, rows: int, seconds: float, size: int = 1) -> None:
         """Learn from a batch that ran: how fast this machine is, and how many rows reach a stage."""
         self._reached[stage] += rows
+        if self._reached[0] > _REMEMBERED_ROWS:
+            self._reached = [(prior + count) / 2 for prior, count in zip(self._prior, self._reached, strict=True)]
         if (ms := self._model.ms(stage, rows, size)) > 0:
             ratio = 1000 * seconds / ms
             # other work may interrupt a batch for longer than it runs, which says nothing of the next one

@@ -15,7 +15,7 @@ from sdcompress.serving.errors import ClientGone
 from sdcompress.serving.infer import InferResponse, infer
 from sdcompress.serving.job import Job
 from sdcompress.serving.model import ServedModel
-from sdcompress.serving.protocol.request import json_bytes, parse
+from sdcompress.serving.protocol.request import InferRequest, json_bytes, parse
 from sdcompress.serving.protocol.response import HEADER_LENGTH, response_body
 from sdcompress.serving.service import Service
 from sdcompress.serving.tracing import Trace
@@ -68,18 +68,19 @@ async def http_infer(
         )
         if trace is not None:
             trace.ends("receive")
-        return await _answered(model, body, header, receive, trace)
+        arrived, length = monotonic(), None if header is None else header.decode("latin-1")
+        if json_bytes(body, length) > _JSON_ON_THE_LOOP:
+            async with share.large:
+                parsed = await asyncio.to_thread(parse, body, length)
+        else:
+            parsed = parse(body, length)
+        del body  # only tensors of numbers still need it: raw examples are copies
+        return await _answered(model, parsed, arrived, receive, trace)
 
 
 async def _answered(
-    model: ServedModel, body: bytes | memoryview, header: bytes | None, receive: Receive, trace: Trace | None
+    model: ServedModel, parsed: InferRequest, arrived: float, receive: Receive, trace: Trace | None
 ) -> tuple[HttpAnswer, Job]:
-    arrived = monotonic()
-    length = None if header is None else header.decode("latin-1")
-    if json_bytes(body, length) > _JSON_ON_THE_LOOP:
-        parsed = await asyncio.to_thread(parse, body, length)
-    else:
-        parsed = parse(body, length)
     watch = _DisconnectWatch(receive)
     try:
         return await infer(model, parsed, Call(arrived, watch.gone, trace=trace), _answer)

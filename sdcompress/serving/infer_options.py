@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sdcompress.errors import InputError, brief, nearest
-from sdcompress.serving.protocol.request import Parameters
+from sdcompress.errors import InputError, brief
+from sdcompress.serving.protocol.request import Parameters, check_parameters
 
 __all__ = ["InferOptions", "infer_options_of"]
 
@@ -43,13 +43,7 @@ def infer_options_of(parameters: Parameters, exits: Sequence[str]) -> InferOptio
     Raises:
         InputError: names the first parameter that is unknown or has no meaning.
     """
-    if unknown := next((name for name in parameters if name not in _KNOWN), None):
-        guess = nearest(unknown, _KNOWN)
-        raise InputError(
-            f"There is no parameter '{brief(unknown)}' of a request." + (f" Did you mean '{guess}'?" if guess else ""),
-            allowed=", ".join(_KNOWN),
-            next_step="leave it out",
-        )
+    check_parameters(parameters, _KNOWN, "a request")
     last = len(exits) - 1
     first_exit = _exit_index(parameters, "min_exit", exits, 0)
     last_exit = _exit_index(parameters, "max_exit", exits, last)

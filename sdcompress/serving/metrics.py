@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from sdcompress.serving.job import Job
-from sdcompress.serving.security import Tls
 from sdcompress.serving.watch_metrics import WatchMetrics
-
-if TYPE_CHECKING:
-    from threading import Thread
-    from wsgiref.simple_server import WSGIServer
 
 __all__ = ["Metrics", "ModelMetrics"]
 
@@ -137,11 +132,3 @@ class Metrics:
                 elif sample.name == "sdcompress_queue_rows":
                     queue = int(value)
         return {"exits": exits, "requests": requests, "seconds": seconds, "queue_rows": queue}
-
-    def listen(self, host: str, port: int, tls: Tls | None = None) -> tuple[WSGIServer, Thread]:
-        """Serve the metrics on a port of their own, on a thread.
-
-        Raises:
-            OSError: if the port is taken.
-        """
-        return start_http_server(port, host, registry=self.registry, **(tls.for_metrics() if tls else {}))

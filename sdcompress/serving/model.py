@@ -32,7 +32,7 @@ from sdcompress.serving.watch import Watch
 from sdcompress.serving.worker import Worker
 from sdcompress.tasks import Prediction
 
-__all__ = ["ServedModel"]
+__all__ = ["ServedModel", "version_of"]
 
 _DIGITS = 12  # of a digest, which name a version
 _GRACE_S = 0.1
@@ -55,11 +55,11 @@ class ServedModel:
     def __init__(
         self, name: str, engine: CascadeEngine, options: ServiceOptions, metrics: Metrics, preparing: Preparing
     ) -> None:
-        self.name, self._engine, self._options = name, engine, options
+        self.name, self.engine, self._options = name, engine, options
         self._preparing, self._preparing_time = preparing, PreparingTime()
         self.manifest: Manifest = engine.manifest
-        self.version = self.manifest.digest[:_DIGITS]
-        self.exits = engine.exit_names
+        self.version = version_of(self.manifest)
+        self.exits, self._temperatures = engine.exit_names, tuple(exit_.temperature for exit_ in self.manifest.exits)
         self.reader = InputReader(engine.modality, most_rows=options.request_rows, decoded_bytes=options.decoded_bytes)
         self.outputs = {output.name: output for output in served_outputs(engine.task)}
         self._metrics = metrics
@@ -70,11 +70,6 @@ class ServedModel:
         self.versions: Callable[[], list[str]] = lambda: [self.version]
         self._worker: Worker | None = None
         self._users, self._unused = 0, Condition()
-
-    @property
-    def engine(self) -> CascadeEngine:
-        """Return the engine of the artifact."""
-        return self._engine
 
     @property
     def ready(self) -> bool:
@@ -89,12 +84,12 @@ class ServedModel:
         """
         options = self._options
         self.reader.warm_up()
-        costs = warm_up(self._engine, self._stages, most_rows=options.batch_rows)
+        costs = warm_up(self.engine, self._stages, most_rows=options.batch_rows)
         worker = Worker(
             self._stages,
             self.watch.schedule(costs),
             name=f"sdcompress {self.name}",
-            probe=Carried(usual_inputs(self._engine).arrays),
+            probe=Carried(usual_inputs(self.engine).arrays),
             observe=self.metrics.batch,
             observe_failure=self.metrics.batch_failed,
         )
@@ -288,8 +283,7 @@ class ServedModel:
                 allowed="inputs as the network was trained on",
                 next_step="check their range, or send raw examples, which the model prepares itself",
             )
-        temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
-        return self._engine.task.prediction(job.outputs, job.exit_index, self.exits, temperatures)
+        return self.engine.task.prediction(job.outputs, job.exit_index, self.exits, self._temperatures)
 
     def parameters(self, job: Job) -> dict[str, str | float | bool]:
         """Return the parameters of a response: artifact, exit, score, certificate, drift."""
@@ -301,6 +295,11 @@ class ServedModel:
         if job.cut:
             fields["deadline_reached"] = True
         return fields | self.watch.parameters(job)
+
+
+def version_of(manifest: Manifest) -> str:
+    """Return what an artifact is called as a version of a model."""
+    return manifest.digest[:_DIGITS]
 
 
 def _to_loop(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Job]) -> Callable[[Job], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable
 from time import perf_counter
@@ -19,6 +18,7 @@ __all__ = ["observed"]
 
 _LOG = logging.getLogger(__name__)
 _LOGGED_ROWS = 16
+_CANCELLED = refusal_of(ClientGone())
 
 _Answer = TypeVar("_Answer")
 
@@ -40,24 +40,19 @@ async def observed(
         trace: of the request, if it is traced.
     """
     start = perf_counter()
-    ended: Job | Refusal
-    answered: _Answer | Refusal
+    ended: Job | Refusal = _CANCELLED
     try:
         with model.in_use():
-            answer, job = await work
-    except asyncio.CancelledError:
-        _end(service, model, protocol, perf_counter() - start, refusal_of(ClientGone()))
-        if trace is not None:
-            trace.end(model, refusal_of(ClientGone()))
-        raise
+            answer, ended = await work
     except Exception as error:  # noqa: BLE001 - a bug must not show its internals to a client
-        ended = answered = refusal_of(error)
+        ended = refusal_of(error)
+        return ended
     else:
-        ended, answered = job, answer
-    _end(service, model, protocol, perf_counter() - start, ended)
-    if trace is not None:
-        trace.end(model, ended)
-    return answered
+        return answer
+    finally:
+        _end(service, model, protocol, perf_counter() - start, ended)
+        if trace is not None:
+            trace.end(model, ended)
 
 
 def _end(service: Service, model: ServedModel, protocol: str, seconds: float, ended: Job | Refusal) -> None:

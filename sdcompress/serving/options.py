@@ -30,7 +30,7 @@ class ServiceOptions:
         batch_rows: most rows of one batch.
         body_bytes: largest body of a request, before and after decompression.
         memory_for_bodies: bytes of the bodies of all requests that are not answered yet.
-        connections: open at once over HTTP; over gRPC, calls at once.
+        connections: open at once over HTTP; over gRPC, requests at once.
         versions: of each model that stay in memory: the one that serves, and those before it, for rollbacks.
         control_port: of loading, rolling back and unloading models, on 127.0.0.1 whatever the host is; 0 chooses a free
             one, None: no such port.

@@ -13,7 +13,7 @@ from sdcompress.errors import SetupError, UsageError, brief, nearest
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.serving.errors import NoSuchModelError, UnavailableError
 from sdcompress.serving.metrics import Metrics
-from sdcompress.serving.model import ServedModel
+from sdcompress.serving.model import ServedModel, version_of
 from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.preparing import Preparing
 from sdcompress.serving.source import Source
@@ -204,10 +204,11 @@ class Repository:
             raise UsageError(
                 f"The model '{name}' was not given as a folder.", next_step="start the service with a folder for it"
             )
-        self._make_room(source, versions)
-        model = self._new_model(name, source.open(), versions)
-        if known := versions.find(model.version):
+        artifact = source.artifact()
+        if known := versions.find(version_of(artifact.manifest)):  # it needs no memory
             return known
+        self._make_room(source, versions)
+        model = self._new_model(name, source.open(artifact))
         if versions.current is not None:
             _check_alike(model, versions.current)
         model.warm_up()
@@ -236,11 +237,8 @@ class Repository:
             )
         return versions.before
 
-    def _new_model(self, name: str, engine: CascadeEngine, versions: Versions | None = None) -> ServedModel:
-        model = ServedModel(name, engine, self._options, self._metrics, self._preparing)
-        if versions is not None:
-            model.versions = versions.names
-        return model
+    def _new_model(self, name: str, engine: CascadeEngine) -> ServedModel:
+        return ServedModel(name, engine, self._options, self._metrics, self._preparing)
 
     def _first_versions(self, name: str, engines: Sequence[CascadeEngine]) -> Versions:
         models = [self._new_model(name, engine) for engine in engines]
@@ -254,8 +252,6 @@ class Repository:
         for other in models[1:]:
             _check_alike(other, models[0])
         versions = Versions(models, self._options.versions)
-        for model in models:
-            model.versions = versions.names
         self._metrics.queue.labels(name).set_function(lambda: float(versions.rows))
         return versions
 

@@ -303,7 +303,7 @@ class Scheduler:
     def cancel(self, job: Job) -> None:
         """Forget a request; rows of it that run now are ignored when they are done."""
         job.cancelled = True
-        self._drop(job)
+        self._removed(lambda part: part.job is job)
 
     def close(self) -> None:
         """Begin nothing more that no request waits for."""
@@ -344,7 +344,7 @@ class Scheduler:
     def _end(self, job: Job, error: Exception) -> None:
         """Let a request fail."""
         job.error = error
-        self._drop(job)
+        self._removed(lambda part: part.job is job)
         self._ended.append(job)
 
     def _cut(self, part: Part) -> None:
@@ -360,16 +360,12 @@ class Scheduler:
         return now + self._costs.seconds(part.stage, len(part), part.job.size) > part.job.deadline
 
     def _release_late(self, now: float) -> None:
-        for key, lane in [*self._lanes.items()]:
-            for part in lane.remove(lambda part: self._too_late(part, now)):
-                if part.job.error is not None:
-                    continue
+        for part in self._removed(lambda part: self._too_late(part, now), from_stage=1):  # the first always runs
+            if part.job.error is None:
                 try:
                     self._cut(part)
                 except MemoryError as error:
                     self._end(part.job, error)
-            if not lane.parts:
-                self._lanes.pop(key, None)
 
     def _chosen(self, now: float) -> _LaneKey:
         """Return the lane to run; see the top of this file."""
@@ -408,11 +404,12 @@ class Scheduler:
             lane = self._lanes[key] = _Lane(part.stage, part.job.size)
         lane.push(part)
 
-    def _drop(self, job: Job) -> None:
-        for key, lane in [*self._lanes.items()]:
-            lane.remove(lambda part: part.job is job)
-            if not lane.parts:
-                del self._lanes[key]
+    def _removed(self, unwanted: Callable[[Part], bool], *, from_stage: int = 0) -> list[Part]:
+        """Remove parts that wait at a stage or behind it, and return them."""
+        lanes = [lane for lane in self._lanes.values() if lane.stage >= from_stage]
+        if removed := [part for lane in lanes for part in lane.remove(unwanted)]:
+            self._lanes = {key: lane for key, lane in self._lanes.items() if lane.parts}
+        return removed
 
 
 def _compacted(parts: list[Part]) -> list[Part]:
@@ -423,7 +420,10 @@ def _compacted(parts: list[Part]) -> list[Part]:
     """
     if not parts or 2 * sum(map(len, parts)) > len(parts[0].carried):
         return parts
-    carried = parts[0].carried.chosen(np.concatenate([part.rows for part in parts]))
+    try:
+        carried = parts[0].carried.chosen(np.concatenate([part.rows for part in parts]))
+    except MemoryError:
+        return parts
     ends = accumulate(map(len, parts))
     return [
         replace(part, carried=carried, rows=np.arange(end - len(part), end))

@@ -74,11 +74,8 @@ class Tls:
         Raises:
             SetupError: if they do not.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            context.load_cert_chain(self.certificate, self.key, password=lambda: b"")  # asks no terminal for one
-            if self.client_ca is not None:
-                context.load_verify_locations(self.client_ca)
+            self.context()
         except (OSError, ValueError) as error:  # an SSLError is an OSError
             raise SetupError(
                 f"The files of TLS cannot be used: {error}.",
@@ -94,12 +91,14 @@ class Tls:
             arguments |= {"ssl_ca_certs": str(self.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
         return arguments
 
-    def for_metrics(self) -> dict[str, Any]:
-        """Return the arguments of ``prometheus_client.start_http_server``."""
-        arguments: dict[str, Any] = {"certfile": str(self.certificate), "keyfile": str(self.key)}
+    def context(self) -> ssl.SSLContext:
+        """Return the context of a server; ``check`` has shown that the files can be used."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key, password=lambda: b"")  # asks no terminal for one
         if self.client_ca is not None:
-            arguments |= {"client_cafile": str(self.client_ca), "client_auth_required": True}
-        return arguments
+            context.load_verify_locations(self.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
     def for_grpc(self) -> grpc.ServerCredentials:
         """Return the credentials of a gRPC server."""

@@ -95,6 +95,7 @@ def serve(
 def _side_ports(running: Service, tls: Tls | None) -> Iterator[None]:
     """Serve metrics, and the control of versions, each on a thread; end them and the tracing."""
     from sdcompress.serving.control import HOST, ControlServer
+    from sdcompress.serving.metrics_server import MetricsServer
     from sdcompress.serving.server import listening
 
     options = running.options
@@ -103,7 +104,7 @@ def _side_ports(running: Service, tls: Tls | None) -> Iterator[None]:
             ends.callback(running.tracing.stop)
         if options.metrics_port is not None:
             with listening(options.host, options.metrics_port):
-                metrics, _ = running.metrics.listen(options.host, options.metrics_port, tls)
+                metrics = MetricsServer(running.metrics.registry, options.host, options.metrics_port, tls)
             ends.callback(metrics.shutdown)
             _LOG.info("metrics", extra={"url": options.url(metrics.server_port, "/metrics")})
         if options.control_port is not None:

@@ -6,6 +6,7 @@ import gc
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import SetupError
 from sdcompress.machine import available_memory
 from sdcompress.options import EngineOptions
@@ -31,13 +32,17 @@ class Source:
     options: EngineOptions
     require_signature: Path | str | None = None
 
-    def open(self) -> CascadeEngine:
-        """Return the engine of what the folder holds now, checked; see ``open_cascade``.
+    def artifact(self) -> Artifact:
+        """Return what the folder holds now, its files checked; see ``open_artifact``.
 
         A link is resolved first: switching it later changes nothing for what is open, or being opened.
         """
-        folder = self.folder.resolve()
-        return open_cascade(folder, self.options, require_signature=self.require_signature, by_stages=True)
+        return open_artifact(self.folder.resolve())
+
+    def open(self, artifact: Artifact | None = None) -> CascadeEngine:
+        """Return the engine of an artifact of this folder, None: of what it holds now; see ``open_cascade``."""
+        artifact = artifact or self.artifact()
+        return open_cascade(artifact, self.options, require_signature=self.require_signature, by_stages=True)
 
     def check_memory(self) -> None:
         """Refuse to open what would not fit beside the versions that are in memory.

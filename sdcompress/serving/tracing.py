@@ -27,6 +27,7 @@ __all__ = ["Trace", "Tracing", "start_tracing"]
 
 _PROTOCOL, _PROTOCOLS = "http/protobuf", ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _MOST_NAMED = 16  # exits in an attribute
+_Protocol = Literal["http", "grpc"]
 _NAMES = {"http": "POST /v2/models/{model}/infer", "grpc": "inference.GRPCInferenceService/ModelInfer"}
 
 
@@ -36,6 +37,7 @@ class Trace:
 
     Attributes:
         tracing: makes its spans.
+        protocol: by which it came.
         span: of the request.
         since: when the phase that runs now began.
         phases: name, start and end of those that have ended.
@@ -43,6 +45,7 @@ class Trace:
     """
 
     tracing: Tracing
+    protocol: _Protocol
     span: Span
     since: int
     phases: list[tuple[str, int, int]] = field(default_factory=list)
@@ -72,9 +75,7 @@ class Tracing:
         self._provider, self._trace, self._extract = provider, trace, propagate.extract
         self._tracer = provider.get_tracer("sdcompress.serving", sdcompress.__version__)
 
-    def begin(
-        self, protocol: Literal["http", "grpc"], model: ServedModel, headers: Mapping[str, str], start: int
-    ) -> Trace | None:
+    def begin(self, protocol: _Protocol, model: ServedModel, headers: Mapping[str, str], start: int) -> Trace | None:
         """Return the trace of a request; None: it is not sampled.
 
         Args:
@@ -91,7 +92,7 @@ class Tracing:
             attributes |= {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
         context, kind = self._extract(headers), self._trace.SpanKind.SERVER
         span = self._tracer.start_span(_NAMES[protocol], context, kind, attributes, start_time=start)
-        return Trace(self, span, start) if span.is_recording() else None
+        return Trace(self, protocol, span, start) if span.is_recording() else None
 
     def end(self, trace: Trace, model: ServedModel, ended: Job | Refusal) -> None:
         """Make the spans of a request that has ended."""
@@ -105,8 +106,9 @@ class Tracing:
             attributes = {"sdcompress.rows": run.rows, "sdcompress.batch_rows": run.batch_rows}
             name = f"stage {model.exits[run.stage]}"
             self._tracer.start_span(name, context, attributes=attributes, start_time=run.start).end(run.end)
+        span.set_attribute(*_status(trace.protocol, ended))
         if isinstance(ended, Refusal):
-            span.set_attributes({"sdcompress.outcome": ended.outcome, "http.response.status_code": ended.http})
+            span.set_attribute("sdcompress.outcome", ended.outcome)
             if ended.http >= 500:
                 span.set_status(self._trace.StatusCode.ERROR, ended.message)
         else:
@@ -118,6 +120,15 @@ class Tracing:
     def stop(self) -> None:
         """Send what has not been sent."""
         self._provider.shutdown()
+
+
+def _status(protocol: _Protocol, ended: Job | Refusal) -> tuple[str, int]:
+    """Return the attribute that says how a request ended, as the conventions of OpenTelemetry name it."""
+    if protocol == "http":
+        return "http.response.status_code", ended.http if isinstance(ended, Refusal) else 200
+    from grpc import StatusCode
+
+    return "rpc.grpc.status_code", StatusCode[ended.grpc if isinstance(ended, Refusal) else "OK"].value[0]
 
 
 def start_tracing() -> Tracing:

@@ -21,6 +21,8 @@ class Versions:
 
     def __init__(self, models: Sequence[ServedModel], most: int) -> None:
         self.models, self._most = tuple(models), most
+        for model in models:
+            model.versions = self.names
 
     @property
     def current(self) -> ServedModel | None:
@@ -50,7 +52,7 @@ class Versions:
     def serve(self, model: ServedModel) -> tuple[ServedModel, ...]:
         """Let a version serve, a new one or one of these, and return those that no longer stay."""
         ordered = (model, *(other for other in self.models if other is not model))
-        self.models = ordered[: self._most]
+        self.models, model.versions = ordered[: self._most], self.names
         return ordered[self._most :]
 
     def drop(self, keep: int) -> tuple[ServedModel, ...]:

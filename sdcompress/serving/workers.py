@@ -21,12 +21,13 @@ from time import monotonic, sleep
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Metric, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from sdcompress.errors import SetupError
 from sdcompress.serving.logs import log_to_stderr
+from sdcompress.serving.metrics_server import MetricsServer
 from sdcompress.serving.security import load_security
 from sdcompress.serving.server import DrainingServer, listening
 from sdcompress.serving.service import Service
@@ -137,8 +138,7 @@ class Workers:
         service, metrics = self._setup.service, None
         if service.metrics_port is not None:
             with listening(service.host, service.metrics_port):
-                options = tls.for_metrics() if tls else {}
-                metrics, _ = start_http_server(service.metrics_port, service.host, self._registry, **options)
+                metrics = MetricsServer(self._registry, service.host, service.metrics_port, tls)
             _LOG.info("metrics", extra={"url": service.url(metrics.server_port, "/metrics")})
         before = {number: signal.signal(number, self._told) for number in _SIGNALS}
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._told_to_load)

@@ -10,6 +10,7 @@ import json
 import struct
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdcompress.errors import ArtifactError, DeviceError
+from sdcompress.errors import ArtifactError, DeviceError, InputError
 from sdcompress.runtime.open import open_engine
 from sdcompress.runtime.stepwise import Carried
+from sdcompress.serving import http_infer
 from sdcompress.serving.job import NO_SCORE, Job
 from sdcompress.storage import digest_of
 
@@ -443,6 +445,54 @@ def test_the_bodies_of_all_requests_together_are_bounded(serve: Any, tiny_artifa
     assert [code for code, _ in answers] == [429, 429, 429, 200, 200]
     assert all("retry-after" in headers for code, headers in answers if code == 429)
     assert held("sdcompress_body_bytes") == 0
+
+
+def test_raw_examples_are_in_memory_once(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    size, part, taken = 2**22, bytes(2**16), list[int]()
+    raw = {"name": "raw", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 4 + size}}
+    head = json.dumps({"inputs": [raw]}).encode()
+
+    async def content() -> Any:
+        yield head + struct.pack("<I", size)
+        for _ in range(size // len(part)):
+            yield part
+
+    async def held(*_: Any) -> None:
+        taken.append(tracemalloc.get_traced_memory()[0])
+        raise InputError("That is enough.")
+
+    monkeypatch.setattr(client.service.models["tiny"], "infer", held)
+    tracemalloc.start()
+    try:
+        response = client.request(
+            "POST", INFER, content=content(), headers={"Inference-Header-Content-Length": str(len(head))}
+        )
+    finally:
+        tracemalloc.stop()
+    assert (response.status_code, size < taken[0] < 1.5 * size) == (400, True), taken
+
+
+def test_long_json_is_read_two_at_a_time(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, running, most, content = threading.Lock(), 0, 0, json.dumps(body()).encode()
+    parse = http_infer.parse
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal running, most
+        with lock:
+            running, most = running + 1, max(most, running + 1)
+        time.sleep(0.1)
+        with lock:
+            running -= 1
+        return parse(*arguments)
+
+    async def ask() -> list[int]:
+        async with client.connect() as connection:
+            sent = (connection.post(INFER, content=content + b" " * 2**20) for _ in range(4))
+            return [response.status_code for response in await asyncio.gather(*sent)]
+
+    monkeypatch.setattr(http_infer, "parse", counted)
+    assert asyncio.run(ask()) == [200] * 4
+    assert most == 2
 
 
 async def _in_pieces(content: bytes) -> Any:

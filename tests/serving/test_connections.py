@@ -180,6 +180,55 @@ def test_pipelined_requests_are_answered_in_their_order(listen: Serve) -> None:
     assert ids == [b"%d" % at for at in range(50)]
 
 
+def test_what_is_no_http_behind_a_request_costs_it_no_answer(listen: Serve) -> None:
+    running = listen()
+    for behind in (b"nonsense\r\n\r\n", b"GET /v2 HTTP/1.1\r\nHost\r\n\r\n", GET + b"nonsense\r\n\r\n"):
+        received = running.exchange(post(LENGTH.strip()) + behind)
+        assert status_of(received) == [200] * (2 if behind.startswith(GET) else 1)
+        assert b"model_name" in received
+    assert running.alive()
+
+
+def test_a_head_that_is_too_large_costs_the_request_before_it_no_answer(
+    listen: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, free = listen(), threading.Event()
+    stages = running.server._service.models["tiny"]._stages
+    run = stages.run
+
+    def held(*arguments: Any, outputs: bool) -> Any:
+        assert free.wait(PATIENCE_S)
+        return run(*arguments, outputs=outputs)
+
+    monkeypatch.setattr(stages, "run", held)
+    with running.connect() as connection:
+        connection.sendall(post(LENGTH.strip()))
+        for part in (b"GET /v2 HTTP/1.1\r\nX: ", b"a" * 40_000, b"a" * 40_000):
+            time.sleep(0.1)
+            connection.sendall(part)
+        time.sleep(0.1)
+        free.set()
+        received = connection.recv(10_000)
+        assert status_of(received) == [200]
+        assert b"connection: close" in received
+        assert connection.recv(10) == b""
+
+
+def test_only_so_many_pipelined_requests_wait(listen: Serve) -> None:
+    running, longest = listen(), 0
+    with running.connect() as connection:
+        connection.sendall(post(LENGTH.strip()) + b"GET /v2 HTTP/1.1\r\n\r\n" * 3000)
+        received = connection.recv(1000)
+        while chunk := connection.recv(2**16):
+            longest = max(longest, *(len(one.pipeline) for one in [*running.server.server_state.connections]), 0)
+            received += chunk
+    assert longest <= 64
+    answered = status_of(received)
+    assert 65 <= len(answered) < 3000
+    assert set(answered) == {200}
+    assert running.alive()
+
+
 def test_a_client_that_waits_for_leave_to_send_gets_it_or_is_refused_before(listen: Serve) -> None:
     running = listen(body_bytes=10_000)
     expecting = POST + LENGTH + b"Expect: 100-continue\r\n\r\n"
@@ -217,6 +266,16 @@ def test_slow_clients_are_not_waited_for(listen: Serve) -> None:
     assert status_of(received) in ([200], [])
     assert time.monotonic() - begin < PATIENCE_S
     assert running.alive()
+
+
+def test_a_slow_head_behind_a_request_that_is_answered_is_not_waited_for(listen: Serve) -> None:
+    running = listen(timeout=SLOW_S)
+    with running.connect() as connection:
+        connection.sendall(GET + b"GET /v2")
+        assert status_of(connection.recv(1000)) == [200]
+        connection.sendall(b"/health")  # a client that goes on is no idle one
+        connection.settimeout(10)
+        assert status_of(connection.recv(1000)) == [408]
 
 
 def test_a_client_that_does_not_read_is_given_up(listen: Serve) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from sdcompress.errors import InputError
 from sdcompress.runtime.open import open_engine
 from sdcompress.serving.errors import TooLargeError
 from sdcompress.serving.grpc import open_inference_pb2 as ours
+from sdcompress.serving.grpc import servicer
 from sdcompress.serving.grpc.server import GrpcServer
 from sdcompress.serving.grpc.wire import split_raw
 from sdcompress.serving.job import Job
@@ -382,6 +384,52 @@ def test_the_standard_health_service_tells_readiness_and_liveness(serve: Any, lo
     loop.run(server.stop(1, lambda: False))
 
 
+def test_as_many_requests_as_may_be_leave_room_for_probes(
+    serve: Any, serve_grpc: Any, tiny_artifact: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve({"tiny": tiny_artifact()}, connections=2)
+    address, gate = serve_grpc(client.service), Gate(client.service, monkeypatch)
+    with grpc.insecure_channel(address) as channel:
+        accepted = [channel.unary_unary(INFER).future(request().SerializeToString()) for _ in range(2)]
+        eventually(lambda: len(gate.jobs) == 2)
+        error = refused(address, request())
+        assert (error.code(), "2 calls" in error.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+        assert "grpc-retry-pushback-ms" in dict(error.trailing_metadata())
+        assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == 1
+        gate.free.set()
+        assert all(call.result(30) for call in accepted)
+    assert ask(address, request()).model_name == "tiny"
+
+
+def test_clients_that_watch_the_health_delay_no_stop(client: Any, loop: Any) -> None:
+    server, port = loop.run(started(client.service))
+    loop.run(server.tick())
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        client.service.draining = client.service.closed = True
+        loop.run(server.tick())
+        start = time.monotonic()
+        loop.run(server.stop(20, lambda: False))
+        assert time.monotonic() - start < 10
+        assert [answer.status for answer in watch] == [health_pb2.HealthCheckResponse.NOT_SERVING]
+
+
+def test_clients_that_watch_the_health_leave_room_for_calls(serve: Any, serve_grpc: Any, tiny_artifact: Any) -> None:
+    address = serve_grpc(serve({"tiny": tiny_artifact()}, connections=8).service)
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(4)]
+        assert [next(watch).status for watch in watches] == [health_pb2.HealthCheckResponse.SERVING] * 4
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stub.Watch(health_pb2.HealthCheckRequest(), timeout=60))
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        watches[0].cancel()
+        for one in range(8):
+            assert ask(address, request()).model_name == "tiny", one
+        assert next(stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)).status == 1
+
+
 def test_raw_contents_are_split_from_a_message_wherever_they_stand() -> None:
     asked = request(id="seven", raw_input_contents=[b"first", b"", bytes(300)])
     head, raw = split_raw(asked.SerializeToString())
@@ -442,8 +490,13 @@ def test_the_generated_files_are_up_to_date(tmp_path: Path) -> None:
         assert attributes >= set(message.fields_by_name)
 
 
-def test_a_message_that_does_not_arrive_is_not_waited_for(serve: Any, serve_grpc: Any, tiny_artifact: Any) -> None:
-    address = serve_grpc(serve({"tiny": tiny_artifact()}, timeout=0.2).service)
+@pytest.mark.parametrize(
+    "method", [INFER, "/inference.GRPCInferenceService/ServerLive", "/grpc.health.v1.Health/Check"]
+)
+def test_a_message_that_does_not_arrive_is_not_waited_for(
+    serve: Any, serve_grpc: Any, tiny_artifact: Any, method: str
+) -> None:
+    address = serve_grpc(serve({"tiny": tiny_artifact()}, timeout=0.2, connections=4).service)
     waiting = threading.Event()
 
     def never() -> Iterator[bytes]:
@@ -451,11 +504,65 @@ def test_a_message_that_does_not_arrive_is_not_waited_for(serve: Any, serve_grpc
         yield b""
 
     with grpc.insecure_channel(address) as channel:
-        with pytest.raises(grpc.RpcError) as caught:
-            channel.stream_unary(INFER)(never(), timeout=20)
+        calls = [channel.stream_unary(method).future(never(), timeout=20) for _ in range(4)]
+        codes = [call.code() for call in calls]
         waiting.set()
-    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert ask(address, request()).model_name == "tiny"
+    assert codes == [grpc.StatusCode.DEADLINE_EXCEEDED] * 4
+    assert all("all of it within 0.2 s" in call.details() for call in calls)
+
+
+def test_a_watch_whose_message_does_not_arrive_is_given_up(serve: Any, serve_grpc: Any, tiny_artifact: Any) -> None:
+    address, waiting = serve_grpc(serve({"tiny": tiny_artifact()}, timeout=0.2).service), threading.Event()
+
+    def never() -> Iterator[bytes]:
+        waiting.wait(30)
+        yield b""
+
+    with grpc.insecure_channel(address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            next(channel.stream_stream("/grpc.health.v1.Health/Watch")(never(), timeout=20))
+        waiting.set()
     assert "all of it within 0.2 s" in caught.value.details()
+
+
+def test_raw_examples_are_in_memory_once(client: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    size, taken = 2**22, list[int]()
+    tensor, contents = {"name": "raw", "shape": [1], "datatype": "BYTES"}, size.to_bytes(4, "little") + bytes(size)
+    data = request(inputs=[tensor], raw_input_contents=[contents]).SerializeToString()
+
+    async def held(*_: Any) -> None:
+        taken.append(tracemalloc.get_traced_memory()[0])
+        raise InputError("That is enough.")
+
+    monkeypatch.setattr(client.service.models["tiny"], "infer", held)
+    tracemalloc.start()
+    try:
+        assert refused(address, data).code() == grpc.StatusCode.INVALID_ARGUMENT
+    finally:
+        tracemalloc.stop()
+    assert size < taken[0] < 1.5 * size, taken
+
+
+def test_long_typed_contents_are_read_two_at_a_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, running, most, read = threading.Lock(), 0, 0, servicer.infer_request_of
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal running, most
+        with lock:
+            running, most = running + 1, max(most, running + 1)
+        time.sleep(0.1)
+        with lock:
+            running -= 1
+        return read(*arguments)
+
+    monkeypatch.setattr(servicer, "infer_request_of", counted)
+    contents = {"fp32_contents": [0.1] * 2**18}
+    long = request(inputs=[{"name": "input", "shape": [1], "datatype": "FP32", "contents": contents}])
+    with grpc.insecure_channel(address) as channel:
+        calls = [channel.unary_unary(INFER).future(long.SerializeToString()) for _ in range(4)]
+        assert [call.code() for call in calls] == [grpc.StatusCode.INVALID_ARGUMENT] * 4
+    assert most == 2
 
 
 def test_the_memory_of_messages_in_flight_is_bounded(

@@ -368,6 +368,18 @@ def test_predictions_follow_the_machine() -> None:
     assert costs.expected(0, 1) < 0.06
 
 
+def test_what_is_expected_follows_other_data_though_very_many_rows_came_before() -> None:
+    costs = costs_of(NOTHING_PAYS)
+    for _ in range(40_000):  # 320,000 rows that take the first exit
+        costs.observe(0, 8, 0.08)
+    assert costs.expected_alone(1) == pytest.approx(0.01, rel=0.01)
+    assert costs.expected(1, 1) == pytest.approx(0.015)  # nothing new is known of the stages behind
+    for stage in (0, 1, 2) * 4_000:  # 32,000 that run to the last one
+        costs.observe(stage, 8, 0.08)
+    assert costs.expected_alone(1) == pytest.approx(0.03, rel=0.05)
+    assert costs.expected(0, 1) == pytest.approx(0.03, rel=0.05)
+
+
 def test_an_interrupted_batch_changes_predictions_little() -> None:
     costs = costs_of(NOTHING_PAYS)
     costs.observe(0, 1, 0.01)

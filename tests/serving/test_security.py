@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 import threading
 import time
@@ -31,6 +32,8 @@ from sdcompress.errors import SetupError, UsageError
 from sdcompress.runtime.open import open_cascade
 from sdcompress.serving.app import create_app
 from sdcompress.serving.errors import UnauthenticatedError
+from sdcompress.serving.metrics import Metrics
+from sdcompress.serving.metrics_server import MetricsServer
 from sdcompress.serving.options import ServiceOptions
 from sdcompress.serving.security import ApiKeys, Security, Tls, exposure, load_security
 from sdcompress.serving.server import DrainingServer
@@ -162,7 +165,7 @@ def running(folder: Path, options: ServiceOptions, caplog: pytest.LogCaptureFixt
     service, security = Service({"tiny": open_cascade(folder)}, options), load_security(options)
     server = DrainingServer(service, security)
     server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]
-    metrics, _ = service.metrics.listen("127.0.0.1", 0, security.tls)
+    metrics = MetricsServer(service.metrics.registry, "127.0.0.1", 0, security.tls)
     with caplog.at_level(logging.INFO, "sdcompress"):
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -175,7 +178,6 @@ def running(folder: Path, options: ServiceOptions, caplog: pytest.LogCaptureFixt
     service.draining = service.closed = server.should_exit = True
     thread.join()
     metrics.shutdown()
-    metrics.server_close()
 
 
 def test_both_protocols_and_the_metrics_speak_tls_and_ask_for_certificates(
@@ -202,6 +204,21 @@ def test_without_an_authority_clients_need_no_certificate_but_check_that_of_the_
         assert _answers(ports, Authority(tmp_path, "stranger").file, None) == [False, False, False]
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http://127.0.0.1:{ports.http}/v2")
+
+
+def test_a_silent_client_of_the_metrics_keeps_no_other_out_and_delays_no_stop(
+    authority: Authority,
+) -> None:
+    metrics = MetricsServer(Metrics().registry, "127.0.0.1", 0, Tls(*authority.issue("service")))
+    with socket.create_connection(("127.0.0.1", metrics.server_port)):
+        time.sleep(0.2)
+        context, url = ssl.create_default_context(cafile=authority.file), f"https://127.0.0.1:{metrics.server_port}/"
+        with urllib.request.urlopen(url, context=context, timeout=5) as read:
+            assert b"sdcompress" in read.read()
+        stopping = threading.Thread(target=metrics.shutdown, daemon=True)
+        stopping.start()
+        stopping.join(5)
+        assert not stopping.is_alive()
 
 
 def _answers(ports: Running, authority: Path, pair: tuple[Path, Path] | None) -> list[bool]:

@@ -83,6 +83,7 @@ def test_a_request_over_http_has_spans_of_its_way(client: Any, spans: Spans) -> 
     assert all(span.attributes["sdcompress.batch_rows"] == span.attributes["sdcompress.rows"] for span in inner[3:6])
     assert root.attributes["sdcompress.model"] == "tiny"
     assert root.attributes["sdcompress.outcome"] == "ok"
+    assert root.attributes["http.response.status_code"] == 200
     assert root.attributes["sdcompress.exits"] == tuple(("exit1", "exit2", "final")[one] for one in exits[:16])
     assert root.status.status_code == StatusCode.UNSET
 
@@ -99,6 +100,12 @@ def test_a_call_over_grpc_has_the_same_spans(client: Any, spans: Spans, serve_gr
         assert root.name == "inference.GRPCInferenceService/ModelInfer"
         assert format(root.context.trace_id, "032x") == TRACE
         assert [span.name for span in inner][:4] == ["receive", "prepare", "queue", "stage exit1"]
+        assert root.attributes["rpc.grpc.status_code"] == 0
+        with pytest.raises(grpc.RpcError):
+            call(ModelInferRequest(model_name="tiny").SerializeToString(), timeout=30)
+        root, _ = spans.taken()
+        assert root.attributes["rpc.grpc.status_code"] == 3
+        assert "http.response.status_code" not in root.attributes
         # a client that says so is not traced
         call(message.SerializeToString(), metadata=(("traceparent", f"00-{TRACE}-{PARENT}-00"),), timeout=30)
     assert spans.none()

@@ -282,6 +282,21 @@ def test_memory_for_a_new_version_is_found_by_giving_up_rollbacks_or_it_is_refus
     ]
 
 
+def test_a_load_that_changes_nothing_needs_no_memory_and_keeps_the_version_before(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = begin()
+    serving.point_to("new")
+    serving.load()
+    monkeypatch.setattr(source_module, "available_memory", lambda: 0)
+    serving.service.repository.load_all()  # as at SIGHUP, for another model
+    assert serving.serves("new")
+    assert serving.metric("sdcompress_loads_total", outcome="unchanged") == 1
+    assert serving.metric("sdcompress_loads_total", outcome="failed") is None
+    assert serving.control(f"{CONTROL}/rollback").status_code == 200
+    assert serving.serves("old")
+
+
 def test_an_unloaded_model_is_unknown_until_it_is_loaded(begin: Begin) -> None:
     serving = begin()
     model = serving.service.models["tiny"]

@@ -144,6 +144,35 @@ def test_a_response_says_at_which_level_its_rows_were_accepted(serve: Any, certi
     assert value(client, "level_rows_total", max_drop="0.05") == 200
 
 
+def test_counters_of_a_version_that_comes_back_begin_anew(serve: Any, certified_artifact: Path) -> None:
+    first, second = (serve({"tiny": certified_artifact}, audit_share=0.0) for _ in range(2))
+    first.infer(body(images(60)))
+    metrics, watch = first.service.metrics.watches, first.service.models["tiny"].watch
+    other = second.service.models["tiny"].watch
+    watch.monitor.audits.audits = 7
+    first.service.models["tiny"].describe()  # as a load that changes nothing does
+
+    def counters() -> tuple[float | None, float | None]:
+        return value(first, "level_rows_total", max_drop="0.05"), value(first, "audits_total")
+
+    assert counters() == (60, 7)
+    metrics.add("tiny", other)
+    assert counters() == (0, 0)
+    metrics.add("tiny", watch)
+    assert counters() == (0, 0)
+    first.infer(body(images(5)))
+    watch.monitor.audits.audits += 2
+    assert counters() == (5, 2)
+    watch.reset()
+    assert counters() == (5, 0)
+    watch.monitor.audits.audits = 8
+    assert counters() == (5, 8)
+    cold = serve({"tiny": certified_artifact}, warm=False)
+    cold.service.models["tiny"].describe()  # as a load of what is not warm yet does
+    cold.service.start().join()
+    assert (value(cold, "level_rows_total", max_drop="0.05"), value(cold, "audits_total")) == (0, 0)
+
+
 def test_options_of_drift_are_checked() -> None:
     with pytest.raises(sdcompress.errors.UsageError, match="audit_share is 2"):
         ServiceOptions(audit_share=2.0)

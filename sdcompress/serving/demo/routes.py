@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import orjson
 from starlette.requests import Request
@@ -93,7 +94,7 @@ class _Demo:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._examples: dict[str, Examples] = {}  # by the model's version
+        self._examples = WeakKeyDictionary[ServedModel, Examples]()  # they go with their version
         self._drawing = asyncio.Semaphore(_DRAWN_AT_ONCE)
 
     async def models(self, _: Request) -> Response:
@@ -136,9 +137,9 @@ class _Demo:
 
     async def _examples_of(self, request: Request) -> Examples:
         model = self._model(request)
-        if model.version not in self._examples:
-            self._examples[model.version] = await asyncio.to_thread(Examples, model)
-        return self._examples[model.version]
+        if model not in self._examples:
+            self._examples[model] = await asyncio.to_thread(Examples, model)
+        return self._examples[model]
 
 
 def _page() -> Response:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from sdcompress.serving.errors import UnauthenticatedError
-from sdcompress.serving.grpc.servicer import SERVICE, Context, abort
+from sdcompress.serving.grpc.patience import Context, Handler, abort
+from sdcompress.serving.grpc.servicer import SERVICE
 from sdcompress.serving.refusals import refusal_of
 from sdcompress.serving.security import ApiKeys
 
@@ -17,8 +18,6 @@ __all__ = ["KeyInterceptor"]
 
 _OPEN = frozenset({f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"})
 _HEALTH = "/grpc.health.v1.Health/"
-
-_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"  # not generic at run time
 
 
 class KeyInterceptor(grpc.aio.ServerInterceptor):
@@ -33,9 +32,9 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler:
+    ) -> Handler:
         """Return the handler of a call, or one that refuses it."""
         method = str(handler_call_details.method)
         if method in _OPEN or method.startswith(_HEALTH):
@@ -48,7 +47,7 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
 
-def _refusing(error: UnauthenticatedError) -> _Handler:
+def _refusing(error: UnauthenticatedError) -> Handler:
     async def refuse(_: Any, context: Context) -> None:
         await abort(context, refusal_of(error))
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic, time_ns
 from typing import Any
 
-import anyio
 import grpc
 import grpc.aio
 
-from sdcompress.serving.body import slow_body
 from sdcompress.serving.call import Call
+from sdcompress.serving.errors import OverloadedError
 from sdcompress.serving.grpc.messages import infer_request_of, infer_response_bytes
 from sdcompress.serving.grpc.open_inference_pb2 import (
     DESCRIPTOR,
@@ -26,6 +26,7 @@ from sdcompress.serving.grpc.open_inference_pb2 import (
     ServerMetadataResponse,
     ServerReadyResponse,
 )
+from sdcompress.serving.grpc.patience import Context, abort, received
 from sdcompress.serving.grpc.wire import message_of, split_raw
 from sdcompress.serving.infer import infer
 from sdcompress.serving.job import Job
@@ -35,10 +36,9 @@ from sdcompress.serving.refusals import Refusal, refusal_of
 from sdcompress.serving.service import Service
 from sdcompress.serving.tracing import Trace
 
-__all__ = ["SERVICE", "Context", "abort", "inference_handler"]
+__all__ = ["SERVICE", "inference_handler"]
 
 SERVICE = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-Context = grpc.aio.ServicerContext[bytes, bytes]
 _Call = Callable[[Any, Context], Awaitable[bytes | Refusal]]
 
 _ON_THE_LOOP = 2**20  # bytes of typed contents that are read without a thread
@@ -57,21 +57,9 @@ def inference_handler(service: Service) -> grpc.GenericRpcHandler:
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         name: grpc.unary_unary_rpc_method_handler(_answering(call)) for name, call in named.items()
     }
-    # as a stream of one message, so that the service itself waits for it, and not for ever
+    # as a stream of one message, which is refused before it is read while bodies take too much memory
     handlers["ModelInfer"] = grpc.stream_unary_rpc_method_handler(_answering(calls.model_infer))
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
-
-
-async def abort(context: Context, refusal: Refusal) -> None:
-    """End a call as a refusal says. ``grpc-retry-pushback-ms`` tells the retry policies of clients when to try again.
-
-    Raises:
-        grpc.aio.AbortError: always.
-    """
-    trailing: tuple[tuple[str, str], ...] = ()
-    if refusal.retry_after_s is not None:
-        trailing = (("grpc-retry-pushback-ms", str(max(1, math.ceil(1000 * refusal.retry_after_s)))),)
-    await context.abort(grpc.StatusCode[refusal.grpc], refusal.message, trailing)
 
 
 def _answering(call: _Call) -> _Call:
@@ -94,7 +82,7 @@ class _Calls:
     """The calls: from a serialized message to that of the response, or why there is none."""
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        self._service, self._open = service, 0  # calls of model_infer
 
     async def server_live(self, _: bytes, __: Context) -> bytes:
         return ServerLiveResponse(live=True).SerializeToString()
@@ -120,8 +108,8 @@ class _Calls:
     async def model_infer(self, _: AsyncIterator[bytes], context: Context) -> bytes | Refusal:
         start = time_ns()
         self._service.check_open()
-        with self._service.bodies.share() as share:
-            message = await self._message(context)
+        with self._place(), self._service.bodies.share() as share:
+            message = await received(context, self._service.options.timeout)
             share.resize(len(message))
             arrived, left = monotonic(), context.time_remaining()
             until = math.inf if left is None else arrived + left
@@ -131,7 +119,25 @@ class _Calls:
             gone = asyncio.get_running_loop().create_future()  # never ends: gRPC cancels this task instead
             trace = self._trace(model, context, start)
             work = self._infer(model, request, raw, Call(arrived, gone, until, trace))
+            del message, head, raw, request  # only tensors of numbers still need them: raw examples are copies
             return await observed(self._service, model, "grpc", work, trace)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Take one of the places for requests, until the block ends. Probes have others."""
+        most = self._service.options.connections
+        if self._open >= most:
+            raise OverloadedError(
+                f"There are {self._open} calls.",
+                allowed=f"{most} at once",
+                next_step="send it again after the time in grpc-retry-pushback-ms, or to another server",
+                retry_after_s=1.0,
+            )
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
 
     def _trace(self, model: ServedModel, context: Context, start: int) -> Trace | None:
         if (tracing := self._service.tracing) is None:
@@ -142,20 +148,15 @@ class _Calls:
             trace.ends("receive")
         return trace
 
-    async def _message(self, context: Context) -> bytes:
-        timeout = self._service.options.timeout
-        try:
-            with anyio.fail_after(timeout):
-                message = await context.read()
-        except TimeoutError as error:
-            raise slow_body(timeout) from error
-        return message if isinstance(message, bytes) else b""
-
     async def _infer(
         self, model: ServedModel, message: ModelInferRequest, raw: list[memoryview], call: Call
     ) -> tuple[bytes, Job]:
-        long = message.ByteSize() > _ON_THE_LOOP
-        request = await asyncio.to_thread(infer_request_of, message, raw) if long else infer_request_of(message, raw)
+        if message.ByteSize() > _ON_THE_LOOP:
+            async with self._service.bodies.large:
+                request = await asyncio.to_thread(infer_request_of, message, raw)
+        else:
+            request = infer_request_of(message, raw)
+        del message, raw
         return await infer(model, request, call, infer_response_bytes)
 
     def _model(self, name: str, version: str) -> ServedModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ __all__ = [
     "Parameter",
     "Parameters",
     "TensorHead",
+    "check_parameters",
     "checked_request",
     "json_bytes",
     "parse",
@@ -227,7 +228,7 @@ def _validated(value: Any) -> _Request:
 
 
 def _check_input(one: TensorHead) -> None:
-    _check_parameters(one.parameters, _OF_INPUTS, f"the input '{brief(one.name)}'")
+    check_parameters(one.parameters, _OF_INPUTS, f"the input '{brief(one.name)}'")
     if one.datatype != BYTES and one.datatype not in NUMBERS:
         raise InputError(
             f"The input '{brief(one.name)}' has the datatype '{brief(one.datatype)}'.",
@@ -256,7 +257,7 @@ def _content_type(one: TensorHead) -> Literal["", "base64"]:
 
 
 def _output(one: _Output) -> Output:
-    _check_parameters(one.parameters, _OF_OUTPUTS, f"the output '{brief(one.name)}'")
+    check_parameters(one.parameters, _OF_OUTPUTS, f"the output '{brief(one.name)}'")
     binary = one.parameters.get("binary_data")
     if binary is not None and not isinstance(binary, bool):
         raise InputError(
@@ -267,7 +268,17 @@ def _output(one: _Output) -> Output:
     return Output(one.name, binary)
 
 
-def _check_parameters(given: Parameters, known: tuple[str, ...], what: str) -> None:
+def check_parameters(given: Iterable[str], known: Sequence[str], what: str) -> None:
+    """Refuse parameters that are unknown.
+
+    Args:
+        given: their names.
+        known: names that there are.
+        what: has them.
+
+    Raises:
+        InputError: names the first.
+    """
     if unknown := next((name for name in given if name not in known), None):
         guess = nearest(unknown, known)
         raise InputError(
