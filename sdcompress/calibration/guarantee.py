@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from sdcompress.artifact.evidence import EVIDENCE, Evidence
 from sdcompress.artifact.execution_target import ExecutionTarget, graphs_digest, wiring_digest
 from sdcompress.artifact.write import entry
@@ -193,7 +191,7 @@ def policy_in_expectation(
         VerificationError: if an output is not finite.
     """
     run = _tune_and_collect(manifest, engine, samples, settings, progress)
-    losses = np.stack([excess_losses(run.evidence, step) for step in run.tuning.path])
+    losses = (excess_losses(run.evidence, thresholds) for thresholds in run.tuning.path)
     step = max(conformal_risk_control(losses, settings.max_drop) - 1, 0)  # path[0] loses nothing
     policy = _faster_form(step, run, settings, split, "in expectation", engine=engine)
     _warn_of_strata(run, policy, settings, engine)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -153,13 +153,13 @@ def certified_drop(
         group_by: the groups in each of which it is tested.
         unlabelled: the losses are disagreements.
     """
-
-    @lru_cache(maxsize=4096)  # most strata lose at a step what they lost at the step before
-    def cached(content: bytes) -> float:
-        return p_value_of(test, np.frombuffer(content, np.float64), max_drop, delta)
+    known: dict[bytes, float] = {}  # most strata lose at a step what they lost at the step before
 
     def p_value(differences: Differences) -> float:
-        return cached(differences.tobytes())
+        content = hashlib.sha256(differences.data).digest()
+        if content not in known:
+            known[content] = p_value_of(test, differences, max_drop, delta)
+        return known[content]
 
     def p_values() -> Iterator[float]:
         for thresholds in path[1:]:
@@ -225,7 +225,7 @@ def _disagreement(evidence: Evidence, exit_index: Exits, *, unlabelled: bool) ->
     return float(against_last[exit_index[early], early].sum(dtype=np.float64) / len(exit_index))
 
 
-def conformal_risk_control(losses: npt.NDArray[np.floating], alpha: float) -> int:
+def conformal_risk_control(losses: Iterable[npt.NDArray[np.floating]], alpha: float) -> int:
     """Return the number of settings of a sequence, safest first, that keep the *expected* loss at or below alpha.
 
     Angelopoulos et al., "Conformal Risk Control" (arXiv:2208.02814), theorem 1, with losses of at most 1:
@@ -234,14 +234,16 @@ def conformal_risk_control(losses: npt.NDArray[np.floating], alpha: float) -> in
     far of each sample replaces its loss, so that they do not.
 
     Args:
-        losses: [J, N], each at most 1, of J settings on N exchangeable samples.
+        losses: [N] for each setting, each at most 1, of the same N exchangeable samples; taken one by one.
         alpha: the bound.
 
     Returns:
-        The number of settings that may be used, 0 to J; they are the first of the sequence.
+        The number of settings that may be used; they are the first of the sequence.
     """
-    settings, samples = losses.shape
-    rising = np.maximum.accumulate(losses, axis=0).astype(np.float64)
-    bounds = (rising.sum(axis=1) + 1) / (samples + 1)
-    broken = np.flatnonzero(bounds > alpha)
-    return int(broken[0]) if len(broken) else settings
+    kept, largest = 0, None
+    for loss in losses:
+        largest = loss if largest is None else np.maximum(largest, loss)
+        if not (largest.sum(dtype=np.float64) + 1) / (len(loss) + 1) <= alpha:  # also NaN stops
+            break
+        kept += 1
+    return kept
