@@ -173,8 +173,8 @@ class _Merger:
         """The type and shape of a tensor of a segment, under its new name.
 
         onnxruntime fuses a residual sum with the normalisation behind it only where it knows that both have one shape.
-        Without shapes a branch was slower than its segment, and rounded otherwise. The batch of a branch may have fewer
-        rows than that around it, and other sizes are known by names that are those of their segment.
+        Without shapes a branch rounded otherwise than its segment. The batch of a branch may have fewer rows than that
+        around it, and other sizes are known by names that are those of their segment.
         """
         known = onnx.ValueInfoProto()
         known.CopyFrom(value)
