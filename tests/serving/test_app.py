@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from concurrent_calls import ConcurrentCalls
 from PIL import Image
 
 from sdcompress.errors import ArtifactError, DeviceError, InputError
@@ -473,26 +474,16 @@ def test_raw_examples_are_in_memory_once(client: Any, monkeypatch: pytest.Monkey
 
 
 def test_long_json_is_read_two_at_a_time(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock, running, most, content = threading.Lock(), 0, 0, json.dumps(body()).encode()
-    parse = http_infer.parse
-
-    def counted(*arguments: Any) -> Any:
-        nonlocal running, most
-        with lock:
-            running, most = running + 1, max(most, running + 1)
-        time.sleep(0.1)
-        with lock:
-            running -= 1
-        return parse(*arguments)
+    parse, content = ConcurrentCalls(http_infer.parse), json.dumps(body()).encode()
 
     async def ask() -> list[int]:
         async with client.connect() as connection:
             sent = (connection.post(INFER, content=content + b" " * 2**20) for _ in range(4))
             return [response.status_code for response in await asyncio.gather(*sent)]
 
-    monkeypatch.setattr(http_infer, "parse", counted)
+    monkeypatch.setattr(http_infer, "parse", parse)
     assert asyncio.run(ask()) == [200] * 4
-    assert most == 2
+    assert parse.most == 2
 
 
 async def _in_pieces(content: bytes) -> Any:

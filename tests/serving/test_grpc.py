@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from concurrent_calls import ConcurrentCalls
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as public
@@ -545,24 +546,14 @@ def test_raw_examples_are_in_memory_once(client: Any, address: str, monkeypatch:
 
 
 def test_long_typed_contents_are_read_two_at_a_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock, running, most, read = threading.Lock(), 0, 0, servicer.infer_request_of
-
-    def counted(*arguments: Any) -> Any:
-        nonlocal running, most
-        with lock:
-            running, most = running + 1, max(most, running + 1)
-        time.sleep(0.1)
-        with lock:
-            running -= 1
-        return read(*arguments)
-
-    monkeypatch.setattr(servicer, "infer_request_of", counted)
+    read = ConcurrentCalls(servicer.infer_request_of)
+    monkeypatch.setattr(servicer, "infer_request_of", read)
     contents = {"fp32_contents": [0.1] * 2**18}
     long = request(inputs=[{"name": "input", "shape": [1], "datatype": "FP32", "contents": contents}])
     with grpc.insecure_channel(address) as channel:
         calls = [channel.unary_unary(INFER).future(long.SerializeToString()) for _ in range(4)]
         assert [call.code() for call in calls] == [grpc.StatusCode.INVALID_ARGUMENT] * 4
-    assert most == 2
+    assert read.most == 2
 
 
 def test_the_memory_of_messages_in_flight_is_bounded(
