@@ -163,9 +163,9 @@ def certified_drop(
 
     def p_values() -> Iterator[float]:
         for thresholds in path[1:]:
-            yield intersection_union_p_value(
-                excess_losses(evidence, thresholds), group_masks(evidence, thresholds, group_by), p_value
-            )
+            losses = excess_losses(evidence, thresholds)
+            groups = (losses[mask] for mask in group_masks(evidence, thresholds, group_by))
+            yield intersection_union_p_value(groups, p_value)
 
     certified, tested = fixed_sequence(p_values(), delta)
     metrics = policy_metrics(evidence, path[certified], unlabelled=unlabelled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import NormalDist
 from typing import Literal
 
@@ -62,7 +62,7 @@ def group_masks(evidence: Evidence, thresholds: Sequence[float], group_by: Group
     yield np.ones(len(evidence), np.bool_)
 
 
-def intersection_union_p_value(losses: Float64, groups: Iterator[Mask], p_value: Callable[[Float64], float]) -> float:
+def intersection_union_p_value(groups: Iterable[Float64], p_value: Callable[[Float64], float]) -> float:
     """Return the p-value of "in some group the mean loss is above alpha": the largest of the groups' p-values.
 
     delta is not split over the groups. The hypothesis is a union; where it is true, it is true of some group g. To
@@ -74,11 +74,10 @@ def intersection_union_p_value(losses: Float64, groups: Iterator[Mask], p_value:
     independent draws from the group. An empty group has the p-value 1.
 
     Args:
-        losses: [N] in the order of the tests.
-        groups: from ``group_masks``, each bool [N].
-        p_value: of the losses of a group, in their order; 1 for none.
+        groups: the losses of each group of ``group_masks``, in the order of the tests.
+        p_value: of the losses of a group; 1 for none.
     """
-    return max(p_value(losses[mask]) for mask in groups)
+    return max(map(p_value, groups))
 
 
 def group_name(group_by: GroupBy, task: Task) -> str | None:

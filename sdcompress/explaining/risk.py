@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.certification.certify import excess_losses, p_value_of
-from sdcompress.certification.groups import group_masks, group_name, loss_name
+from sdcompress.certification.groups import group_masks, group_name, intersection_union_p_value, loss_name
 from sdcompress.policies import exit_index_of
 from sdcompress.schema.explain import Risk, RiskStep
 from sdcompress.schema.manifest import Certificate, Policy
@@ -40,8 +40,9 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
         groups = [losses[mask] for mask in group_masks(evidence, thresholds, certificate.group_by)]
 
         def p_value(alpha: float) -> float:
-            # the largest, see intersection_union_p_value; the groups are the same for every alpha
-            return max(p_value_of(certificate.test, group, alpha, level.delta) for group in groups)
+            return intersection_union_p_value(
+                groups, lambda group: p_value_of(certificate.test, group, alpha, level.delta)
+            )
 
         return RiskStep(
             step=step,

@@ -101,7 +101,7 @@ def exit_index_of(scores: npt.NDArray[np.float32], thresholds: Iterable[float]) 
         scores: float32 [E-1, N], of all exits but the last.
         thresholds: [E-1], compared as the gates compare them.
     """
-    # one exit after the other: some times as fast as looking for the first along an axis, and no [E-1, N] in memory
+    # one exit after the other: faster than to look for the first along an axis, and no [E-1, N] in memory
     exit_index, passes = np.zeros(scores.shape[1], np.int64), np.ones(scores.shape[1], np.bool_)
     for scores_here, threshold in zip(scores, compared_thresholds(thresholds), strict=True):
         passes &= ~(scores_here >= threshold)  # a score that is NaN reaches none

@@ -137,9 +137,7 @@ def check_trained_classifier(net: MultiExit, recipe: Recipe) -> None:
         )
 
 
-def load_start(
-    net: MultiExit, recipe: Recipe, outputs: tuple[str, ...], fingerprint: str | None = None
-) -> LoadedWeights:
+def load_start(net: MultiExit, recipe: Recipe, outputs: tuple[str, ...], fingerprint: str) -> LoadedWeights:
     """Copy the weights that ``model.weights`` names into a network, and say in a warning what became of them.
 
     Of a checkpoint the heads are taken, too, where they stand at the same places.
@@ -148,7 +146,7 @@ def load_start(
         net: the network that is to start from them.
         recipe: names the weights, the backbone and the exits.
         outputs: names of what the outputs stand for in the data, such as those of classes.
-        fingerprint: of the data; None: whether the checkpoint may have learnt its validation samples is not asked.
+        fingerprint: of the data. With another one the checkpoint may have learnt the validation samples.
 
     Raises:
         RecipeError: if they are of another network, or a part of it that is frozen from the first step is new or, as
@@ -164,7 +162,7 @@ def load_start(
     else:
         check_start(recipe)
         _check_frozen_outputs(checkpoint, recipe, outputs)
-        if fingerprint is not None and checkpoint.data_fingerprint != fingerprint:
+        if checkpoint.data_fingerprint != fingerprint:
             _warn_of_learnt_validation(checkpoint, recipe, outputs)
         loaded = _from_checkpoint(net, checkpoint, recipe)
     learns = frozenset() if _first_phase_freezes(recipe) else {f"backbone.{name}" for name in net.classifier}

@@ -63,9 +63,10 @@ def test_the_worst_group_decides_and_nothing_is_known_of_an_empty_one() -> None:
     def p_value(found: np.ndarray) -> float:
         return binomial_p_value(int(found.sum()), len(found), 0.5)
 
-    assert intersection_union_p_value(lost, iter(masks[:1]), p_value) == pytest.approx(0.25)
-    assert intersection_union_p_value(lost, iter(masks), p_value) == pytest.approx(0.75)  # one of two, against one half
-    assert intersection_union_p_value(lost, iter([masks[0], np.zeros(4, bool)]), p_value) == 1.0
+    groups = [lost[mask] for mask in masks]
+    assert intersection_union_p_value(groups[:1], p_value) == pytest.approx(0.25)
+    assert intersection_union_p_value(groups, p_value) == pytest.approx(0.75)  # one of two, against one half
+    assert intersection_union_p_value([groups[0], lost[:0]], p_value) == 1.0
 
 
 def test_a_group_at_alpha_among_good_ones_is_passed_no_more_often_than_delta() -> None:
@@ -77,8 +78,8 @@ def test_a_group_at_alpha_among_good_ones_is_passed_no_more_often_than_delta() -
         for _ in range(1000):
             labels = rng.integers(0, 5, 1000)
             lost = (rng.random(1000) < rates[labels]).astype(np.float64)
-            masks = (labels == label for label in range(5))
-            p_value = intersection_union_p_value(lost, masks, lambda x: binomial_p_value(int(x.sum()), len(x), DROP))
+            groups = (lost[labels == label] for label in range(5))
+            p_value = intersection_union_p_value(groups, lambda x: binomial_p_value(int(x.sum()), len(x), DROP))
             passed[bad] += p_value <= DELTA
     assert 1000 * DELTA * 0.3 < passed[1] <= scipy.stats.binom.ppf(0.9999, 1000, DELTA)
     assert passed[2] < passed[1]

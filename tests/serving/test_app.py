@@ -10,7 +10,6 @@ import json
 import struct
 import threading
 import time
-import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +20,9 @@ import numpy as np
 import pytest
 from concurrent_calls import ConcurrentCalls
 from PIL import Image
+from traced_infer import traced_infer
 
-from sdcompress.errors import ArtifactError, DeviceError, InputError
+from sdcompress.errors import ArtifactError, DeviceError
 from sdcompress.runtime.open import open_engine
 from sdcompress.runtime.stepwise import Carried
 from sdcompress.serving import http_infer
@@ -449,7 +449,7 @@ def test_the_bodies_of_all_requests_together_are_bounded(serve: Any, tiny_artifa
 
 
 def test_raw_examples_are_in_memory_once(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    size, part, taken = 2**22, bytes(2**16), list[int]()
+    size, part = 2**22, bytes(2**16)
     raw = {"name": "raw", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 4 + size}}
     head = json.dumps({"inputs": [raw]}).encode()
 
@@ -458,19 +458,11 @@ def test_raw_examples_are_in_memory_once(client: Any, monkeypatch: pytest.Monkey
         for _ in range(size // len(part)):
             yield part
 
-    async def held(*_: Any) -> None:
-        taken.append(tracemalloc.get_traced_memory()[0])
-        raise InputError("That is enough.")
-
-    monkeypatch.setattr(client.service.models["tiny"], "infer", held)
-    tracemalloc.start()
-    try:
+    with traced_infer(client.service.models["tiny"], monkeypatch) as held:
         response = client.request(
             "POST", INFER, content=content(), headers={"Inference-Header-Content-Length": str(len(head))}
         )
-    finally:
-        tracemalloc.stop()
-    assert (response.status_code, size < taken[0] < 1.5 * size) == (400, True), taken
+    assert (response.status_code, size < held[0] < 1.5 * size) == (400, True), held
 
 
 def test_long_json_is_read_two_at_a_time(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import tritonclient.grpc.aio as triton_aio
 from concurrent_calls import ConcurrentCalls
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from traced_infer import traced_infer
 from tritonclient.grpc import service_pb2 as public
 
 import sdcompress.serving.grpc as room
@@ -528,21 +528,12 @@ def test_a_watch_whose_message_does_not_arrive_is_given_up(serve: Any, serve_grp
 
 
 def test_raw_examples_are_in_memory_once(client: Any, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    size, taken = 2**22, list[int]()
+    size = 2**22
     tensor, contents = {"name": "raw", "shape": [1], "datatype": "BYTES"}, size.to_bytes(4, "little") + bytes(size)
     data = request(inputs=[tensor], raw_input_contents=[contents]).SerializeToString()
-
-    async def held(*_: Any) -> None:
-        taken.append(tracemalloc.get_traced_memory()[0])
-        raise InputError("That is enough.")
-
-    monkeypatch.setattr(client.service.models["tiny"], "infer", held)
-    tracemalloc.start()
-    try:
+    with traced_infer(client.service.models["tiny"], monkeypatch) as held:
         assert refused(address, data).code() == grpc.StatusCode.INVALID_ARGUMENT
-    finally:
-        tracemalloc.stop()
-    assert size < taken[0] < 1.5 * size, taken
+    assert size < held[0] < 1.5 * size, held
 
 
 def test_long_typed_contents_are_read_two_at_a_time(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
