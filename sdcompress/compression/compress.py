@@ -54,7 +54,7 @@ State = Literal["certified", "not certified", "failed"]
 Losses = npt.NDArray[np.float32]
 Differences = npt.NDArray[np.float64]
 _STEPS = "steps.json"
-_ONE_GRAPHS: tuple[Literal["graph", "if"], ...] = ("graph", "if")
+_MERGED = 3  # cascades that are tried as one graph: which form of which is fastest, only a measurement says
 _ATTEMPTS = 3  # drops at which a finalist is tested where a time is the target; each costs confidence
 _FILES = {BEST, PARTS, FINALISTS, ESTIMATES, _STEPS, "compress.json", "compress.md", "compress.html"}
 
@@ -364,7 +364,7 @@ class _Search:
         return self._finalist(one, artifact, state, excess_losses(evidence, policy.thresholds), None)
 
     def _one_graphs(self, built: Sequence[Finalist]) -> list[Finalist]:
-        """Return the fastest certified cascade as one graph, in each layout that merges it.
+        """Return the fastest certified cascades as one graph each, the fastest first.
 
         It predicts as its segments do, which the export checks on samples. So it has no test of its own.
         """
@@ -375,17 +375,14 @@ class _Search:
                 policy = cascade.manifest.policy
                 if policy is not None and policy.exits_early:
                     early.append((policy.mean_ms, one, cascade))
-        if not early:
-            return []
-        _, fastest, cascade = min(early, key=itemgetter(0))
-        return [self._one_graph(fastest, cascade, layout) for layout in _ONE_GRAPHS]
+        return [self._one_graph(one, cascade) for _, one, cascade in sorted(early, key=itemgetter(0))[:_MERGED]]
 
-    def _one_graph(self, one: Finalist, cascade: Artifact, layout: Literal["graph", "if"]) -> Finalist:
-        """Return a finalist as one graph."""
+    def _one_graph(self, one: Finalist, cascade: Artifact) -> Finalist:
+        """Return a finalist as one graph, in the layout of one sample at a time, as all are measured."""
         name = one.candidate.name
-        candidate = one.candidate.model_copy(update={"name": f"{name}-{layout}", "layout": layout, "merged_from": name})
+        candidate = one.candidate.model_copy(update={"name": f"{name}-if", "layout": "if", "merged_from": name})
         try:
-            artifact = self._parts.one_graph(cascade, layout)
+            artifact = self._parts.one_graph(cascade)
         except (VerificationError, UsageError) as error:
             return Finalist(candidate=candidate, state="failed", reason=str(error.problem))
         folder = artifact.path.relative_to(self.folder).as_posix()

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Literal
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.calibration.calibrate import calibrate
@@ -142,7 +141,7 @@ class Parts:
         self.record.run(Step(f"calibrate {name}", work, inputs, (out,)), self.step_progress)
         return open_artifact(out)
 
-    def one_graph(self, cascade: Artifact, layout: Literal["graph", "if"]) -> Artifact:
+    def one_graph(self, cascade: Artifact) -> Artifact:
         """Return a copy of a calibrated cascade with one graph that exits by itself.
 
         Raises:
@@ -150,11 +149,11 @@ class Parts:
             ParityError: if the graph predicts otherwise.
             VerificationError: if early exit is not faster in it.
         """
-        out = cascade.path.with_name(f"{cascade.path.name}-{layout}")
+        out = cascade.path.with_name(f"{cascade.path.name}-if")
 
         def work(progress: Progress) -> None:
             options = replace(self.options, threads=None, progress=progress)  # it is timed with one thread
-            export(cascade.path, out, None, options, layout=layout, overwrite=True)
+            export(cascade.path, out, None, options, layout="if", overwrite=True)
 
         self.record.run(Step(f"merge {out.name}", work, [cascade.manifest.digest], (out,)), self.step_progress)
         return open_artifact(out)

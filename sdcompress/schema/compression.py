@@ -19,12 +19,12 @@ class Candidate(Frozen):
 
     name: str
     source: NonNegativeInt = Field(description="index of its checkpoint")
-    layout: Literal["single", "cascade", "graph", "if"]
+    layout: Literal["single", "cascade", "if"]
     exits: tuple[str, ...] = Field(min_length=1, description="that it keeps, the last of them where it ends")
     precision: str = Field(description="fp32, or another of 'sdcompress list precisions'")
     policy: str | None = Field(None, description="of a cascade")
     ensemble: Ensemble | None = Field(None, description="of the exits of a cascade, as export.ensemble; None: none")
-    merged_from: str | None = Field(None, description="of the layouts graph and if: the name of the cascade")
+    merged_from: str | None = Field(None, description="of the layout if: the name of the cascade")
     max_drop: Fraction = Field(description="of the metric, that it shall be certified for")
     ms: PositiveFloat = Field(description="estimated mean of one sample")
     drop: float = Field(description="of the metric against the reference, on the samples of the search")
@@ -45,7 +45,7 @@ class Finalist(Frozen):
     @property
     def measured_as(self) -> str:
         """Return its name in the benchmark, which names the one graph of an artifact apart from its segments."""
-        return f"{self.candidate.name} (one graph)" if self.candidate.layout in {"graph", "if"} else self.candidate.name
+        return f"{self.candidate.name} (one graph)" if self.candidate.merged_from else self.candidate.name
 
 
 class SearchedSource(Frozen):

@@ -57,7 +57,7 @@ def searched(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     out = tmp_path_factory.mktemp("search")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "bench", measured)
-        patch.setattr(room, "_ONE_GRAPHS", ())  # whether one graph is faster depends on the load of the machine
+        patch.setattr(room, "_MERGED", 0)  # whether one graph is faster depends on the load of the machine
         yield sdcompress.compress(checkpoint, out, SETTINGS), out
 
 
@@ -111,7 +111,7 @@ def test_an_ensemble_is_built_as_it_was_estimated_and_counts_from_the_plain_netw
     again = tmp_path / "again"
     shutil.copytree(searched[1], again, ignore=shutil.ignore_patterns(".lock"))
     monkeypatch.setattr(room, "bench", measured)
-    monkeypatch.setattr(room, "_ONE_GRAPHS", ())
+    monkeypatch.setattr(room, "_MERGED", 0)
 
     def first_ensemble(ranked: list[Candidate], _count: int) -> list[Candidate]:
         return [next(one for one in ranked if one.ensemble and one.precision == "fp32")]
@@ -336,32 +336,34 @@ def cascade_of(name: str, threshold: float, ms: float) -> Any:
     return SimpleNamespace(path=Path(name), manifest=SimpleNamespace(policy=policy))
 
 
-def test_the_fastest_certified_cascade_that_exits_early_is_also_tried_as_one_graph(
+def test_the_fastest_certified_cascades_that_exit_early_are_also_tried_as_one_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cascades = {"never": cascade_of("never", 2.0, 1.0), "slow": cascade_of("slow", 0.5, 3.0)}
-    cascades |= {"fast": cascade_of("fast", 0.5, 2.0), "uncertified": cascade_of("uncertified", 0.5, 0.5)}
-    monkeypatch.setattr(room, "_ONE_GRAPHS", ("graph", "if"))
+    times = {"never": 1.0, "third": 3.0, "first": 2.0, "fourth": 4.0, "second": 2.5, "uncertified": 0.5}
+    cascades = {name: cascade_of(name, 2.0 if name == "never" else 0.5, ms) for name, ms in times.items()}
+    monkeypatch.setattr(room, "_MERGED", 3)  # while ``searched`` has none
     monkeypatch.setattr(room, "open_artifact", lambda path: cascades[Path(path).name])
-    faster, other_exits = {"graph": False, "if": True}, 0
+    other_exits = 0
 
-    def one_graph(cascade: Any, layout: str) -> Any:
-        entry = SimpleNamespace(bytes=7, is_faster_on=lambda _: faster[layout], near_threshold=other_exits)
+    def one_graph(cascade: Any) -> Any:
+        name = cascade.path.name
+        entry = SimpleNamespace(bytes=7, is_faster_on=lambda _: name != "third", near_threshold=other_exits)
         manifest = SimpleNamespace(one_graph=entry, digest="a" * 64, precisions=("fp32",))
-        return SimpleNamespace(path=tmp_path / "finalists" / f"{cascade.path.name}-{layout}", manifest=manifest)
+        return SimpleNamespace(path=tmp_path / "finalists" / f"{name}-if", manifest=manifest)
 
     search = room._Search([], Compress(), tmp_path, Options(), no_step_progress)
     search.__dict__["_parts"] = SimpleNamespace(one_graph=one_graph)
     built = [finalist(name, "not certified" if name == "uncertified" else "certified") for name in cascades]
-    graph, if_ = search._one_graphs(built)
-    assert (graph.candidate.name, graph.state, graph.reason) == ("fast-graph", "failed", "its segments are faster")
-    assert (if_.candidate.name, if_.candidate.layout, if_.candidate.merged_from) == ("fast-if", "if", "fast")
-    assert (if_.state, if_.folder, if_.bytes) == ("certified", "finalists/fast-if", 7)
-    assert if_.measured_as == "fast-if (one graph)"
+    first, second, third = search._one_graphs(built)
+    assert (first.candidate.name, first.candidate.layout, first.candidate.merged_from) == ("first-if", "if", "first")
+    assert (first.state, first.folder, first.bytes) == ("certified", "finalists/first-if", 7)
+    assert first.measured_as == "first-if (one graph)"
+    assert (second.candidate.name, second.state) == ("second-if", "certified")
+    assert (third.candidate.name, third.state, third.reason) == ("third-if", "failed", "its segments are faster")
     assert search._one_graphs([finalist("never", "certified")]) == []
     other_exits = 1
-    _, if_ = search._one_graphs(built)
-    assert (if_.state, if_.reason[:24]) == ("failed", "its certificate covers t")
+    first, *_ = search._one_graphs(built)
+    assert (first.state, first.reason[:24]) == ("failed", "its certificate covers t")
 
 
 def finalist(name: str, state: Any) -> Finalist:

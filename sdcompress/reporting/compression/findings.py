@@ -73,7 +73,7 @@ def _forms(record: Compression) -> list[str]:
         graph, segments = record.mean_ms(one.candidate.name), record.mean_ms(one.candidate.merged_from or "")
         if graph is not None and segments is not None:
             sentences.append(
-                f"{one.candidate.merged_from} takes {q.milliseconds(graph)} as one graph ({one.candidate.layout}), "
+                f"{one.candidate.merged_from} takes {q.milliseconds(graph)} as one graph, "
                 f"{q.milliseconds(segments)} in segments."
             )
     return sentences

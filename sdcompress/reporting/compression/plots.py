@@ -12,7 +12,7 @@ from sdcompress.schema.compression import Compression
 
 __all__ = ["plots"]
 
-_COLOURS = {"single": SERIES[1], "cascade": SERIES[0], "graph": SERIES[0], "if": SERIES[0]}
+_COLOURS = {"single": SERIES[1], "cascade": SERIES[0], "if": SERIES[0]}
 
 
 def plots(record: Compression) -> list[Plot]:
