@@ -163,3 +163,49 @@ print(json.dumps(found))
     for what in ("int8, times as fast as fp32, batch 64", "fp16 built as ampere+", "self-distilled, fastest exit"):
         (row, *_) = [line for line in table.splitlines() if line.startswith(f"| {what}") and "fp16, batch" not in line]
         assert float(row.split("|")[3]) > 0
+
+
+def test_the_gate_and_the_limits_of_a_cascade_are_what_the_table_says(tiny_artifact: Callable[..., Path]) -> None:
+    """In the host's memory, with what is read back in the place of ms: every exit is asked, every border counted."""
+    path = tiny_artifact(signals=False)
+    program = f"""
+import json, sys
+sys.path[:0] = [{str(HERE)!r}, {str(Path(__file__).parents[1] / "support")!r}]
+import numpy as np
+import cascades, engines
+from host_device import HostDevice, HostProgram
+from sdcompress.artifact.execution_target import ExecutionTarget
+from sdcompress.artifact.read import open_artifact
+from sdcompress.runtime.backends.onnxruntime import load
+from sdcompress.runtime.cascade import CascadeEngine
+from sdcompress.runtime.on_device.buckets import Buckets
+from sdcompress.runtime.on_device.executor import DeviceExecutor
+
+artifact, device, read = open_artifact({str(path)!r}), HostDevice(late=False), []
+programs = [
+    HostProgram(device, segment, load(artifact.file(segment), segment, threads=1, device="cpu"))
+    for segment in artifact.manifest.segments
+]
+executor = DeviceExecutor(device, artifact.manifest, programs, Buckets((1, 4), (0, 0)), ExecutionTarget())
+network, download = CascadeEngine(artifact.manifest, executor, artifact.modality), device.download
+device.download = lambda *arguments: (read.append(1), download(*arguments))
+
+def once(calls):
+    found = {{}}
+    for name, call in calls.items():
+        before = len(read)
+        call()
+        found[name] = {{"end_to_end": [np.array([len(read) - before])]}}
+    return found
+
+cascades.in_turn = once
+gate = cascades.gates(artifact, network, np.zeros((2, 1, 4, 4), np.float32))
+print(json.dumps([gate["asks"], gate["forced"], gate["each exit"], engines.counted(network, executor, 1, 4)]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    asks, forced, each_exit, (operations, moved) = json.loads(done.stdout)
+    assert (asks["end_to_end_ms"], forced["end_to_end_ms"]) == (3, 1)  # two exits that are asked, and the answer
+    assert each_exit == 1000  # two read-backs more, for two exits
+    assert operations == 2 * (6 * 8 + 16 * 8 + 8 * 3) * 4
+    # weights; then for four rows: hidden, the image, the exit's logits, and what the next stage takes
+    assert moved == 4 * (6 * 8 + 16 * 8 + 8 * 3) + 4 * 4 * (6 + 16 + 3 + 8)
