@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -314,3 +315,29 @@ def test_engines_that_do_not_fit_each_other_are_refused(tiny_artifact: Write) ->
     del host.programs[0].outputs["hidden"]
     with pytest.raises(ArtifactError, match="Engine 0 has the inputs"):
         DeviceExecutor(*again)
+
+
+def test_all_work_is_queued_and_awaited_while_the_device_is_the_threads(tiny_artifact: Write) -> None:
+    """CUDA takes kernels for the current GPU alone, and other code of the thread may have chosen another one."""
+    host, within = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [1, 8, 64]), [0]
+    queue, finish = host.device.queue, host.device.finish
+
+    @contextmanager
+    def current() -> Iterator[None]:
+        within.append(1)
+        yield
+        within.pop()
+
+    def checked_queue(work: Callable[[], object]) -> None:
+        assert within[-1]
+        queue(work)
+
+    def checked_finish() -> None:
+        assert within[-1]
+        finish()
+
+    host.device.current, host.device.queue, host.device.finish = current, checked_queue, checked_finish  # type: ignore[method-assign]
+    host.executor.warm_up()
+    assert host.network.move_ms(0) is not None
+    assert len(host.network(inputs_of(20)).outputs) == 20
+    assert within == [0]
