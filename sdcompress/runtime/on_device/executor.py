@@ -88,11 +88,11 @@ class DeviceExecutor:
         if on_device.keys() != {tensor.name for tensor in tensors} or None in on_device.values():
             return self._modality.check(inputs)  # accepts numpy arrays, and refuses the rest
         for tensor in tensors:
-            array = on_device[tensor.name]
-            if array.dtype != np.dtype(tensor.dtype) or array.shape[1:] != tensor.shape[1:]:
+            array, dtype = on_device[tensor.name], self.memory.staging[tensor.name].dtype
+            if array.dtype != dtype or array.shape[1:] != tensor.shape[1:]:
                 raise InputError(
                     f"The input '{tensor.name}' is {array.dtype} of the shape {list(array.shape)}, on the device.",
-                    allowed=f"{tensor.dtype} of shape [B, {', '.join(map(str, tensor.shape[1:]))}]",
+                    allowed=f"{dtype} of shape [B, {', '.join(map(str, tensor.shape[1:]))}]",
                     next_step="convert it there, or give a numpy array from engine.preprocess",
                 )
         rows = {name: len(array) for name, array in on_device.items()}
