@@ -183,7 +183,7 @@ def dtype_name(trt: TensorRT, dtype: Any) -> str:
 
 def is_strongly_typed(trt: TensorRT) -> bool:
     """Whether networks are strongly typed: TensorRT computes in the graph's types (from 9.0)."""
-    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    return major_minor(version_of(trt))[0] >= 9  # not by the flag, which 11 accepts and ignores
 
 
 def network_flags(trt: TensorRT) -> int:
