@@ -15,6 +15,7 @@ from sdcompress.errors import SdcompressError
 from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
 HERE = Path(__file__).parents[2] / "benchmarks" / "gpu"
+ABSENT = ("cryptography", "onnx", "onnxruntime", "rich", "safetensors", "scipy", "sklearn", "torch", "typer")
 
 
 def script(name: str, *arguments: str | Path) -> str:
@@ -100,6 +101,14 @@ def test_engines_of_each_layout_are_a_piece_of_their_own() -> None:
     pieces = done.stdout.split()
     assert {"build-single-fp16", "build-cascade-int8", "limits-fp32"} <= set(pieces)
     assert "build-fp16" not in pieces
+
+
+def test_engines_are_built_with_the_packages_that_the_page_names() -> None:
+    program = (
+        f"import sys; sys.path[:0] = [{str(HERE)!r}]; sys.modules.update(dict.fromkeys({ABSENT!r}))\n"
+        "import bare, ceilings, pieces, sdcompress.runtime.backends.tensorrt, sdcompress.tensorrt.building.build"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_the_line_of_trtexec_is_read() -> None:
