@@ -67,7 +67,7 @@ def check_version(header: PlanHeader, file: str, engines: Engines) -> None:
     Raises:
         ArtifactError: if they differ.
     """
-    listed = engines.tensorrt.split(".")[:4]
+    listed = [str(int(number) % 256) for number in engines.tensorrt.split(".")[:4]]  # a header has a byte for each
     if (
         header.version is None
         or major_minor(engines.tensorrt) < (8, 6)

@@ -84,6 +84,7 @@ def test_sizes_that_an_engine_computes_are_taken_from_the_manifest() -> None:
     [
         ("10.9.0.34", "10.9.0.34", True),
         ("8.6.1.0", "8.6.1", True),
+        ("11.9.0.44", "11.9.0.300", True),
         (None, "10.9.0.34", True),
         ("1.2.3.4", "8.5.3.1", True),
         ("10.9.0.34", "11.4.0.106", False),
