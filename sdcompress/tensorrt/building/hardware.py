@@ -56,8 +56,15 @@ def check_hardware(manifest: Manifest, gpu: Gpu, hardware_compatibility: Hardwar
 
     Raises:
         SetupError: if the GPU lacks the type of a graph.
-        UsageError: if the engines shall also run on GPUs that lack it.
+        UsageError: if the engines shall also run on GPUs that lack it, or on any others, and this one is older
+            than Ampere.
     """
+    if hardware_compatibility != "none" and major_minor(gpu.compute_capability) < _AMPERE:
+        raise UsageError(
+            f"Engines for other GPUs too cannot be built on {gpu.name}, which has {gpu.compute_capability}.",
+            allowed="--hardware-compatible on a GPU of compute capability 8.0 or later (Ampere)",
+            next_step="leave it out, or build on such a GPU",
+        )
     for precision, (first, families) in _FIRST.items():
         file = next((segment.file for segment in manifest.segments if segment.precision == precision), None)
         if file is None:
