@@ -220,6 +220,25 @@ def test_tensors_on_the_gpu_are_taken_where_they_lie(built: Callable[..., Path],
 
 @pytest.mark.gpu
 @pytest.mark.tensorrt
+def test_the_gpu_that_the_thread_has_chosen_stays_chosen(built: Callable[..., Path]) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.device_count() < 2:
+        pytest.skip("this takes two GPUs that torch sees")
+    path, inputs = built(policy=(0.6, 0.6)), inputs_of(20)
+    expected = on_gpu(path)(inputs)
+    torch.cuda.set_device(1)
+    try:
+        network = on_gpu(path)
+        found = [network(inputs), network(torch.from_numpy(inputs).to("cuda:0"))]
+        assert torch.cuda.current_device() == 1
+    finally:
+        torch.cuda.set_device(0)
+    for one in found:
+        np.testing.assert_array_equal(one.outputs, expected.outputs)
+
+
+@pytest.mark.gpu
+@pytest.mark.tensorrt
 def test_a_changed_plan_is_never_loaded(built: Callable[..., Path]) -> None:
     path = built()
     (engines,) = open_artifact(path).manifest.engines
