@@ -44,7 +44,7 @@ def single(place: Place, precision: str) -> dict[str, Any]:
         found[f"batch {rows}"] = {
             "four clocks of the bare loop": medians(in_turn({"bare": partial(bare, inputs)}, rounds=5))["bare"],
             "our copies": medians(in_turn({"ours": copy_clock(executor, rows)}, rounds=5))["ours"],
-            "trtexec": trtexec(artifact.file(chosen.plans[0]), artifact.manifest.input, rows, profile),
+            "trtexec": trtexec(artifact.file(chosen.plans[0]), artifact.manifest.inputs[0], rows, profile),
             "gpu_compute": {**medians(kernels), "ours / bare": ratio(kernels, "ours", "bare", "gpu_compute")},
             "end_to_end": {**medians(whole), "ours / bare": ratio(whole, "ours", "bare", "end_to_end")},
             "target": 1.02,
@@ -82,7 +82,8 @@ def copy_clock(executor: Any, rows: int) -> Callable[[], Sample]:
     """What our engine copies for a batch that leaves at the last exit: inputs up, logits down."""
     cuda, memory = executor.device, executor.memory
     marks = [cuda.event() for _ in range(3)]
-    place, staged, reading = memory.bindings["input"], memory.staging["input"][:rows], memory.outputs[-1]
+    (name,) = memory.staging
+    place, staged, reading = memory.bindings[name], memory.staging[name][:rows], memory.outputs[-1]
 
     def once() -> Sample:
         cuda.record(marks[0])
@@ -160,6 +161,6 @@ def counted(network: CascadeEngine, executor: Any, position: int, rows: int) -> 
     macs = sum(segment.macs for segment in segments)
     weights = sum(segment.parameters * element[segment.precision] for segment in segments)
     borders = sum(
-        places[tensor.name].port.row_bytes for segment in segments for tensor in (*segment.inputs, *segment.outputs)
+        places[tensor.name].spec.row_bytes for segment in segments for tensor in (*segment.inputs, *segment.outputs)
     )
     return 2 * macs * rows, weights + borders * rows

@@ -61,11 +61,13 @@ def options(place: Place, precision: str = "fp16") -> dict[str, Any]:
 
 
 def price(source: Path, folder: Path, name: str, settings: BuildSettings) -> Any:
-    """Of one option; why not, where this TensorRT does not have it."""
+    """Of one option; why not, where this TensorRT does not have it, or cannot build with it."""
     try:
         seconds = built(source, folder / name, settings, FEW)
     except UsageError as error:
         return f"not measured: {error.problem}"
+    except NotMeasured as reason:  # the other options are measured all the same
+        return f"not measured: {reason}"
     return {"build_s": seconds, **against(folder / name, {"plain": folder / "plain"}, FEW)}
 
 

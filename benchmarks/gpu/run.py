@@ -98,11 +98,11 @@ def here() -> dict[str, Any]:
 
 
 def version(module: str) -> str:
-    """Of a module that may not be there, or not load."""
+    """Of a module that may not be there, not load, or not say."""
     try:
         return str(importlib.import_module(module).__version__)
-    except (ImportError, OSError) as error:
-        return f"absent ({error})"
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # no piece shall fail for that
+        return f"unknown ({error})"
 
 
 def commit() -> str:

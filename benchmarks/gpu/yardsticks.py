@@ -22,7 +22,7 @@ def torch_calls(checkpoint: Path, rows: int) -> dict[str, Callable[[], Sample]]:
     opened = open_checkpoint(checkpoint)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # as the engines are built
     torch.backends.cudnn.benchmark = True
-    images = np.random.default_rng(0).standard_normal((rows, *opened.image)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((rows, *opened.modality.tensors[0].shape[1:])).astype(np.float32)
     pinned = torch.from_numpy(images).pin_memory()
     calls: dict[str, Callable[[], Sample]] = {}
     for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):

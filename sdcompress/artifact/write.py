@@ -12,10 +12,10 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import sdcompress
 from sdcompress.artifact.card import card_of
 from sdcompress.artifact.output_path import check_outside
 from sdcompress.artifact.read import MANIFEST, SIGNATURE, Artifact, manifest_fields, walk
@@ -99,7 +99,7 @@ def derived_provenance(old: Manifest) -> Provenance:
             "parent": old.digest,
             "created": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "versions": {**old.provenance.versions, "sdcompress": version("sdcompress")},
+            "versions": {**old.provenance.versions, "sdcompress": sdcompress.__version__},
         }
     )
 

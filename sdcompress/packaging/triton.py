@@ -153,6 +153,12 @@ class _Repository:
         self._most = settings.max_batch_size
         if self._engines is not None:
             self._most = min(self._most, self._engines.profiles[-1].max)
+            if (least := self._engines.profiles[0].min) > 1:  # Triton rounds no batch up
+                raise UsageError(
+                    f"The engines of '{artifact.path}' take batches from {least} on; Triton sends smaller ones too.",
+                    allowed="engines for batches from 1 on",
+                    next_step="build them with --batch 1:8:32, or --batch 1:1:1,2:8:32",
+                )
         if above := [size for size in settings.preferred_batch_size if size > self._most]:
             raise UsageError(
                 f"The engines of '{artifact.path}' take batches up to {self._most}, and not {max(above)}.",

@@ -19,6 +19,14 @@ from sdcompress.training.sharding import shard
 
 __all__ = ["find_unused", "launch", "memory_failures", "no_gradient_missing"]
 
+# of errors without a class: of a CPU, of CUDA beside torch's allocator (pinned memory), of libraries' workspaces
+_NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
 # of mallopt, in glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_MMAP_THRESHOLD = 2**25  # glibc takes no more
@@ -96,8 +104,8 @@ def memory_failures(spec: recipe.Train, device: torch.device) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:  # on a CPU torch has no class for it
-        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator: can't allocate" not in str(error):
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
         parts = 2 * spec.accumulate
         raise DeviceError(

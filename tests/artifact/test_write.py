@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.artifact.write import entry, staged
+from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.errors import OutputExistsError, StorageError
 
 
@@ -143,3 +144,17 @@ def test_the_same_content_gets_the_same_digest(
     assert tree(artifact) == tree(again)
     other = write_artifact(tmp_path / "other", outputs=("cat", "dog"))
     assert open_artifact(other).manifest.digest != open_artifact(again).manifest.digest
+
+
+def test_a_working_tree_that_is_not_installed_derives_artifacts_too(
+    tiny_artifact: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU machine without pip, where engines are built."""
+
+    def not_installed(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", not_installed)
+    with staged(tmp_path / "out") as folder:
+        made = rewrite(open_artifact(tiny_artifact()), folder)
+    assert made.provenance.versions["sdcompress"] == "0+unknown"

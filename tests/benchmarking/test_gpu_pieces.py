@@ -15,6 +15,7 @@ from sdcompress.errors import SdcompressError
 from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
 HERE = Path(__file__).parents[2] / "benchmarks" / "gpu"
+ABSENT = ("cryptography", "onnx", "onnxruntime", "rich", "safetensors", "scipy", "sklearn", "torch", "typer")
 
 
 def script(name: str, *arguments: str | Path) -> str:
@@ -102,6 +103,14 @@ def test_engines_of_each_layout_are_a_piece_of_their_own() -> None:
     assert "build-fp16" not in pieces
 
 
+def test_engines_are_built_with_the_packages_that_the_page_names() -> None:
+    program = (
+        f"import sys; sys.path[:0] = [{str(HERE)!r}]; sys.modules.update(dict.fromkeys({ABSENT!r}))\n"
+        "import bare, ceilings, pieces, sdcompress.runtime.backends.tensorrt, sdcompress.tensorrt.building.build"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_the_line_of_trtexec_is_read() -> None:
     text = (
         "[I] GPU Compute Time: min = 0.21 ms, max = 0.3 ms, mean = 0.22 ms, median = 0.218 ms, percentile(90%) = 0.2 ms"
@@ -163,3 +172,49 @@ print(json.dumps(found))
     for what in ("int8, times as fast as fp32, batch 64", "fp16 built as ampere+", "self-distilled, fastest exit"):
         (row, *_) = [line for line in table.splitlines() if line.startswith(f"| {what}") and "fp16, batch" not in line]
         assert float(row.split("|")[3]) > 0
+
+
+def test_the_gate_and_the_limits_of_a_cascade_are_what_the_table_says(tiny_artifact: Callable[..., Path]) -> None:
+    """In the host's memory, with what is read back in the place of ms: every exit is asked, every border counted."""
+    path = tiny_artifact(signals=False)
+    program = f"""
+import json, sys
+sys.path[:0] = [{str(HERE)!r}, {str(Path(__file__).parents[1] / "support")!r}]
+import numpy as np
+import cascades, engines
+from host_device import HostDevice, HostProgram
+from sdcompress.artifact.execution_target import ExecutionTarget
+from sdcompress.artifact.read import open_artifact
+from sdcompress.runtime.backends.onnxruntime import load
+from sdcompress.runtime.cascade import CascadeEngine
+from sdcompress.runtime.on_device.buckets import Buckets
+from sdcompress.runtime.on_device.executor import DeviceExecutor
+
+artifact, device, read = open_artifact({str(path)!r}), HostDevice(late=False), []
+programs = [
+    HostProgram(device, segment, load(artifact.file(segment), segment, threads=1, device="cpu"))
+    for segment in artifact.manifest.segments
+]
+executor = DeviceExecutor(device, artifact.manifest, programs, Buckets((1, 4), (0, 0)), ExecutionTarget())
+network, download = CascadeEngine(artifact.manifest, executor, artifact.modality), device.download
+device.download = lambda *arguments: (read.append(1), download(*arguments))
+
+def once(calls):
+    found = {{}}
+    for name, call in calls.items():
+        before = len(read)
+        call()
+        found[name] = {{"end_to_end": [np.array([len(read) - before])]}}
+    return found
+
+cascades.in_turn = once
+gate = cascades.gates(artifact, network, np.zeros((2, 1, 4, 4), np.float32))
+print(json.dumps([gate["asks"], gate["forced"], gate["each exit"], engines.counted(network, executor, 1, 4)]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    asks, forced, each_exit, (operations, moved) = json.loads(done.stdout)
+    assert (asks["end_to_end_ms"], forced["end_to_end_ms"]) == (3, 1)  # two exits that are asked, and the answer
+    assert each_exit == 1000  # two read-backs more, for two exits
+    assert operations == 2 * (6 * 8 + 16 * 8 + 8 * 3) * 4
+    # weights; then for four rows: hidden, the image, the exit's logits, and what the next stage takes
+    assert moved == 4 * (6 * 8 + 16 * 8 + 8 * 3) + 4 * 4 * (6 + 16 + 3 + 8)

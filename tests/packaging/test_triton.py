@@ -396,6 +396,10 @@ def test_engines_are_configured_for_the_tensorrt_backend(
         Triton(preferred_batch_size=(32,), backend="tensorrt").write(artifact, tmp_path / "other")
     with pytest.raises(UsageError, match="0 sets of TensorRT engines for the GPU 'H100'"):
         Triton(gpu="H100", backend="tensorrt").write(artifact, tmp_path / "other")
+    from_four = artifact.manifest.engines[0].model_copy(update={"profiles": (BatchProfile(min=4, opt=8, max=16),)})
+    manifest = artifact.manifest.model_copy(update={"engines": (from_four,)})
+    with pytest.raises(UsageError, match="take batches from 4 on"):
+        Triton(backend="tensorrt").write(type(artifact)(artifact.path, manifest), tmp_path / "other")
 
 
 def with_engines(folder: Path, version: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,10 @@ class HostDevice:
         self._late, self._queue = late, list[Callable[[], object]]()
         self._held: list[Bytes] = []
         self.moved: list[int] = []  # bytes of every copy within the device
+
+    def current(self) -> AbstractContextManager[None]:
+        """There is no other host."""
+        return nullcontext()
 
     def alloc(self, size: int) -> int:
         """See ``Device.alloc``."""

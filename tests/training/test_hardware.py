@@ -8,6 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from sdcompress.errors import DeviceError
+from sdcompress.schema.recipe import Train
+from sdcompress.training.hardware import memory_failures
 
 STEPS = """
 import resource, torch
@@ -42,3 +47,22 @@ def test_what_a_step_frees_serves_the_next_step_unless_the_user_said_otherwise()
     taken_anew = 5 * 8  # each tensor of each step faults at least once, 1024 times where pages are small
     assert faults() < taken_anew
     assert faults(MALLOC_MMAP_THRESHOLD_="65536") >= taken_anew
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+    ],
+)
+def test_memory_that_a_library_of_the_gpu_lacks_is_lacking_memory_too(message: str) -> None:
+    """Torch has a class of its own for its allocator alone."""
+    device = torch.device("cuda:0")
+    with pytest.raises(DeviceError, match="cuda:0 has too little memory") as caught, memory_failures(Train(), device):
+        raise RuntimeError(message)
+    assert message.splitlines()[0] in str(caught.value)
+    with pytest.raises(RuntimeError, match="another") as other, memory_failures(Train(), device):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered, or another")
+    assert not isinstance(other.value, DeviceError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,24 @@ def _providers(device: str) -> list[str]:
         raise _no_device(device, f"ONNX Runtime has no device '{device}' here.")
     if providers[0] not in ort.get_available_providers():
         raise _no_device(device, f"This onnxruntime has no {providers[0]}.")
+    if device == "cuda":
+        _load_cuda()
     return providers
+
+
+def _load_cuda() -> None:
+    """Load the CUDA libraries of pip's packages, which the system's loader does not look for."""
+    preload = getattr(ort, "preload_dlls", None)  # from 1.21
+    if preload is not None:
+        with redirect_stdout(None):  # it prints what it does not find; the session tells whether that was needed
+            preload()
 
 
 def _no_device(device: str, problem: str) -> SetupError:
     usable = [name for name, (first, *_) in _PROVIDERS.items() if first in ort.get_available_providers()]
     steps = {
-        "cuda": "pip install onnxruntime-gpu instead of onnxruntime, and check the driver; or use the device 'cpu'"
+        "cuda": "pip install 'onnxruntime-gpu[cuda,cudnn]' instead of onnxruntime, and check the driver; or use the "
+        "device 'cpu'"
     }
     return SetupError(
         problem,

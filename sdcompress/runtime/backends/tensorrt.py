@@ -38,11 +38,12 @@ def _open(artifact: Artifact, *, threads: int | None, device: str) -> DeviceExec
     )
     log, on = Log(_LINES), GpuDevice(load_runtime())
     try:
-        runtime = make_runtime(trt, log, version_compatible=engines.version_compatible)
-        shapes = buckets(engines.profiles)
-        loaded = programs(PlanLoader(trt, runtime, log), artifact, engines, on, shapes)
-        execution_target = ExecutionTarget("tensorrt", device, plans_digest(engines))
-        executor = DeviceExecutor(on, artifact.manifest, loaded, shapes, execution_target)
+        with on.current():
+            runtime = make_runtime(trt, log, version_compatible=engines.version_compatible)
+            shapes = buckets(engines.profiles)
+            loaded = programs(PlanLoader(trt, runtime, log), artifact, engines, on, shapes)
+            execution_target = ExecutionTarget("tensorrt", device, plans_digest(engines))
+            executor = DeviceExecutor(on, artifact.manifest, loaded, shapes, execution_target)
         executor.warm_up()
     except BaseException:
         on.close()

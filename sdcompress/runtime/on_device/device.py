@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -88,7 +89,10 @@ class Program(Protocol):
 
 
 class Device(Protocol):
-    """A device with a queue: all methods but ``alloc``, ``pinned``, ``close`` and ``finish`` only queue work."""
+    """A device with a queue: ``upload``, ``download``, ``copy`` and ``after`` only queue work."""
+
+    def current(self) -> AbstractContextManager[None]:
+        """Return a block in which the calling thread uses this device; the work of a pass is within one."""
 
     def alloc(self, size: int) -> int:
         """Return the address of ``size`` zero bytes, a multiple of ``ALIGNMENT``; valid until the device is closed."""
@@ -119,7 +123,7 @@ class Device(Protocol):
         """Wait until all queued work is done.
 
         Raises:
-            SetupError: if any of it failed.
+            DeviceError: if any of it failed.
         """
 
     def close(self) -> None:

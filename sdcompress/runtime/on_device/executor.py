@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from time import perf_counter_ns
 from types import TracebackType
@@ -52,7 +53,7 @@ class DeviceExecutor:
         execution_target: ExecutionTarget,
     ) -> None:
         self.device, self.buckets, self.execution_target, self.exits = device, buckets, execution_target, manifest.exits
-        self.task, self.lock = task_of(manifest), Lock()
+        self.task, self._lock = task_of(manifest), Lock()
         self.decided = self.task.decision_dtype
         self._modality = modality_of(manifest)
         self.memory: Memory = allocate(device, manifest, programs, buckets.largest)
@@ -87,11 +88,11 @@ class DeviceExecutor:
         if on_device.keys() != {tensor.name for tensor in tensors} or None in on_device.values():
             return self._modality.check(inputs)  # accepts numpy arrays, and refuses the rest
         for tensor in tensors:
-            array = on_device[tensor.name]
-            if array.dtype != np.dtype(tensor.dtype) or array.shape[1:] != tensor.shape[1:]:
+            array, dtype = on_device[tensor.name], self.memory.staging[tensor.name].dtype
+            if array.dtype != dtype or array.shape[1:] != tensor.shape[1:]:
                 raise InputError(
                     f"The input '{tensor.name}' is {array.dtype} of the shape {list(array.shape)}, on the device.",
-                    allowed=f"{tensor.dtype} of shape [B, {', '.join(map(str, tensor.shape[1:]))}]",
+                    allowed=f"{dtype} of shape [B, {', '.join(map(str, tensor.shape[1:]))}]",
                     next_step="convert it there, or give a numpy array from engine.preprocess",
                 )
         rows = {name: len(array) for name, array in on_device.items()}
@@ -123,9 +124,15 @@ class DeviceExecutor:
         for segment in self._segments_of_exit[exit_index]:
             launches[segment]()
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other pass uses the memory and the queue, and use the device in the calling thread."""
+        with self._lock, self.device.current():
+            yield
+
     def warm_up(self) -> None:
         """Run every stage twice in every bucket, so that no later call pays for the initialisation."""
-        with self.lock:
+        with self.alone():
             for rows in self.buckets.rows * 2:
                 for exit_index in range(len(self.exits)):
                     self.stage(exit_index, rows)
@@ -138,7 +145,7 @@ class DeviceExecutor:
             return None
         rows = np.arange(count)
         moves, times_ns = Moves(rows * 2, rows * 2 + 1, count), []
-        with self.lock:
+        with self.alone():
             for _ in range(_REPEATS):
                 start = perf_counter_ns()
                 self.compact(exit_index, moves)
@@ -171,11 +178,11 @@ class DeviceForwardPass:
 
     def __init__(self, executor: DeviceExecutor, inputs: Inputs) -> None:
         self._executor, self._inputs, self._rows = executor, inputs, len(inputs)
-        self._idle = True
+        self._alone, self._idle = executor.alone(), True
         self._read: dict[int, Float] = {}  # outputs that were copied already, by exit
 
     def __enter__(self) -> Self:
-        self._executor.lock.acquire()
+        self._alone.__enter__()
         try:
             self._upload()
         except BaseException:
@@ -251,7 +258,7 @@ class DeviceForwardPass:
         try:
             self.finish()
         finally:
-            self._executor.lock.release()
+            self._alone.__exit__(None, None, None)
 
 
 def _signals(task: Task, decided: np.dtype[Any], exit_: Exit, readback: Readback, rows: int) -> Signals:

@@ -30,7 +30,8 @@ class GpuDevice(Cuda):
 
     def accept(self, inputs: object) -> DeviceArray | None:
         """Return an array of torch, cupy or another library in the memory of this GPU, without a copy."""
-        return device_array(inputs, self.stream)
+        with self.current():  # torch looks for the stream on the current GPU
+            return device_array(inputs, self.stream)
 
     def after(self, array: DeviceArray) -> None:
         """Wait for the array's stream; for all streams if it is unknown."""

@@ -99,6 +99,9 @@ def allocate(device: Device, manifest: Manifest, programs: Sequence[Program], ro
 def tensor_specs(manifest: Manifest, programs: Sequence[Program]) -> dict[str, TensorSpec]:
     """Return the spec of every input and output of the programs, by name.
 
+    The network's inputs are those of the modality, and int32 in the place of int64 where programs take that: TensorRT 8
+    has no int64.
+
     Raises:
         ArtifactError: if a program lacks a tensor of the manifest, or two programs differ in a tensor.
     """
@@ -106,6 +109,7 @@ def tensor_specs(manifest: Manifest, programs: Sequence[Program]) -> dict[str, T
         tensor.name: TensorSpec(np.dtype(tensor.dtype), tuple(int(size) for size in tensor.shape[1:]))
         for tensor in modality_of(manifest).tensors
     }
+    untaken = set(specs)  # the first program that takes one decides
     for at, (segment, program) in enumerate(zip(manifest.segments, programs, strict=True)):
         listed = ({tensor.name for tensor in segment.inputs}, {tensor.name for tensor in segment.outputs})
         if (set(program.inputs), set(program.outputs)) != listed:
@@ -115,6 +119,9 @@ def tensor_specs(manifest: Manifest, programs: Sequence[Program]) -> dict[str, T
                 next_step=BUILD,
             )
         for name, spec in program.inputs.items():
+            if name in untaken and spec.dtype == np.int32 and specs[name] == spec._replace(dtype=np.dtype(np.int64)):
+                specs[name] = spec
+            untaken.discard(name)
             if specs[name] != spec:
                 raise ArtifactError(
                     f"Engine {at} takes '{name}' as {_spec_text(spec)}.",

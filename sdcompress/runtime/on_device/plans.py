@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.errors import ArtifactError, SetupError
+from sdcompress.errors import ArtifactError, DeviceError
 from sdcompress.runtime.on_device.buckets import Buckets
 from sdcompress.runtime.on_device.device import GraphReplay, TensorSpec
 from sdcompress.runtime.on_device.gpu import GpuDevice
@@ -25,7 +25,7 @@ from sdcompress.schema.graphs import Segment, Tensor
 from sdcompress.tensorrt.nvidia.context import make_context, profiles_shared, scratch_bytes
 from sdcompress.tensorrt.nvidia.header import PlanHeader, read_header
 from sdcompress.tensorrt.nvidia.install import major_minor
-from sdcompress.tensorrt.nvidia.log import Log, require
+from sdcompress.tensorrt.nvidia.log import Log, failure, require
 from sdcompress.tensorrt.nvidia.trt import TensorRT, dtype_name, version_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def check_version(header: PlanHeader, file: str, engines: Engines) -> None:
     Raises:
         ArtifactError: if they differ.
     """
-    listed = engines.tensorrt.split(".")[:4]
+    listed = [str(int(number) % 256) for number in engines.tensorrt.split(".")[:4]]  # a header has a byte for each
     if (
         header.version is None
         or major_minor(engines.tensorrt) < (8, 6)
@@ -103,7 +103,7 @@ def programs(
 
     Raises:
         ArtifactError: if a plan differs from the manifest, or cannot be loaded.
-        SetupError: if there is too little memory.
+        DeviceError: if there is too little memory.
     """
     loaded = []
     for plan in engines.plans:
@@ -111,11 +111,7 @@ def programs(
         check_version(read_header(written), plan.file, engines)
         engine = loader.runtime.deserialize_cuda_engine(written)
         if engine is None:
-            raise ArtifactError(
-                f"TensorRT {version_of(loader.trt)} cannot load '{plan.file}': {loader.log.reason()}.",
-                allowed=f"a plan of TensorRT {engines.tensorrt} for {engines.gpu}, as the manifest says",
-                next_step=BUILD,
-            )
+            raise _unloadable(loader, plan.file, engines)
         _check_profiles(loader.trt, engine, plan.file, engines.profiles)
         loaded.append(engine)
     size = max(scratch_bytes(engine) for engine in loaded)
@@ -190,7 +186,7 @@ class PlanProgram:
             if not fixed:
                 self._shape(context, rows)
             if not context.execute_async_v3(self._device.stream):
-                raise SetupError(
+                raise DeviceError(
                     f"TensorRT cannot run a segment with {rows} rows: {self._log.reason()}.",
                     next_step="check 'nvidia-smi', and run it again in a new process",
                 )
@@ -219,6 +215,18 @@ class PlanProgram:
 
     def _must(self, call: Callable[[], object], what: str) -> None:
         require(call, self._log, what, next_step=BUILD)
+
+
+def _unloadable(loader: PlanLoader, file: str, engines: Engines) -> ArtifactError | DeviceError:
+    problem = f"TensorRT {version_of(loader.trt)} cannot load '{file}'"
+    error = failure(problem, loader.log, next_step=BUILD)
+    if isinstance(error, DeviceError):
+        return error
+    return ArtifactError(
+        error.problem,
+        allowed=f"a plan of TensorRT {engines.tensorrt} for {engines.gpu}, as the manifest says",
+        next_step=BUILD,
+    )
 
 
 def _check_profiles(trt: TensorRT, engine: tensorrt.ICudaEngine, file: str, profiles: tuple[BatchProfile, ...]) -> None:

@@ -29,6 +29,7 @@ from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.building.timing_cache import Timings, engines_folder, open_timings, saved_log
 from sdcompress.tensorrt.building.validation import find_reference
 from sdcompress.tensorrt.nvidia.compatible import same_machine
+from sdcompress.tensorrt.nvidia.cuda import first_gpu, load_runtime
 from sdcompress.tensorrt.nvidia.gpu_query import Gpu, free_memory, probe_cuda
 from sdcompress.tensorrt.nvidia.log import Log
 from sdcompress.tensorrt.nvidia.progress import RESOLUTION
@@ -62,8 +63,9 @@ def build_engines(
     Raises:
         ArtifactError: if the artifact is not intact; or if ``data_dir`` is given, and its recipe cannot be read, or
             onnxruntime cannot run its graphs.
-        SetupError: if there is no GPU, one without the graphs' arithmetic, no TensorRT that builds, too little memory,
-            or a build fails; or an artifact to be timed against has no engines for this machine.
+        SetupError: if there is no GPU, one without the graphs' arithmetic, no TensorRT that builds, no
+            cuda-bindings, too little memory, or a build fails; or an artifact to be timed against has no engines for
+            this machine.
         UsageError: if TensorRT cannot parse a graph, its version lacks a requested option, the graphs are for CPUs, or
             an artifact to be timed against differs in more than its precision.
         DataError: if ``data_dir`` does not hold the data.
@@ -83,11 +85,11 @@ def build_engines(
     gpu = probe_cuda()
     check_hardware(artifact.manifest, gpu, settings.hardware_compatibility)
     check_memory(artifact.manifest, settings.profiles, free=free_memory(), gpu=gpu.name)
-    trt = load(builds=True)
+    trt, runtime = load(builds=True), load_runtime()  # the engines are run, too
     siblings = find_siblings(artifact.manifest, settings, tensorrt=version_of(trt), gpu=gpu)
     reference = find_reference(model, count=settings.validation_samples)
     timings = open_timings(settings.timing_cache, tensorrt=version_of(trt), gpu=gpu, log=Log())
-    with staged(out, overwrite=overwrite) as folder, saved_log(timings):
+    with first_gpu(runtime), staged(out, overwrite=overwrite) as folder, saved_log(timings):
         engines = _Build(trt, artifact, settings, gpu, timings, options.progress or no_progress).run(folder)
         attach(artifact, folder, engines, gpu)  # the runtime opens nothing that no manifest lists
         written = open_artifact(folder)

@@ -9,26 +9,34 @@ import numpy as np
 
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.schema.engines import BatchProfile, HardwareCompatibility
-from sdcompress.schema.graphs import Tensor
+from sdcompress.schema.graphs import Precision, Tensor
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 from sdcompress.tensorrt.nvidia.install import major_minor
 
 __all__ = ["check_graphs", "check_hardware", "check_memory", "least_bytes", "tensor_shape"]
 
-_FP8 = "8.9"  # Ada; Model Optimizer's "Support Matrix", and TensorRT for RTX, "Working with Quantized Types"
+# first compute capability with a type, by "Hardware and Precision" of TensorRT's support matrix
+_FIRST: dict[Precision, tuple[str, str]] = {
+    "bf16": ("8.0", "Ampere, Ada, Hopper, Blackwell"),
+    "fp8": ("8.9", "Ada, Hopper, Blackwell"),
+}
+_AMPERE = (8, 0)
 _OTHER = "build the artifact in fp16 or int8: sdcompress quantize ARTIFACT --precision fp16 --out OUT"
 
 
 def check_graphs(manifest: Manifest) -> None:
-    """Refuse graphs that are for CPUs; needs no GPU.
+    """Refuse graphs that are for CPUs, or of inputs that vary in more than their batch, such as texts; needs no GPU.
 
     Args:
         manifest: of the artifact.
 
     Raises:
-        UsageError: if a graph is in uint8.
+        UsageError: if a graph is in uint8, or a tensor varies in another axis than the batch.
     """
+    for segment in manifest.segments:
+        for tensor in (*segment.inputs, *segment.outputs):
+            tensor_shape(tensor, 1)
     if "uint8" in manifest.precisions:
         raise UsageError(
             "The graphs are in uint8, which is for CPUs: TensorRT takes signed codes with zero points of 0 only.",
@@ -39,7 +47,7 @@ def check_graphs(manifest: Manifest) -> None:
 
 
 def check_hardware(manifest: Manifest, gpu: Gpu, hardware_compatibility: HardwareCompatibility) -> None:
-    """Refuse fp8 graphs that this GPU, or a requested one, cannot run.
+    """Refuse bf16 and fp8 graphs that this GPU, or a requested one, cannot run.
 
     Args:
         manifest: of the artifact.
@@ -47,25 +55,33 @@ def check_hardware(manifest: Manifest, gpu: Gpu, hardware_compatibility: Hardwar
         hardware_compatibility: which other GPUs the engines are to run on.
 
     Raises:
-        SetupError: if the GPU has no 8-bit floats and a graph needs them.
-        UsageError: if the engines shall also run on GPUs without 8-bit floats.
+        SetupError: if the GPU lacks the type of a graph.
+        UsageError: if the engines shall also run on GPUs that lack it, or on any others, and this one is older
+            than Ampere.
     """
-    files = [segment.file for segment in manifest.segments if segment.precision == "fp8"]
-    if not files:
-        return
-    if major_minor(gpu.compute_capability) < major_minor(_FP8):
-        raise SetupError(
-            f"'{files[0]}' is in fp8, and {gpu.name} has compute capability {gpu.compute_capability}.",
-            allowed=f"GPUs of compute capability {_FP8} or later (Ada, Hopper, Blackwell)",
-            next_step=_OTHER,
-        )
-    if hardware_compatibility == "ampere_plus":
+    if hardware_compatibility != "none" and major_minor(gpu.compute_capability) < _AMPERE:
         raise UsageError(
-            f"'{files[0]}' is in fp8, and engines for every GPU from compute capability 8.0 were requested.",
-            allowed=f"engines for GPUs from {_FP8} on, which have 8-bit floats: without --hardware-compatible, or with "
-            "same_compute_capability",
-            next_step=f"leave it out, or {_OTHER}",
+            f"Engines for other GPUs too cannot be built on {gpu.name}, which has {gpu.compute_capability}.",
+            allowed="--hardware-compatible on a GPU of compute capability 8.0 or later (Ampere)",
+            next_step="leave it out, or build on such a GPU",
         )
+    for precision, (first, families) in _FIRST.items():
+        file = next((segment.file for segment in manifest.segments if segment.precision == precision), None)
+        if file is None:
+            continue
+        if major_minor(gpu.compute_capability) < major_minor(first):
+            raise SetupError(
+                f"'{file}' is in {precision}, and {gpu.name} has compute capability {gpu.compute_capability}.",
+                allowed=f"GPUs of compute capability {first} or later ({families})",
+                next_step=_OTHER,
+            )
+        if hardware_compatibility == "ampere_plus" and major_minor(first) > _AMPERE:
+            raise UsageError(
+                f"'{file}' is in {precision}, and engines for every GPU from compute capability 8.0 were requested.",
+                allowed=f"engines for GPUs from {first} on, which have that type: without --hardware-compatible, or "
+                "with same_compute_capability",
+                next_step=f"leave it out, or {_OTHER}",
+            )
 
 
 def least_bytes(manifest: Manifest, profiles: Sequence[BatchProfile]) -> int:
@@ -122,7 +138,7 @@ def tensor_shape(tensor: Tensor, batch: int) -> tuple[int, ...]:
         raise UsageError(
             f"The tensor '{tensor.name}' has the shape {list(tensor.shape)}: more than its batch varies.",
             allowed="graphs in which only the first axis varies",
-            next_step="export it again at one image size, or run it with onnxruntime",
+            next_step="run it with onnxruntime; a network of images can be exported at one size",
         )
     first = tensor.shape[:1]
     fixed = [size for size in tensor.shape[1:] if isinstance(size, int)]

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.errors import SetupError
-from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
+from sdcompress.errors import DeviceError, SetupError
+from sdcompress.tensorrt.nvidia.gpu_query import MEMORY_STEP, probe_cuda
 
-__all__ = ["Cuda", "check_result", "load_runtime"]
+__all__ = ["Cuda", "check_result", "first_gpu", "load_runtime"]
 
+_FIRST = 0  # of the GPUs that CUDA_VISIBLE_DEVICES leaves
 _PORTABLE = 1  # cudaHostAllocPortable: pinned for all contexts
 _NON_BLOCKING = 1  # cudaStreamNonBlocking: does not wait for the legacy default stream
 _NEEDS = "cuda-bindings 12.6 or later, of the driver's CUDA version or below"
 _STEPS = {
-    "cudaErrorMemoryAllocation": "free memory of the GPU (nvidia-smi shows who holds it), or build engines for smaller "
-    "batches: sdcompress build-engines ARTIFACT --batch 1:8:16 --out FOLDER",
+    "cudaErrorMemoryAllocation": MEMORY_STEP,
     "cudaErrorInsufficientDriver": "upgrade the NVIDIA driver, or pip install an older cuda-bindings",
 }
 
@@ -57,13 +57,13 @@ def check_result(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
         doing: the action, for the message: "copying to the GPU".
 
     Raises:
-        SetupError: if the code is not success.
+        DeviceError: if the code is not success.
     """
     code, *rest = result
     if int(code) != 0:
         _, name = runtime.cudaGetErrorName(code)
         error = name.decode() if isinstance(name, bytes) else str(code)
-        raise SetupError(
+        raise DeviceError(
             f"CUDA failed while {doing}: {error} ({int(code)}).",
             next_step=_STEPS.get(
                 error,
@@ -72,6 +72,29 @@ def check_result(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
             ),
         )
     return rest[0] if len(rest) == 1 else tuple(rest)
+
+
+@contextlib.contextmanager
+def first_gpu(runtime: Any) -> Iterator[None]:
+    """Make the first GPU that CUDA sees the current one of the calling thread, and the one before at the end.
+
+    TensorRT builds, loads and runs on the current GPU, and a stream takes kernels from no other. Other code of the
+    process, such as torch, may have chosen another one, and goes on with it.
+
+    Args:
+        runtime: from ``load_runtime``.
+
+    Raises:
+        DeviceError: if CUDA cannot use the GPU.
+    """
+    before = check_result(runtime, runtime.cudaGetDevice(), "choosing the GPU")
+    if before != _FIRST:
+        check_result(runtime, runtime.cudaSetDevice(_FIRST), "choosing the GPU")
+    try:
+        yield
+    finally:
+        if before != _FIRST:
+            runtime.cudaSetDevice(before)  # unchecked: its error would hide an earlier one
 
 
 @contextlib.contextmanager
@@ -86,7 +109,7 @@ def _gc_disabled() -> Iterator[None]:
 
 
 class Cuda:
-    """The first GPU that CUDA sees (CUDA_VISIBLE_DEVICES chooses), with one stream of its own.
+    """The first GPU that CUDA sees (CUDA_VISIBLE_DEVICES chooses), with one stream of its own; see ``current``.
 
     Args:
         runtime: from ``load_runtime``.
@@ -103,11 +126,19 @@ class Cuda:
         self._blocks: list[int] = []
         self._host: list[int] = []
         self._graphs: list[Any] = []
+        self._events: list[Any] = []
         self._closed = False
-        self._check(runtime.cudaSetDevice(0), "choosing the GPU")
-        self._stream = self._check(runtime.cudaStreamCreateWithFlags(_NON_BLOCKING), "making a stream")
+        with self.current():
+            self._stream = self._check(runtime.cudaStreamCreateWithFlags(_NON_BLOCKING), "making a stream")
+            self._event = self.event()
         self.stream = int(self._stream)
-        self._event = self.event()
+
+    def current(self) -> contextlib.AbstractContextManager[None]:
+        """Return a block in which the calling thread uses this GPU; all other methods but ``close`` need one.
+
+        Threads begin with the first GPU: where nothing chooses another, all methods may be called without it.
+        """
+        return first_gpu(self._rt)
 
     def alloc(self, size: int) -> int:
         """Return the address of ``size`` zero bytes; valid until ``close``."""
@@ -131,16 +162,18 @@ class Cuda:
         if self._closed:
             return
         self._closed = True
-        with contextlib.suppress(SetupError):  # must not hide an earlier error
-            self.finish()
-        for graph in self._graphs:
-            self._rt.cudaGraphExecDestroy(graph)
-        for address in self._blocks:
-            self._rt.cudaFree(address)
-        for address in self._host:
-            self._rt.cudaFreeHost(address)
-        self._rt.cudaEventDestroy(self._event)
-        self._rt.cudaStreamDestroy(self._stream)
+        with contextlib.suppress(SetupError), self.current():  # an error must not hide an earlier one
+            with contextlib.suppress(SetupError):
+                self.finish()
+            for graph in self._graphs:
+                self._rt.cudaGraphExecDestroy(graph)
+            for address in self._blocks:
+                self._rt.cudaFree(address)
+            for address in self._host:
+                self._rt.cudaFreeHost(address)
+            for event in self._events:
+                self._rt.cudaEventDestroy(event)
+            self._rt.cudaStreamDestroy(self._stream)
 
     def upload(self, to: int, array: npt.NDArray[Any]) -> None:
         """Queue a copy from the host to the GPU."""
@@ -172,8 +205,10 @@ class Cuda:
         self._check(self._rt.cudaDeviceSynchronize(), "waiting for the whole GPU")
 
     def event(self) -> Any:
-        """Return a new event with timing."""
-        return self._check(self._rt.cudaEventCreate(), "making an event")
+        """Return a new event with timing; valid until ``close``."""
+        event = self._check(self._rt.cudaEventCreate(), "making an event")
+        self._events.append(event)
+        return event
 
     def record(self, event: Any) -> None:
         """Record an event on the stream."""

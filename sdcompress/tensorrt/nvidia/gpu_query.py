@@ -15,7 +15,12 @@ from typing import NamedTuple
 
 from sdcompress.errors import SetupError
 
-__all__ = ["Gpu", "free_memory", "parse_driver", "probe_cuda"]
+__all__ = ["MEMORY_STEP", "Gpu", "free_memory", "parse_driver", "probe_cuda"]
+
+MEMORY_STEP = (
+    "free memory of the GPU (nvidia-smi shows who holds it), or build engines for smaller batches: sdcompress "
+    "build-engines ARTIFACT --batch 1:8:16 --out FOLDER"
+)
 
 _LIBRARY = "libcuda.so.1"
 _KERNEL_MODULE = Path("/proc/driver/nvidia/version")
@@ -24,11 +29,20 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*, cuda.h
 
 # CUresult of cuda.h -> (what it means, what to do)
 _CODES = {
+    2: ("the GPU has too little free memory", MEMORY_STEP),
     34: ("libcuda.so.1 is the stub that CUDA's toolkit links with", "take its folder out of LD_LIBRARY_PATH"),
     35: ("the NVIDIA driver is too old for this", "upgrade the NVIDIA driver"),
+    46: (
+        "the GPU's compute mode gives it to one process alone, or to none",
+        "end the process that has it (nvidia-smi), or let all share it: nvidia-smi --compute-mode=DEFAULT",
+    ),
     100: (
         "the driver sees no GPU",
         "check nvidia-smi and CUDA_VISIBLE_DEVICES; a container needs --gpus all",
+    ),
+    802: (
+        "the driver's daemons are not ready",
+        "start them; a machine with NVSwitch needs Fabric Manager: systemctl start nvidia-fabricmanager",
     ),
     803: ("the driver's library and kernel module are of different versions", "restart the machine after the upgrade"),
 }

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, TypeVar
 
-from sdcompress.errors import SetupError
+from sdcompress.errors import DeviceError, SetupError
+from sdcompress.tensorrt.nvidia.gpu_query import MEMORY_STEP
 
-__all__ = ["Log", "create", "dispatch", "require"]
+__all__ = ["Log", "create", "dispatch", "failure", "require"]
 
 Made = TypeVar("Made")
 
 _NULL = "factory function returned nullptr"  # pybind11's message where TensorRT's C++ factory failed
+_MEMORY = re.compile("out ?of ?memory", re.IGNORECASE)  # "Error Code 2: OutOfMemory", "Cuda Runtime (out of memory)"
 
 
 # Replaced, never mutated: TensorRT logs from any thread, also while a log is created or collected, and an exception
@@ -69,6 +72,20 @@ class Log:
         return " | ".join((errors or lines)[-3:]) or "TensorRT gives no reason"
 
 
+def failure(problem: str, log: Log, *, next_step: str) -> SetupError:
+    """Return the error for a call into TensorRT that failed, with the reason from the log; a DeviceError for memory.
+
+    Args:
+        problem: the failed action, as the beginning of a sentence: "TensorRT cannot make a plan".
+        log: that received the reason.
+        next_step: for the message, unless memory is lacking.
+    """
+    reason = log.reason()
+    if _MEMORY.search(reason):
+        return DeviceError(f"{problem}: {reason}.", next_step=MEMORY_STEP)
+    return SetupError(f"{problem}: {reason}.", next_step=next_step)
+
+
 def create(
     make: Callable[[], Made | None], log: Log, kind: str, *, next_step: str = "run 'sdcompress doctor' on this machine"
 ) -> Made:
@@ -81,7 +98,7 @@ def create(
         next_step: for the message.
 
     Raises:
-        SetupError: if there is no result.
+        SetupError: if there is no result; DeviceError where memory is lacking.
     """
     try:
         result = make()
@@ -90,7 +107,7 @@ def create(
             raise
         result = None
     if result is None:
-        raise SetupError(f"TensorRT cannot make {kind}: {log.reason()}.", next_step=next_step)
+        raise failure(f"TensorRT cannot make {kind}", log, next_step=next_step)
     return result
 
 
@@ -108,11 +125,11 @@ def require(
         next_step: for the message.
 
     Raises:
-        SetupError: if the call failed.
+        SetupError: if the call failed; DeviceError where memory is lacking.
     """
     try:
-        succeeded, reason = call() is not False, ""
+        succeeded, problem = call() is not False, what
     except (RuntimeError, ValueError) as error:
-        succeeded, reason = False, f"{error} "
+        succeeded, problem = False, f"{what}: {error}"
     if not succeeded:
-        raise SetupError(f"TensorRT cannot {what}: {reason}{log.reason()}.", next_step=next_step)
+        raise failure(f"TensorRT cannot {problem}", log, next_step=next_step)

@@ -6,6 +6,7 @@ docs/tensorrt.md has the table. Members that only some versions have are read by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -104,8 +105,12 @@ def is_lean(trt: TensorRT) -> bool:
 
 
 def version_of(trt: Any) -> str:
-    """Return the full version of a ``TensorRT``; a function, because mypy allows no ``__version__`` in a protocol."""
-    return str(trt.__version__)
+    """Return the numbers of the version of a ``TensorRT``; wheels may write more behind them, such as 10.0.0b6.
+
+    A function, because mypy allows no ``__version__`` in a protocol.
+    """
+    numbers = re.match(r"\d+(?:\.\d+)*", str(trt.__version__))
+    return numbers.group() if numbers else ""
 
 
 def logger(trt: TensorRT) -> tensorrt.ILogger:
@@ -178,7 +183,7 @@ def dtype_name(trt: TensorRT, dtype: Any) -> str:
 
 def is_strongly_typed(trt: TensorRT) -> bool:
     """Whether networks are strongly typed: TensorRT computes in the graph's types (from 9.0)."""
-    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    return major_minor(version_of(trt))[0] >= 9  # not by the flag, which 11 accepts and ignores
 
 
 def network_flags(trt: TensorRT) -> int:

@@ -84,6 +84,7 @@ def test_sizes_that_an_engine_computes_are_taken_from_the_manifest() -> None:
     [
         ("10.9.0.34", "10.9.0.34", True),
         ("8.6.1.0", "8.6.1", True),
+        ("11.9.0.44", "11.9.0.300", True),
         (None, "10.9.0.34", True),
         ("1.2.3.4", "8.5.3.1", True),
         ("10.9.0.34", "11.4.0.106", False),
@@ -215,6 +216,25 @@ def test_tensors_on_the_gpu_are_taken_where_they_lie(built: Callable[..., Path],
         found = network(module.asarray(inputs))
     np.testing.assert_array_equal(found.exit_index, network(inputs).exit_index)
     np.testing.assert_array_equal(found.outputs, network(inputs).outputs)
+
+
+@pytest.mark.gpu
+@pytest.mark.tensorrt
+def test_the_gpu_that_the_thread_has_chosen_stays_chosen(built: Callable[..., Path]) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.device_count() < 2:
+        pytest.skip("this takes two GPUs that torch sees")
+    path, inputs = built(policy=(0.6, 0.6)), inputs_of(20)
+    expected = on_gpu(path)(inputs)
+    torch.cuda.set_device(1)
+    try:
+        network = on_gpu(path)
+        found = [network(inputs), network(torch.from_numpy(inputs).to("cuda:0"))]
+        assert torch.cuda.current_device() == 1
+    finally:
+        torch.cuda.set_device(0)
+    for one in found:
+        np.testing.assert_array_equal(one.outputs, expected.outputs)
 
 
 @pytest.mark.gpu

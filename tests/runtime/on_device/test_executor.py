@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import ArtifactError, InputError
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
+from sdcompress.runtime.on_device import memory
 from sdcompress.runtime.on_device.buckets import buckets
 from sdcompress.runtime.on_device.device import DeviceArray, TensorSpec
 from sdcompress.runtime.on_device.executor import DeviceExecutor
@@ -260,6 +262,7 @@ def test_arrays_on_the_device_of_different_numbers_of_rows_are_refused(tiny_arti
     tensors = tuple(Tensor(name=name, dtype="float32", shape=("batch", 2)) for name in ("a", "b"))
     executor._modality = SimpleNamespace(tensors=tensors)
     rows = {name: np.zeros((count, 2), np.float32) for name, count in (("a", 3), ("b", 2))}
+    executor.memory = executor.memory._replace(staging=rows)
     on_device = {name: DeviceArray(a.ctypes.data, a.shape, a.dtype, a) for name, a in rows.items()}
     with pytest.raises(InputError, match=r"different numbers of rows: {'a': 3, 'b': 2}"):
         executor.checked(on_device)
@@ -314,3 +317,49 @@ def test_engines_that_do_not_fit_each_other_are_refused(tiny_artifact: Write) ->
     del host.programs[0].outputs["hidden"]
     with pytest.raises(ArtifactError, match="Engine 0 has the inputs"):
         DeviceExecutor(*again)
+
+
+def test_all_work_is_queued_and_awaited_while_the_device_is_the_threads(tiny_artifact: Write) -> None:
+    """CUDA takes kernels for the current GPU alone, and other code of the thread may have chosen another one."""
+    host, within = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [1, 8, 64]), [0]
+    queue, finish = host.device.queue, host.device.finish
+
+    @contextmanager
+    def current() -> Iterator[None]:
+        within.append(1)
+        yield
+        within.pop()
+
+    def checked_queue(work: Callable[[], object]) -> None:
+        assert within[-1]
+        queue(work)
+
+    def checked_finish() -> None:
+        assert within[-1]
+        finish()
+
+    host.device.current, host.device.queue, host.device.finish = current, checked_queue, checked_finish  # type: ignore[method-assign]
+    host.executor.warm_up()
+    assert host.network.move_ms(0) is not None
+    assert len(host.network(inputs_of(20)).outputs) == 20
+    assert within == [0]
+
+
+def test_programs_without_int64_take_the_networks_integers_as_int32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the categories of tables in TensorRT 8; what is staged is cast, and an array on the device must be int32."""
+    listed = Tensor(name="categories", dtype="int64", shape=("batch", 3))
+    monkeypatch.setattr(memory, "modality_of", lambda _: SimpleNamespace(tensors=(listed,)))
+    segment = SimpleNamespace(inputs=(listed,), outputs=())
+    narrow, wide = TensorSpec(np.dtype(np.int32), (3,)), TensorSpec(np.dtype(np.int64), (3,))
+
+    def specs(*taken: TensorSpec) -> dict[str, TensorSpec]:
+        programs: Any = [SimpleNamespace(inputs={"categories": spec}, outputs={}) for spec in taken]
+        manifest: Any = SimpleNamespace(segments=[segment] * len(taken))
+        return memory.tensor_specs(manifest, programs)
+
+    assert specs(narrow, narrow) == {"categories": narrow}
+    assert specs(wide, wide) == {"categories": wide}
+    int16, four = narrow._replace(dtype=np.dtype(np.int16)), narrow._replace(row=(4,))
+    for taken in ((narrow, wide), (wide, narrow), (int16,), (four,)):
+        with pytest.raises(ArtifactError, match="takes 'categories' as"):
+            specs(*taken)

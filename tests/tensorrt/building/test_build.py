@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.errors import SetupError, UsageError
+from sdcompress.options import Options
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.manifest import Manifest
@@ -103,9 +104,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_engines_are_built_proven_and_listed(old_opset: Path, tmp_path: Path, cache: Path) -> None:
     calls: list[tuple[int, int]] = []
     settings = BuildSettings(profiles=parse_batch("1:1:1,2:8:32"), tf32=False)
-    manifest = build_engines(
-        old_opset, tmp_path / "out", settings=settings, progress=lambda done, total: calls.append((done, total))
-    )
+    options = Options(progress=lambda done, total: calls.append((done, total)))
+    manifest = build_engines(old_opset, tmp_path / "out", settings, options)
     (built,) = manifest.engines
     gpu = probe_cuda()
     assert same_machine(built, tensorrt=built.tensorrt, gpu=gpu)

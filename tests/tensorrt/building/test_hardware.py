@@ -9,6 +9,7 @@ import pytest
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import SetupError, UsageError
+from sdcompress.schema.engines import HardwareCompatibility
 from sdcompress.schema.graphs import Precision, Tensor
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tensorrt.building import build
@@ -46,9 +47,17 @@ def test_later_gpus_have_it(tiny_artifact: Artifacts, capability: str) -> None:
     check_hardware(mixed(tiny_artifact(name="same"), "fp8"), gpu("a GPU", capability), "same_compute_capability")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_other_precisions_are_not_asked_about(tiny_artifact: Artifacts, precision: Precision) -> None:
-    check_hardware(mixed(tiny_artifact(), precision), gpu("Tesla T4", "7.5"), "ampere_plus")
+    check_hardware(mixed(tiny_artifact(), precision), gpu("Tesla T4", "7.5"), "none")
+
+
+def test_bf16_is_refused_by_a_gpu_before_ampere(tiny_artifact: Artifacts) -> None:
+    manifest = mixed(tiny_artifact(), "bf16")
+    check_hardware(manifest, gpu("A100", "8.0"), "ampere_plus")
+    with pytest.raises(SetupError, match=r"is in bf16, and Tesla T4 has compute capability 7\.5") as caught:
+        check_hardware(manifest, gpu("Tesla T4", "7.5"), "none")
+    assert caught.value.allowed == "GPUs of compute capability 8.0 or later (Ampere, Ada, Hopper, Blackwell)"
 
 
 def test_what_is_for_cpus_is_refused_without_a_gpu(tiny_artifact: Artifacts) -> None:
@@ -57,10 +66,27 @@ def test_what_is_for_cpus_is_refused_without_a_gpu(tiny_artifact: Artifacts) -> 
     assert "--precision int8" in caught.value.next_step
 
 
+def test_texts_are_refused_without_a_gpu(tiny_artifact: Artifacts) -> None:
+    manifest = open_artifact(tiny_artifact()).manifest
+    tokens = Tensor(name="input_ids", dtype="int64", shape=("batch", "sequence"))
+    first = manifest.segments[0].model_copy(update={"inputs": (tokens,)})
+    with pytest.raises(UsageError, match=r"'input_ids' has the shape \['batch', 'sequence'\]") as caught:
+        check_graphs(manifest.model_copy(update={"segments": (first, *manifest.segments[1:])}))
+    assert "onnxruntime" in caught.value.next_step
+
+
 def test_fp8_for_every_gpu_since_ampere_contradicts_itself(tiny_artifact: Artifacts) -> None:
     with pytest.raises(UsageError, match=r"fp8, and engines for every GPU from compute capability 8\.0") as caught:
         check_hardware(mixed(tiny_artifact(), "fp8"), gpu("NVIDIA L4", "8.9"), "ampere_plus")
     assert "same_compute_capability" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["ampere_plus", "same_compute_capability"])
+def test_engines_for_other_gpus_are_built_from_ampere_on(tiny_artifact: Artifacts, kind: HardwareCompatibility) -> None:
+    manifest = open_artifact(tiny_artifact()).manifest
+    check_hardware(manifest, gpu("A100", "8.0"), kind)
+    with pytest.raises(UsageError, match=r"cannot be built on Tesla T4, which has 7\.5"):
+        check_hardware(manifest, gpu("Tesla T4", "7.5"), kind)
 
 
 def test_hardware_is_checked_before_tensorrt_is_loaded_and_nothing_is_written(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.graphs import FileEntry
 from sdcompress.tensorrt.nvidia.compatible import choose_engines, incompatibility, same_machine
 from sdcompress.tensorrt.nvidia.gpu_query import Gpu
+from sdcompress.tensorrt.nvidia.trt import version_of
 
 L4 = Gpu("NVIDIA L4", "8.9", 24 * 2**30, "580.82.07", "13.0")
 H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0", 80 * 2**30, "580.82.07", "13.0")
@@ -103,3 +105,12 @@ def test_where_there_are_none_the_command_that_builds_them_is_named(engines: lis
         choose_engines(engines, tensorrt="11.4.0.106", gpu=H100, artifact="early")
     assert caught.value.problem.startswith(found)
     assert caught.value.next_step == "sdcompress build-engines early --out early --overwrite"
+
+
+@pytest.mark.parametrize(
+    ("wheel", "numbers"), [("10.9.0.34", "10.9.0.34"), ("10.0.0b6", "10.0.0"), ("8.6.1.post1", "8.6.1")]
+)
+def test_the_version_of_a_wheel_is_its_numbers(wheel: str, numbers: str) -> None:
+    version = version_of(SimpleNamespace(__version__=wheel))
+    assert version == numbers
+    assert incompatibility(built(tensorrt=version), tensorrt=version, gpu=L4) is None  # the manifest takes it

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from sdcompress.errors import SetupError
-from sdcompress.tensorrt.nvidia.cuda import Cuda, _gc_disabled, check_result, load_runtime
+from sdcompress.errors import DeviceError, SetupError
+from sdcompress.tensorrt.nvidia.cuda import Cuda, _gc_disabled, check_result, first_gpu, load_runtime
 from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
 
@@ -31,10 +32,10 @@ def test_an_error_has_its_name_and_the_failed_action() -> None:
     assert check_result(runtime, (code.cudaSuccess,), "waiting") == ()
     assert check_result(runtime, (code.cudaSuccess, 7), "waiting") == 7
     assert check_result(runtime, (code.cudaSuccess, 7, 8), "waiting") == (7, 8)
-    with pytest.raises(SetupError, match="CUDA failed while copying: cudaErrorIllegalAddress") as caught:
+    with pytest.raises(DeviceError, match="CUDA failed while copying: cudaErrorIllegalAddress") as caught:
         check_result(runtime, (code.cudaErrorIllegalAddress,), "copying")
     assert "new process" in caught.value.next_step
-    with pytest.raises(SetupError, match="cudaErrorMemoryAllocation") as caught:
+    with pytest.raises(DeviceError, match="cudaErrorMemoryAllocation") as caught:
         check_result(runtime, (code.cudaErrorMemoryAllocation, None), "allocating 8 bytes on the GPU")
     assert "sdcompress build-engines ARTIFACT --batch" in caught.value.next_step
 
@@ -56,11 +57,11 @@ def test_the_real_bindings_take_every_call_as_it_is_made_and_the_driver_is_what_
     cuda._within, cuda._stream, cuda._event = (
         kinds.cudaMemcpyDeviceToDevice, runtime.cudaStream_t(0), runtime.cudaEvent_t(0)
     )  # fmt: skip
-    cuda._blocks, cuda._host, cuda._graphs, cuda._closed = [], [], [], False
+    cuda._blocks, cuda._host, cuda._graphs, cuda._events, cuda._closed = [], [], [], [], False
     calls = [
         lambda: cuda.alloc(16), lambda: cuda.pinned(16), lambda: cuda.upload(4096, host),
         lambda: cuda.download(host, 4096), lambda: cuda.copy(8192, 4096, 16), cuda.finish, lambda: cuda.wait_for(1),
-        cuda.wait_for_all, cuda.event, lambda: cuda.record(cuda._event),
+        cuda.wait_for_all, cuda.current().__enter__, cuda.event, lambda: cuda.record(cuda._event),
         lambda: cuda.elapsed_ms(cuda._event, cuda._event), lambda: cuda.capture(lambda: None),
         lambda: cuda.launch(runtime.cudaGraphExec_t(0)),
     ]  # fmt: skip
@@ -68,6 +69,19 @@ def test_the_real_bindings_take_every_call_as_it_is_made_and_the_driver_is_what_
         with pytest.raises(SetupError, match="cudaErrorInsufficientDriver"):
             call()
     cuda.close()
+
+
+@pytest.mark.parametrize(("before", "set_to"), [(0, []), (1, [0, 1])])
+def test_a_thread_has_its_own_gpu_again_also_after_an_error(before: int, set_to: list[int]) -> None:
+    """Only which calls are made; what they do, no machine without two GPUs can tell."""
+    calls: list[int] = []
+    runtime = SimpleNamespace(cudaGetDevice=lambda: (0, before), cudaSetDevice=lambda gpu: (calls.append(gpu), (0,))[1])
+    with first_gpu(runtime):
+        assert calls == set_to[:1]
+    assert calls == set_to
+    with pytest.raises(KeyError), first_gpu(runtime):
+        raise KeyError
+    assert calls == 2 * set_to
 
 
 def test_nothing_is_collected_while_work_is_captured() -> None:

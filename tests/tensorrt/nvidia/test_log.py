@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sdcompress.errors import SetupError
-from sdcompress.tensorrt.nvidia.log import Log, create, dispatch, require
+from sdcompress.errors import DeviceError, SetupError
+from sdcompress.tensorrt.nvidia.log import Log, create, dispatch, failure, require
 
 
 def test_warnings_and_worse_are_kept_apart_and_verbose_lines_nowhere() -> None:
@@ -98,3 +98,19 @@ def test_another_type_error_is_a_bug_and_stays_one() -> None:
 
 def test_the_result_of_a_factory_is_returned() -> None:
     assert create(lambda: 3, Log(), "a number") == 3
+
+
+def test_a_lack_of_memory_is_told_from_other_failures() -> None:
+    """With the messages of TensorRT 10.13 and 8.6 (issues of NVIDIA/TensorRT); they are the only sign of it."""
+    log = Log()
+    log.log(1, "Error Code 4: Internal Error (kernel)")
+    assert type(failure("TensorRT cannot load 'a.plan'", log, next_step="build")) is SetupError
+    for message in (
+        "[executionContext.cpp::625] Error Code 2: OutOfMemory (Requested size was 9 bytes.)",
+        "[defaultAllocator.cpp::allocate::19] Error Code 1: Cuda Runtime (out of memory)",
+    ):
+        log = Log()
+        log.log(1, message)
+        with pytest.raises(DeviceError, match=r"cannot make an execution context: .*emory") as caught:
+            create(nothing, log, "an execution context")
+        assert "smaller batches" in caught.value.next_step
