@@ -58,6 +58,8 @@ def split_clips(graph: onnx.GraphProto, keep: Collection[str]) -> None:
             continue
         position, operator = (1, "Max") if limits[0] > 0 else (2, "Min")
         output, bound = node.output[0], node.input[position]
+        if stored[bound].data_type != TensorProto.FLOAT:  # counts of tokens, which have no codes
+            continue
         zero, clipped = f"{output}/zero", f"{output}/held-by-codes"
         graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), zero))
         node.input[position], node.output[0] = zero, clipped
