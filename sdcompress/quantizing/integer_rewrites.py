@@ -84,7 +84,7 @@ def extract_padding(graph: onnx.GraphProto) -> None:
     """
     sizes = {
         value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim[2:]]
-        for value in (*graph.value_info, *graph.input)
+        for value in (*graph.value_info, *graph.input, *graph.output)
     }
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
