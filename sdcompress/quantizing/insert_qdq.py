@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -232,8 +233,12 @@ def _axis(product: onnx.NodeProto) -> int:
 
 def _remove_output_pairs(graph: onnx.GraphProto, output_layers: frozenset[str]) -> None:
     """Remove the pairs that would quantise the output layers, logits above all, to 255 values."""
+    readers = defaultdict[str, list[onnx.NodeProto]](list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
     for quantize in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
-        dequantizes = [node for node in graph.node if quantize.output[0] in node.input]
+        dequantizes = readers[quantize.output[0]]
         restored = [node.output[0] for node in dequantizes]
         exact = quantize.input[0]
         if not output_layers & {exact, *restored}:
