@@ -58,7 +58,7 @@ class Dataflow:
         return nodes
 
     def axes(self, tensor: str) -> list[int | str] | None:
-        """Return the axes of a tensor, a dynamic one by its name; None where the graph does not say."""
+        """Return the axes of a tensor, a dynamic one by its name, an unknown one as 0; None where it has no shape."""
         value = self.values.get(tensor)
         if value is None or not value.type.tensor_type.HasField("shape"):
             return None

@@ -180,9 +180,12 @@ def _shape_from(flow: Dataflow, node: onnx.NodeProto, available: Sequence[str]) 
     if axes is None or node.op_type != "Shape":
         raise _shape_unavailable(node)
     limits = {attribute.name: attribute.i for attribute in node.attribute}
+    axes = axes[limits.get("start", 0) : limits.get("end", len(axes))]
+    if 0 in axes:  # unknown, see Dataflow.axes
+        raise _shape_unavailable(node)
     (result,) = node.output
     nodes, sizes = [], []
-    for position, axis in enumerate(axes[limits.get("start", 0) : limits.get("end", len(axes))]):
+    for position, axis in enumerate(axes):
         size = f"{result}_axis{position}"
         if isinstance(axis, int):
             value = helper.make_tensor(size, TensorProto.INT64, [1], [axis])

@@ -163,14 +163,15 @@ def _resized_to(
 ) -> tuple[tuple[int, int], tuple[float, float]] | None:
     """H and W, and the scales; None if they vary, or if other axes are resized too.
 
-    Given scales differ from the ratio of the sizes where that was rounded: 2.3 times 5 rows are 11 rows.
+    Given scales differ from the ratio of the sizes where that was rounded: 2.3 times 5 rows are 11 rows. They are
+    multiplied in float32, as in runtimes: 3 rows times 5 / 3 are 5 rows, although float32 has less than 5 / 3.
     """
     if len(node.input) == 3:
         scales = _stored_values(flow, node.input[2])
         if scales is None or scales.shape != (4,) or (scales[:2] != 1).any():
             return None
-        by_rows, by_columns = float(scales[2]), float(scales[3])
-        return (math.floor(before[0] * by_rows), math.floor(before[1] * by_columns)), (by_rows, by_columns)
+        rows, columns = np.floor(np.float32(before) * scales[2:].astype(np.float32)).astype(np.int64).tolist()
+        return (rows, columns), (float(scales[2]), float(scales[3]))
     axes = flow.axes(node.output[0])
     if axes is None or len(axes) != 4 or axes[:2] != leading:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
@@ -25,10 +27,14 @@ _FILL_INPUTS = {
 }
 
 
-def clip_fills(model: onnx.ModelProto) -> onnx.ModelProto:
+def clip_fills(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
     """Return a float32 copy in which stored fills beyond float16's range are its largest numbers; infinities stay.
 
     Only constants that nodes select, compare with or add are fills. A weight of that size stays, and is refused later.
+
+    Args:
+        model: float32.
+        keep: tensors whose nodes will compute in float32, which holds their fills.
     """
     clipped = copy_model(model)
     stored = {tensor.name: tensor for tensor in clipped.graph.initializer}
@@ -37,7 +43,7 @@ def clip_fills(model: onnx.ModelProto) -> onnx.ModelProto:
     added |= {name for node in clipped.graph.node if node.op_type in {"Add", "Sub"} for name in node.input}
     copies: dict[str, np.ndarray] = {}
     for node in clipped.graph.node:
-        if node.op_type not in _FILL_INPUTS:
+        if node.op_type not in _FILL_INPUTS or set(node.output) & set(keep):
             continue
         positions, largest = _FILL_INPUTS[node.op_type]
         if node.op_type == "Where" and added & set(node.output):

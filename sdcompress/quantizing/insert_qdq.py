@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def quantize_integers(
         options: further options of the quantizer.
         tokens_between: also quantise what lies between products of tokens: their outputs, and sums of tokens.
     """
-    float_model = _one_axis_per_weight(segment.model)
+    float_model = _separate_weights(segment.model)
     extract_padding(float_model.graph)
     if activations == QuantType.QUInt8:  # Clips stay where codes are signed
         split_clips(float_model.graph, segment.output_layers)
@@ -136,21 +137,22 @@ def _tensors_data(ranges: Ranges) -> TensorsData:
     )
 
 
-def _one_axis_per_weight(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every node has a name of its own, and each weight is read along one axis.
+def _separate_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every node has a name of its own, and each weight is read along one axis, by products alone.
 
     The quantizer gives a weight that is read along two axes the scales of the last one, which lose small channels of
-    the other.
+    the other. It gives the rounded weight to all nodes that read it, such as the Gather of an embedding.
     """
     prepared = copy_model(model)
     stored = {tensor.name: tensor for tensor in prepared.graph.initializer}
     axes: dict[str, int] = {}
     _name_nodes(prepared.graph)
+    read_by_others = {name for node in prepared.graph.node if node.op_type not in PRODUCTS for name in node.input}
     for node in prepared.graph.node:
         if node.op_type not in PRODUCTS or node.input[1] not in stored:
             continue
         weight, axis = node.input[1], _axis(node)
-        if axes.setdefault(weight, axis) != axis:
+        if weight in read_by_others or axes.setdefault(weight, axis) != axis:
             node.input[1] = f"{weight}/axis-{axis}"
             if node.input[1] not in stored:
                 copy = prepared.graph.initializer.add()
@@ -231,8 +233,12 @@ def _axis(product: onnx.NodeProto) -> int:
 
 def _remove_output_pairs(graph: onnx.GraphProto, output_layers: frozenset[str]) -> None:
     """Remove the pairs that would quantise the output layers, logits above all, to 255 values."""
+    readers = defaultdict[str, list[onnx.NodeProto]](list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
     for quantize in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
-        dequantizes = [node for node in graph.node if quantize.output[0] in node.input]
+        dequantizes = readers[quantize.output[0]]
         restored = [node.output[0] for node in dequantizes]
         exact = quantize.input[0]
         if not output_layers & {exact, *restored}:

@@ -58,6 +58,8 @@ def split_clips(graph: onnx.GraphProto, keep: Collection[str]) -> None:
             continue
         position, operator = (1, "Max") if limits[0] > 0 else (2, "Min")
         output, bound = node.output[0], node.input[position]
+        if stored[bound].data_type != TensorProto.FLOAT:  # counts of tokens, which have no codes
+            continue
         zero, clipped = f"{output}/zero", f"{output}/held-by-codes"
         graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), zero))
         node.input[position], node.output[0] = zero, clipped
@@ -82,7 +84,7 @@ def extract_padding(graph: onnx.GraphProto) -> None:
     """
     sizes = {
         value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim[2:]]
-        for value in (*graph.value_info, *graph.input)
+        for value in (*graph.value_info, *graph.input, *graph.output)
     }
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:

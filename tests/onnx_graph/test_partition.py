@@ -147,9 +147,11 @@ def test_a_border_whose_rows_are_not_images_is_refused_with_a_way_out() -> None:
     assert "--layout single" in caught.value.next_step
 
 
-def test_a_shape_that_no_border_carries_is_refused() -> None:
+@pytest.mark.parametrize("name", ["height", ""])
+def test_a_shape_that_no_border_carries_is_refused(name: str) -> None:
+    """An axis without a name is unknown."""
     model = by_hand()
-    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = name
     (end,) = [attribute for attribute in model.graph.node[2].attribute if attribute.name == "end"]
     end.i = 3
     with pytest.raises(UsageError, match="the shape of 'input', which none of its inputs has"):

@@ -134,6 +134,18 @@ def test_given_scales_count_where_the_sizes_were_rounded(constant_node: bool) ->
     assert np.abs(expected - by_sizes).max() > 0.01
 
 
+def test_scales_give_the_sizes_that_torch_and_runtimes_compute() -> None:
+    """3 times 5 / 3 is 5, also in float32, and less in float64 where 5 / 3 was rounded; so infers ONNX: 4 and 6."""
+    model = resize((3, 10), (4, 6), scales=(5 / 3, 0.7))
+    for value in (*model.graph.value_info, *model.graph.output):  # as torch's exporter writes them
+        for axis, size in zip(value.type.tensor_type.shape.dim[2:], (5, 7), strict=True):
+            axis.dim_value = size
+    x = random_map(model, 2)
+    multiply_resizes(model)
+    assert "Resize" not in operators(model)
+    np.testing.assert_allclose(run(model, x), by_torch(x, scale_factor=(5 / 3, 0.7)), atol=2e-6)
+
+
 def test_one_row_has_the_coordinate_0_by_torchs_rule_only() -> None:
     x = np.arange(5, dtype=np.float32).reshape(1, 1, 5, 1) * np.ones((1, 1, 1, 2), np.float32)
     for mode, value in (("half_pixel", 2.0), ("pytorch_half_pixel", 0.0)):  # (0 + 0.5) * 5 - 0.5 = 2

@@ -169,3 +169,20 @@ def test_a_clip_of_the_logits_is_left_alone(graph: Made, segment_of: Segment) ->
     quantised = uint8(segment_of(model, [x], ("y",)))
     assert [node.op_type for node in quantised.graph.node][-2:] == ["Gemm", "Clip"]
     np.testing.assert_allclose(run(quantised, x)[0], np.clip(x, 0.5, 3), atol=ROUNDED)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, None), (None, -1)])
+def test_a_clip_of_integers_is_left_as_it_is(
+    low: int | None, high: int | None, graph: Made, segment_of: Segment
+) -> None:
+    """A count of tokens that is at least one, as a mean over them divides by it."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["n"], to=onnx.TensorProto.INT64),
+        helper.make_node("Clip", ["n", "low" if low else "", "high" if high else ""], ["k"], name="clip"),
+        helper.make_node("Cast", ["k"], ["f"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Conv", ["f", "w"], ["y"], name="after"),
+    ]
+    bounds = {name: np.array(value, np.int64) for name, value in (("low", low), ("high", high)) if value}
+    model = graph(nodes, {"x": IMAGE}, {"y": IMAGE}, IDENTITY | bounds)
+    (output,) = run(uint8(segment_of(model, [X])), X)
+    assert np.abs(output - np.clip(X.astype(np.int64), low, high)).max() <= ROUNDED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -10,7 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.quantizing import embeddings
 from sdcompress.quantizing.embeddings import halve_embeddings
+from sdcompress.quantizing.precisions._base import FloatSegment, Rewriter
+from sdcompress.quantizing.precisions.int8 import int8
+from sdcompress.quantizing.precisions.uint8 import uint8
 
+PLACES = np.arange(3, dtype=np.float32)
 TABLE = np.array([[1.0, -65504.0], [0.1, 0.0], [2.5, 1 + 2**-11]], np.float32)
 
 
@@ -53,3 +59,25 @@ def test_tables_that_stay(model: onnx.ModelProto, least: int, monkeypatch: pytes
     before = model.SerializeToString(deterministic=True)
     halve_embeddings(model.graph)
     assert model.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("precision", [int8, uint8])
+def test_a_table_that_a_product_reads_too_is_looked_up_as_it_is(
+    precision: Rewriter, graph: Callable[..., onnx.ModelProto], segment_of: Callable[..., FloatSegment]
+) -> None:
+    """Tied weights: the product has codes of its own, -64 to 64 for each row."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["place"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "place"], ["rows"]),
+        helper.make_node("Neg", ["rows"], ["negative"]),  # so that the rows are not rounded as inputs of the product
+        helper.make_node("Gemm", ["negative", "table"], ["y"], transB=1),
+    ]
+    table = np.array([[1.0, -3.0], [0.123, 0.4], [2.5, 1.23]], np.float32)
+    model = precision(
+        segment_of(graph(nodes, {"x": ["n"]}, {"rows": ["n", 2], "y": ["n", 3]}, {"table": table}), [PLACES])
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    rows, products = session.run(["rows", "y"], {"x": PLACES})
+    np.testing.assert_array_equal(rows, table)
+    np.testing.assert_allclose(products, -table @ table.T, atol=0.15)
+    assert [node.op_type for node in model.graph.node if "table" in node.input] == ["Gather"]

@@ -11,6 +11,8 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from sdcompress.quantizing.float16_range import clip_fills
+from sdcompress.quantizing.precisions._base import Rewriter
+from sdcompress.quantizing.precisions.fp8 import fp8
 from sdcompress.quantizing.precisions.fp16 import fp16
 
 Made = Callable[..., onnx.ModelProto]
@@ -77,3 +79,23 @@ def test_a_mask_that_is_added_leaves_room_for_the_scores(graph: Made) -> None:
     )
     for model in (carried, added):
         assert -32752 in [numpy_helper.to_array(tensor).item() for tensor in model.graph.initializer]
+
+
+@pytest.mark.parametrize("precision", [fp16, fp8])
+def test_a_bound_of_the_outputs_stays_as_they_are_computed_in_float32(
+    graph: Made, segment_of: Callable, precision: Rewriter
+) -> None:
+    """A regression of prices: 3 * 40000, at most a million."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["price"], name="last"),
+        helper.make_node("Clip", ["price", "least", "most"], ["y"], name="bound"),
+    ]
+    weights = {
+        "w": np.full((1, 1), 4e4, np.float32),
+        "least": np.array(0, np.float32),
+        "most": np.array(1e6, np.float32),
+    }
+    model = graph(nodes, {"x": ["batch", 1]}, {"y": ["batch", 1]}, weights)
+    x = np.array([[3], [-3], [1000]], np.float32)
+    (output,) = ReferenceEvaluator(precision(segment_of(model, [x], ("y",)))).run(None, {"x": x})
+    np.testing.assert_array_equal(output, [[120000], [0], [1000000]])

@@ -35,17 +35,21 @@ POOLS = [
 ]
 
 
-def pooled(graph: Made, kernel: int, stride: int, padding: int, size: int, **options: int) -> onnx.ModelProto:
-    """A pool between two convolutions that give what they are given."""
+def pooled(
+    graph: Made, kernel: int, stride: int, padding: int, size: int, *, border: bool = False, **options: int
+) -> onnx.ModelProto:
+    """A pool between two convolutions that give what they are given; ``border``: its input is an output too."""
     pool = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [padding] * 4, **options}
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], name="before"),
         helper.make_node("AveragePool", ["c"], ["p"], name="pool", **pool),
         helper.make_node("Conv", ["p", "w"], ["y"], name="after"),
     ]
-    out = ["batch", 2, "height", "width"]
+    outputs: dict[str, list[str | int]] = {"y": ["batch", 2, "height", "width"]}
+    if border:
+        outputs["c"] = ["batch", 2, size, size]
     weights = {"w": np.eye(2, dtype=np.float32).reshape(2, 2, 1, 1)}
-    return graph(nodes, {"x": ["batch", 2, size, size]}, {"y": out}, weights)
+    return graph(nodes, {"x": ["batch", 2, size, size]}, outputs, weights)
 
 
 def images(size: int) -> np.ndarray:
@@ -54,17 +58,18 @@ def images(size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("precision", [int8, uint8])
+@pytest.mark.parametrize("border", [False, True])
 @pytest.mark.parametrize("include", [0, 1])
 @pytest.mark.parametrize(("kernel", "stride", "padding", "size"), POOLS)
 def test_overhang_does_not_count(
-    *, kernel: int, stride: int, padding: int, size: int, include: int, precision: Rewriter, graph: Made,
-    segment_of: Segment,
+    *, kernel: int, stride: int, padding: int, size: int, include: int, border: bool, precision: Rewriter,
+    graph: Made, segment_of: Segment,
 ) -> None:  # fmt: skip
     x = images(size)
     expected = functional.avg_pool2d(
         from_numpy(x), kernel, stride, padding, ceil_mode=True, count_include_pad=bool(include)
     )
-    model = pooled(graph, kernel, stride, padding, size, ceil_mode=1, count_include_pad=include)
+    model = pooled(graph, kernel, stride, padding, size, border=border, ceil_mode=1, count_include_pad=include)
     quantised = precision(segment_of(model, [x]))
     for level in ("ORT_ENABLE_ALL", "ORT_DISABLE_ALL"):
         options = onnxruntime.SessionOptions()
@@ -73,7 +78,7 @@ def test_overhang_does_not_count(
         session = onnxruntime.InferenceSession(
             quantised.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        (output,) = session.run(None, {"x": x})
+        (output,) = session.run(["y"], {"x": x})
         np.testing.assert_allclose(output, expected.numpy(), atol=3 * 4 / 127, err_msg=level)
 
 

@@ -16,5 +16,5 @@ def fp16(segment: FloatSegment) -> onnx.ModelProto:
 
     Nodes that depend on a constant that is zero in float16 stay in float32 too.
     """
-    model = clip_fills(segment.model)
+    model = clip_fills(segment.model, segment.output_layers)
     return cast_floats(model, onnx.TensorProto.FLOAT16, segment.output_layers | vanishing_paths(model))

@@ -47,7 +47,7 @@ def fp8(segment: FloatSegment) -> onnx.ModelProto:
     their digits down to 2^-15 of the largest, so that a scale per channel would gain little. The output layers are
     computed in float32 with float32 weights.
     """
-    model = upgrade_opset(clip_fills(segment.model), _OPSET, ir=_IR)
+    model = upgrade_opset(clip_fills(segment.model, segment.output_layers), _OPSET, ir=_IR)
     flow = Dataflow(model)
     products = _fp8_products(flow, segment.output_layers)
     outputs = [value.name for value in model.graph.output]
