@@ -20,6 +20,7 @@ __all__ = [
     "paired",
     "paired_cell",
     "percentile",
+    "rate",
     "score",
     "share",
     "short_count",
@@ -114,6 +115,11 @@ def share(value: float) -> str:
 def count(value: float) -> str:
     """Format a number as an integer with thin spaces between thousands."""
     return f"{round(value):,}".replace(",", "\u202f")
+
+
+def rate(value: float) -> str:
+    """Format a number per second: three significant digits below 100, else an integer as ``count`` does."""
+    return three_digits(value) if value < 100 else count(value)
 
 
 def short_count(value: float | None) -> str:

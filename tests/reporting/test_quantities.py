@@ -58,6 +58,13 @@ def test_large_numbers(value: float | None, written: str) -> None:
     assert q.short_count(value) == written
 
 
+@pytest.mark.parametrize(
+    ("value", "written"), [(0.4, "0.400"), (2.5, "2.50"), (99.96, "100"), (12_345.6, "12\u202f346")]
+)
+def test_rates_of_slow_networks_are_not_rounded_away(value: float, written: str) -> None:
+    assert q.rate(value) == written
+
+
 def test_intervals_stand_beside_their_value() -> None:
     assert q.score(0.5, 100) == "50.00 % [40.38, 59.62]"
     assert q.speedup(1.9, 1.85, 1.96) == "1.90× [1.85, 1.96]"
