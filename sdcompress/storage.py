@@ -101,9 +101,9 @@ def staged_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
         with _as_storage_error(out, _FULL):
             yield staging
         with storage_errors(out):
-            for file in staging.rglob("*"):
-                if file.is_file():
-                    _sync(file)
+            for path in (*staging.rglob("*"), staging):  # of folders the entries, else files may have no names
+                if path.is_file() or path.is_dir():
+                    _sync(path)
             if replace:
                 _swap(staging, out)
             else:

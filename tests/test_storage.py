@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,20 @@ def test_a_staged_folder_appears_whole(tmp_path: Path) -> None:
         assert not (tmp_path / "out").exists()
     assert (tmp_path / "out" / "a").read_text() == "1"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_files_and_their_names_are_on_the_disk_before_a_staged_folder_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = list[int]()
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    out = tmp_path / "out"
+    with staged_folder(out) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a").write_text("1")
+    inodes = {path: path.stat().st_ino for path in (out / "sub" / "a", out / "sub", out, tmp_path)}
+    assert set(synced) == set(inodes.values())
+    assert synced[-2:] == [inodes[out], inodes[tmp_path]]
 
 
 @pytest.mark.parametrize(

@@ -55,14 +55,14 @@ class Lifetimes:
 
     def __init__(self, runs: int, means: int, lifetime: float) -> None:
         self.stakes = np.full((runs, means, len(BETS)), AT_ONCE / (means * len(BETS)))
-        self.waiting, self.hazard = 1 - AT_ONCE, 1 / lifetime
+        self.waiting, self.lifetime = 1 - AT_ONCE, lifetime
         self.alarm_at = np.full(runs, np.inf)
         self.largest, self.rows = np.ones(runs), 0
 
     def multiply(self, factors: Array, rows: int) -> None:
         """Bet on rows of each lifetime; factors are [R, H, K]."""
         self.stakes *= factors
-        joins = self.waiting * (1 - (1 - self.hazard) ** rows)
+        joins = self.waiting * (1 - (1 - 1 / max(self.lifetime, self.rows)) ** rows)
         self.waiting -= joins
         self.stakes += joins / self.stakes[0].size
         self.rows += rows

@@ -100,7 +100,8 @@ def _cascade(segments: Sequence[Segment], exits: Sequence[Exit], policy: Policy 
     thresholds = [_NEVER] * (len(exits) - 1)
     if policy is not None and (policy_formula := _formula(policy.name, task)):
         formula, rule = policy_formula, f"the policy {policy.name}"
-        thresholds = [min(threshold, _NEVER) for threshold in policy.thresholds]
+        # as engines do: rounded to float32, one just above 1 could be reached
+        thresholds = [threshold if threshold <= 1 else _NEVER for threshold in policy.thresholds]
     elif policy is not None:
         rule = f"the policy {policy.name!r}, which needs more than this, see docs/policies.md: no score reaches 2"
     rows = [

@@ -139,6 +139,7 @@ def _settings(**overrides: Any) -> dict[str, Any]:
 
 def _show(bench_report: BenchReport) -> None:
     """Print the latency of every artifact, of the run and end to end, and the ratios."""
+    from sdcompress.reporting.quantities import three_digits
     from sdcompress.reporting.report.findings import noise
     from sdcompress.reporting.report.tables import prediction
 
@@ -154,7 +155,7 @@ def _show(bench_report: BenchReport) -> None:
                 ms(record.latency.mean_ms),
                 ms(record.preparation.mean_ms if record.preparation else None),
                 ms(record.end_to_end_ms),
-                f"{record.samples_per_second:.0f}",
+                three_digits(record.samples_per_second),
                 "yes" if record.stable else "no",
             ]
         )

@@ -33,11 +33,6 @@ class Inputs:
     def __init__(self, arrays: Mapping[str, Any], mask: str | None = None) -> None:
         self.arrays, self.mask = arrays, mask
 
-    @classmethod
-    def joined(cls, parts: Sequence[Inputs]) -> Inputs:
-        """The rows of several batches, one after the other."""
-        return cls({name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays})
-
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from sdcompress.printable import has_surrogates
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["FILE", "TokenLists", "Tokens", "first_unreadable", "padding_id", "read_tokenizer"]
+__all__ = ["FILE", "TokenLists", "Tokens", "first_unreadable", "padding_id", "parts_of", "read_tokenizer"]
 
 Tokens = npt.NDArray[np.int32]
 
@@ -47,6 +47,24 @@ class TokenLists:
             for row, values in zip(example, self._values, strict=True):
                 row[: end - start] = values[start:end]
         return examples
+
+
+def parts_of(raw: Sequence[Any], most: int) -> Iterator[slice]:
+    """Yield which texts to tokenise at once, in their order, so that memory depends on no more of them.
+
+    Args:
+        raw: texts, or pairs of texts.
+        most: characters of the texts of a part, unless it is a single one.
+    """
+    start, characters = 0, 0
+    for at, one in enumerate(raw):
+        length = len(one) if isinstance(one, str) else sum(map(len, one))
+        if start < at and characters + length > most:
+            yield slice(start, at)
+            start, characters = at, 0
+        characters += length
+    if len(raw):
+        yield slice(start, len(raw))
 
 
 def first_unreadable(tokenizer: Tokenizer, raw: Sequence[Any]) -> tuple[int, str]:

@@ -43,11 +43,12 @@ def inputs_of(path):
     """The row of a .json file that holds one object, column -> value."""
     with open(path, encoding="utf-8") as file:
         row = json.load(file)
-    numbers = [0.0 if missing(row[name]) else (float(row[name]) - mean) / std for name, mean, std in NUMBERS]
+    numbers = [(float("nan" if missing(row[name]) else row[name]) - mean) / std for name, mean, std in NUMBERS]
     categories = [
         first + (1 if missing(row[name]) else known.get(str(row[name]).strip(), 0)) for name, first, known in CATEGORIES
     ]
-    inputs = {{"numbers": np.array([numbers], np.float32), "categories": np.array([categories], np.int64)}}
+    numbers = np.nan_to_num(np.array([numbers], np.float32))  # 0 is the mean
+    inputs = {{"numbers": numbers, "categories": np.array([categories], np.int64)}}
     return {{name: array for name, array in inputs.items() if array.size}}
 '''
 
@@ -266,7 +267,7 @@ class Table(Modality):
     def is_missing(value: Any) -> bool:
         """Whether a value is None, NaN or an empty text."""
         empty = isinstance(value, str) and not value.strip()
-        return value is None or empty or (isinstance(value, float) and math.isnan(value))
+        return value is None or empty or (isinstance(value, float | np.floating) and math.isnan(value))
 
     @cached_property
     def _ends(self) -> tuple[int, ...]:

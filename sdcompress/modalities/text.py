@@ -23,8 +23,16 @@ from sdcompress.modalities._inputs import Inputs
 from sdcompress.modalities._rows import SUFFIXES, rows_of
 from sdcompress.modalities._settings import checked
 from sdcompress.modalities._text_card import card_code
-from sdcompress.modalities._tokenizer import FILE, TokenLists, Tokens, first_unreadable, padding_id, read_tokenizer
-from sdcompress.schema.base import Frozen
+from sdcompress.modalities._text_settings import LONGEST, TextSettings
+from sdcompress.modalities._tokenizer import (
+    FILE,
+    TokenLists,
+    Tokens,
+    first_unreadable,
+    padding_id,
+    parts_of,
+    read_tokenizer,
+)
 from sdcompress.schema.graphs import FileEntry, Tensor
 
 if TYPE_CHECKING:
@@ -35,25 +43,12 @@ __all__ = ["Text"]
 Raw = str | tuple[str, str]
 
 _MASK = "attention_mask"
-_LONGEST = 2**16  # tokens
 _NOTHING = -1  # fills an example behind its last token; no token's id
-_AT_ONCE = 4096  # texts
+_BYTES_PER_CHARACTER = 512  # while it is tokenised; 441 were measured where every character is a token
+_CHARACTERS_AT_ONCE = 2**19
 _SEED = 0
 _EDGE = 32  # tokens of most edge cases
 _UNITS = {False: "a text (str)", True: "two texts: (str, str)"}
-
-
-class _Settings(Frozen):
-    """The parameters of ``modality`` for texts."""
-
-    tokenizer: str | None = Field(None, description=f"{FILE} of the encoder, or the folder that holds it")
-    max_length: Annotated[int, Field(ge=2, le=_LONGEST)] = Field(
-        128, description="most tokens of a text, special ones included; what is longer is cut"
-    )
-    token_types: bool = Field(
-        False, description="whether the encoder takes token_type_ids, as BERT does for pairs of texts"
-    )
-    columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] = ("text",)
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ class Text(Modality):
     tokenizer: FileEntry
     vocabulary: PositiveInt
     padding: Annotated[int, Field(ge=0)]
-    max_length: Annotated[int, Field(ge=2, le=_LONGEST)] = 128
+    max_length: Annotated[int, Field(ge=2, le=LONGEST)] = 128
     token_types: bool = False
     columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] = ("text",)
 
@@ -129,13 +124,13 @@ class Text(Modality):
 
     @classmethod
     def setting_names(cls) -> tuple[str, ...]:
-        """The keys of ``_Settings``; the columns are the data set's."""
-        return tuple(name for name in _Settings.model_fields if name != "columns")
+        """The keys of ``TextSettings``; the columns are the data set's."""
+        return tuple(name for name in TextSettings.model_fields if name != "columns")
 
     @classmethod
     def build(cls, parameters: Mapping[str, Any]) -> Text:
         """Make it of a tokenizer's file at least; see ``Modality``."""
-        settings = checked(TypeAdapter(_Settings), parameters, "modality")
+        settings = checked(TypeAdapter(TextSettings), parameters, "modality")
         if settings.tokenizer is None:
             raise RecipeError(
                 "The recipe names no tokenizer.",
@@ -151,7 +146,7 @@ class Text(Modality):
 
     def with_settings(self, parameters: Mapping[str, Any]) -> Text:
         """Change what is given; see ``Modality``."""
-        own = {name: getattr(self, name) for name in _Settings.model_fields}
+        own = {name: getattr(self, name) for name in TextSettings.model_fields}
         return self.build({**own, "tokenizer": str(self.path(self.tokenizer)), **parameters}) if parameters else self
 
     @cached_property  # every call asks for them
@@ -176,11 +171,13 @@ class Text(Modality):
         for at, one in enumerate(raw):
             if problem := self._problem(one):
                 raise self._refused(at, problem)
-        encodings = self.encode(raw)
-        self._warn_if_cut(encodings)
-        return self._padded(
-            [one.ids for one in encodings], [one.type_ids for one in encodings] if self.token_types else []
-        )
+        ids, types = list[list[int]](), list[list[int]]()
+        for part in parts_of(raw, _CHARACTERS_AT_ONCE):
+            encodings = self.encode(raw[part], part.start)
+            self._warn_if_cut(encodings)
+            ids += [one.ids for one in encodings]
+            types += [one.type_ids for one in encodings] if self.token_types else []
+        return self._padded(ids, types)
 
     def example(self, raw: Any) -> Tokens:
         """One text, or one pair of texts: int32 [1 or 2, max_length]; see ``Modality``."""
@@ -202,8 +199,8 @@ class Text(Modality):
     def examples(self, raw: Sequence[Any]) -> TokenLists:
         """The examples of texts that ``check_raw`` takes, held compactly; says how many were cut. See ``Modality``."""
         lists, types, cut = list[Tokens](), list[Tokens](), 0
-        for start in range(0, len(raw), _AT_ONCE):
-            encodings = self.encode(raw[start : start + _AT_ONCE])
+        for part in parts_of(raw, _CHARACTERS_AT_ONCE):
+            encodings = self.encode(raw[part], part.start)
             cut += self.cut(encodings)
             lists += [np.array(one.ids, np.int32) for one in encodings]
             types += [np.array(one.type_ids, np.int32) for one in encodings] if self.token_types else []
@@ -231,7 +228,12 @@ class Text(Modality):
 
     def raw_from_bytes(self, content: bytes, *, most_bytes: int) -> Raw:
         """A text in UTF-8; of two texts a JSON list of both. See ``Modality``."""
-        del most_bytes  # a text in memory is as large as what was sent
+        if len(content) > (most := most_bytes // _BYTES_PER_CHARACTER):
+            raise InputError(
+                f"The text has {len(content):,} bytes.",
+                allowed=f"at most {most:,} bytes",
+                next_step=f"send its beginning: the network reads at most {self.max_length:,} tokens",
+            )
         try:
             text = content.decode()
             pair = json.loads(text) if self._pairs else text
@@ -371,8 +373,12 @@ class Text(Modality):
         tokenizer.enable_truncation(self.max_length)
         return tokenizer
 
-    def encode(self, raw: Sequence[Any]) -> list[Any]:
+    def encode(self, raw: Sequence[Any], first: int = 0) -> list[Any]:
         """Encodings of the package tokenizers, cut but not padded, of texts that ``check_raw`` takes.
+
+        Args:
+            raw: the texts.
+            first: position of the first one in its batch, for messages.
 
         Raises:
             InputError: if the tokenizer cannot read one, or finds no token in it; names the first.
@@ -382,10 +388,10 @@ class Text(Modality):
             encodings: list[Any] = tokenizer.encode_batch_fast([*raw])  # without offsets, which take time
         except Exception:  # noqa: BLE001 - tokenizers raises plain ones
             at, why = first_unreadable(tokenizer, raw)
-            raise self._refused(at, f"The tokenizer cannot read it: {why}.")  # noqa: B904 - it has a cause
+            raise self._refused(first + at, f"The tokenizer cannot read it: {why}.")  # noqa: B904 - it has a cause
         for at, one in enumerate(encodings):
             if len(one) == 0:
-                raise self._refused(at, "The tokenizer finds no token in it.")
+                raise self._refused(first + at, "The tokenizer finds no token in it.")
         return encodings
 
     def cut(self, encodings: Sequence[Any]) -> int:

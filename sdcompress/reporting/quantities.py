@@ -20,6 +20,7 @@ __all__ = [
     "paired",
     "paired_cell",
     "percentile",
+    "rate",
     "score",
     "share",
     "short_count",
@@ -116,12 +117,18 @@ def count(value: float) -> str:
     return f"{round(value):,}".replace(",", "\u202f")
 
 
+def rate(value: float) -> str:
+    """Format a number per second: three significant digits below 100, else an integer as ``count`` does."""
+    return three_digits(value) if value < 100 else count(value)
+
+
 def short_count(value: float | None) -> str:
     """Format a large number with three significant digits and k, M or G."""
     if value is None:
         return NOTHING
+    rounded = float(f"{value:.2e}")  # 999,999 is 1.00 M, not 1000 k
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
+        if rounded >= size:
             return f"{three_digits(value / size)} {unit}"
     return f"{value:.0f}"
 
@@ -150,4 +157,5 @@ def three_digits(value: float) -> str:
     """Format a number with three significant digits, but no fewer than those before the point."""
     if value == 0 or not math.isfinite(value):
         return f"{value:.0f}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+    exponent = int(f"{value:.2e}".partition("e")[2])  # of the rounded number: 9.996 is 10.0
+    return f"{value:.{max(0, 2 - exponent)}f}"

@@ -27,19 +27,20 @@ class EProcess:
 
     Half of the wealth is bet from the start, on all means and alternatives alike. The rest waits, and a share of
     1 / ``lifetime`` of it joins the bets with every observation, so that a change after a long quiet time finds stakes
-    that have not been lost. Every mixture of such bets is one.
+    that have not been lost. After a lifetime the share is 1 / n of the n observations so far, so that something is left
+    to join however long it lasts. Every mixture of such bets is one.
 
     Args:
         means: H.
-        lifetime: observations after which a change should still be found fast. The bound on false alarms does not
-            depend on it.
+        lifetime: observations after which a change should still be found fast; later ones are found the more slowly,
+            by the logarithm of their number. The bound on false alarms does not depend on it.
     """
 
     def __init__(self, means: int = 1, *, lifetime: float = 100_000) -> None:
         self._odds = np.log(ODDS)
         self._gain = np.array(ODDS) - 1
         self._stakes = np.full((means, len(ODDS)), AT_ONCE / (means * len(ODDS)))
-        self._waiting, self._hazard = 1 - AT_ONCE, 1 / lifetime
+        self._waiting, self._lifetime, self._observations = 1 - AT_ONCE, lifetime, 0
         self.largest = 1.0
 
     @property
@@ -79,7 +80,8 @@ class EProcess:
 
     def _multiply(self, factors: npt.NDArray[np.float64], rows: int) -> None:
         self._stakes *= factors
-        joins = self._waiting * (1 - (1 - self._hazard) ** rows)
+        joins = self._waiting * (1 - (1 - 1 / max(self._lifetime, self._observations)) ** rows)
         self._waiting -= joins
+        self._observations += rows
         self._stakes += joins / self._stakes.size
         self.largest = max(self.largest, self.wealth)

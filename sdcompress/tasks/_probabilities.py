@@ -72,7 +72,8 @@ class LogitPrediction(Prediction):
             count: how many; at most all K are given.
         """
         probabilities = self.probabilities
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+        # of the logits: probabilities may round to equal ones, and the first would not be what is decided
+        order = np.argsort(-self.outputs, axis=1, kind="stable")[:, :count]
         return tuple(
             tuple((self.task.outputs[k], float(row[k])) for k in best.tolist())
             for row, best in zip(probabilities, order, strict=True)

@@ -117,7 +117,7 @@ class Classification(Task):
         return {
             "log_likelihood": log_probabilities[np.arange(len(targets)), targets],
             "confidence": np.exp(log_probabilities.max(axis=-1)),
-            "correct": log_probabilities.argmax(axis=-1) == targets,
+            "correct": self.decide(outputs) == targets,
         }
 
     def summary(self, measures: Mapping[str, Array]) -> dict[str, float]:

@@ -68,7 +68,13 @@ def test_the_rule_of_the_card_is_ours(
 
 @pytest.mark.parametrize(
     ("kind", "thresholds"),
-    [("max_prob", (0.8, 0.7)), ("margin", (0.5, 0.4)), ("entropy", (0.6, 0.5)), ("fixed", (2.0, 0.5))],
+    [
+        ("max_prob", (0.8, 0.7)),
+        ("margin", (0.5, 0.4)),
+        ("entropy", (0.6, 0.5)),
+        ("fixed", (2.0, 0.5)),
+        ("fixed", (1.00000001, 0.5)),  # it rounds to 1, which that score is
+    ],
 )
 def test_the_cascade_of_the_card_exits_as_the_engine_does(
     tiny_artifact: Callable[..., Path],

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from sdcompress.errors import InputError
-from sdcompress.modalities import Inputs
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image as ImageModality
 from sdcompress.runtime.open import open_engine
@@ -111,8 +110,8 @@ def test_inputs_reach_a_backend_contiguous_and_are_copied_only_for_that() -> Non
     assert np.asarray(image.check(strided)).flags.c_contiguous
 
 
-def test_a_batch_is_cut_and_joined_by_rows() -> None:
+def test_a_batch_is_cut_by_rows() -> None:
     image = ImageModality(Preprocess(channels=1, mean=(0.5,), std=(0.25,)), (1, 4, 4))
     inputs = image.collate(np.arange(48, dtype=np.uint8).reshape(3, 4, 4, 1))
     assert (len(inputs), len(inputs[1:]), len(inputs[np.array([0, 0])])) == (3, 2, 2)
-    np.testing.assert_array_equal(Inputs.joined([inputs[:1], inputs[1:]]), inputs)
+    np.testing.assert_array_equal(inputs[1:], np.asarray(inputs)[1:])

@@ -47,8 +47,8 @@ def test_a_missing_category_has_an_index_of_its_own() -> None:
     with pytest.raises(InputError, match="'job' has no value"):
         ROWS.prepare([{**ROW, "job": None}])
     called_so = Table(categories=("a",), values=(("None", "nan"),), missing="fill")
-    rows = [{"a": None}, {"a": float("nan")}, {"a": "None"}]
-    assert called_so.prepare(rows).arrays["categories"].tolist() == [[1], [1], [2]]
+    rows = [{"a": None}, {"a": float("nan")}, {"a": np.float32("nan")}, {"a": "None"}]
+    assert called_so.prepare(rows).arrays["categories"].tolist() == [[1], [1], [1], [2]]
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,9 @@ def test_columns_of_one_kind_give_one_input() -> None:
     assert list(only.prepare([{"a": "x"}]).arrays) == ["categories"]
 
 
-def test_the_program_of_the_card_prepares_a_row_as_the_modality_does(tmp_path: Path) -> None:
-    (tmp_path / "row.json").write_text(json.dumps({**ROW, "city": "Paris", "hours": None}))
+@pytest.mark.parametrize("nothing", [None, "nan"])
+def test_the_program_of_the_card_prepares_a_row_as_the_modality_does(tmp_path: Path, nothing: object) -> None:
+    (tmp_path / "row.json").write_text(json.dumps({**ROW, "city": "Paris", "hours": nothing}))
     names: dict[str, object] = {"np": np}
     exec(FILLED.card_code(), names)
     with pytest.warns(UserWarning, match="unknown"):

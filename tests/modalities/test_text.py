@@ -107,7 +107,29 @@ def test_a_network_of_pairs_takes_pairs(folder, raw):
 @pytest.mark.parametrize("content", [b"film", b"\xff", b"[" * 100_000])
 def test_bytes_that_are_no_pair(folder, content):
     with pytest.raises(InputError, match=r"no JSON|not in UTF-8"):
-        Text.of(folder, columns=("a", "b")).raw_from_bytes(content, most_bytes=2**20)
+        Text.of(folder, columns=("a", "b")).raw_from_bytes(content, most_bytes=2**28)
+
+
+def test_a_text_whose_tokens_would_take_more_than_is_allowed_is_refused(text):
+    assert text.raw_from_bytes(b"film", most_bytes=4 * 512) == "film"
+    with pytest.raises(InputError, match=r"(?s)5 bytes.*at most 4 bytes.*at most 8 tokens"):
+        text.raw_from_bytes(b"films", most_bytes=4 * 512)
+
+
+def test_long_batches_are_tokenised_part_by_part(text, monkeypatch):
+    monkeypatch.setattr("sdcompress.modalities.text._CHARACTERS_AT_ONCE", 8)
+    raw, sizes, whole = ["film", "bad", "a good film", "good"], [], Text.encode
+    expected = [text.prepare([one]).arrays["input_ids"][0].tolist() for one in raw]
+    monkeypatch.setattr(Text, "encode", lambda self, part, first: sizes.append(len(part)) or whole(self, part, first))
+    inputs = text.prepare(raw).arrays
+    assert sizes == [2, 1, 1]  # 4 + 3 characters; 11, more than 8, alone; 4
+    assert [
+        row[:length].tolist() for row, length in zip(inputs["input_ids"], inputs["attention_mask"].sum(1), strict=True)
+    ] == expected
+    with pytest.raises(InputError, match="Text 3 cannot be used"):
+        text.prepare([*raw[:3], "\ud800"])
+    assert text.examples(raw)[np.arange(4)].shape == (4, 1, 8)
+    assert sizes[-3:] == [2, 1, 1]
 
 
 def test_a_batch_of_none(text):

@@ -34,7 +34,17 @@ def test_wilson_holds_every_estimate_of_a_few_samples() -> None:
 
 @pytest.mark.parametrize(
     ("value", "written"),
-    [(0.01234, "0.0123 ms"), (1.2345, "1.23 ms"), (12.345, "12.3 ms"), (123.45, "123 ms"), (0.0, "0 ms"), (None, "-")],
+    [
+        (0.01234, "0.0123 ms"),
+        (1.2345, "1.23 ms"),
+        (9.996, "10.0 ms"),
+        (0.09999, "0.100 ms"),
+        (12.345, "12.3 ms"),
+        (123.45, "123 ms"),
+        (1234.5, "1234 ms"),
+        (0.0, "0 ms"),
+        (None, "-"),
+    ],
 )
 def test_times_have_three_digits(value: float | None, written: str) -> None:
     assert q.milliseconds(value) == written
@@ -42,10 +52,17 @@ def test_times_have_three_digits(value: float | None, written: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "written"),
-    [(950, "950"), (11_173_962, "11.2 M"), (1_234, "1.23 k"), (4.1e9, "4.10 G"), (None, "-")],
+    [(950, "950"), (11_173_962, "11.2 M"), (1_234, "1.23 k"), (999_999, "1.00 M"), (4.1e9, "4.10 G"), (None, "-")],
 )
 def test_large_numbers(value: float | None, written: str) -> None:
     assert q.short_count(value) == written
+
+
+@pytest.mark.parametrize(
+    ("value", "written"), [(0.4, "0.400"), (2.5, "2.50"), (99.96, "100"), (12_345.6, "12\u202f346")]
+)
+def test_rates_of_slow_networks_are_not_rounded_away(value: float, written: str) -> None:
+    assert q.rate(value) == written
 
 
 def test_intervals_stand_beside_their_value() -> None:

@@ -77,3 +77,15 @@ def test_a_change_after_a_quiet_time_is_found() -> None:
     for value in values[3000:].tolist():
         process.value(value, 0.1)
     assert process.largest >= 20
+
+
+def test_a_change_after_a_thousand_lifetimes_is_found() -> None:
+    process = EProcess(lifetime=1000)
+    for _ in range(10_000):
+        process.counts([0], [100], [0.1])
+    assert process.largest == 1.0
+    # what waits is 1 / (2 e) after a lifetime, and about a thousandth of that now; each 1 multiplies a stake by up to
+    # 4 / 1.3, and a third of what joined in the last block, 1 / (2 e) / 1000 / 10,000 / 3, has to become 20
+    for _ in range(20):
+        process.value(1.0, 0.1)
+    assert process.largest >= 20

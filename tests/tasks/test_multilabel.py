@@ -218,6 +218,9 @@ def test_a_prediction_names_the_labels() -> None:
     # T = 2 takes the odds of 4 to 2
     assert prediction.probabilities[0, 0] == pytest.approx(2 / 3)
     assert [name for name, _ in prediction.top(2)[0]] == ["car", "sky"]
+    # sigmoids of 18 and 30 both round to 1
+    sure = TASK.prediction(np.float32([[18, 30, -1, -1]]), np.array([0]))
+    assert [name for name, _ in sure.top(2)[0]] == list(TASK.outputs[1::-1])
     # the whole set, whatever the count, and the second sample has none
     assert [[name for name, _ in row] for row in prediction.stated(1)] == [["car", "sky"], []]
 

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as arrays
 from scores import ece, nll
 
 from sdcompress.tasks._probabilities import calibration_error, log_softmax, reliability, softmax
+from sdcompress.tasks.classification import Classification
 
 THREE = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5]]))
 LABELS = np.array([0, 1, 0])
@@ -23,6 +24,15 @@ def test_by_hand() -> None:
     assert nll(THREE, LABELS) == pytest.approx(-(math.log(0.5) + math.log(0.8) + math.log(0.25)) / 3)
     # T = 1/2 squares the probabilities: .25/.38, .64/.66, .0625/.375
     assert nll(THREE, LABELS, 0.5) == pytest.approx(-(math.log(25 / 38) + math.log(64 / 66) + math.log(1 / 6)) / 3)
+
+
+def test_logits_decide_where_probabilities_round_to_equal_ones() -> None:
+    task, outputs = Classification(("cat", "dog")), np.float32([[0, 1e-20]])
+    prediction = task.prediction(outputs, np.array([0]))
+    assert prediction.probabilities.tolist() == [[0.5, 0.5]]
+    assert prediction.labels == ("dog",)
+    assert prediction.top(1) == ((("dog", 0.5),),)
+    assert task.measures(outputs, np.array([1]))["correct"].tolist() == [True]
 
 
 def test_calibration_error_by_hand() -> None:
