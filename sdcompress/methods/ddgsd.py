@@ -12,7 +12,8 @@ Source: Xu and Liu, "Data-Distortion Guided Self-Distillation for Deep Neural Ne
 Defaults: lambda and T are ours. mu is from winycg/Self-KD-Lib.
 
 Differences: the discrepancy of Self-KD-Lib compares one scalar, the mean over the batch and all features, and is about
-0. Ours compares features. It is the only term of this package that depends on how a batch is split.
+0. Ours compares features. It depends on how a batch is split; of the other terms of this package only the cross-entropy
+of masks does, which is a mean over the pixels that are not void.
 
 Cost: a second view of the samples, **twice the compute of every step**. It has no state.
 

@@ -38,9 +38,8 @@ from torch import Tensor, nn
 from sdcompress.methods._base import Context, Method, Presets, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.divergences import logits_mse
 from sdcompress.objectives.exits import ensemble, total
-from sdcompress.objectives.features import Adapters, masked_l2
+from sdcompress.objectives.features import Adapters, l2, masked_l2
 from sdcompress.objectives.supervised import supervised_losses
 
 __all__ = ["Eed"]
@@ -69,7 +68,7 @@ class Eed(Method):
         teacher = ensemble(outputs.logits)
         terms = {
             "ce": total(supervised_losses(outputs.logits, batch)),
-            "kd": self.logit_weight * total(logits_mse(z, teacher) for z in outputs.logits),
+            "kd": self.logit_weight * total(l2(z, teacher) for z in outputs.logits),
         }
         if self.feature_weight:
             features = state(outputs.features)

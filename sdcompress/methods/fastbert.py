@@ -11,7 +11,8 @@ Defaults: half of the epochs for each phase is ours. In the paper the phases are
 
 Differences from the authors' code (autoliuweijie/FastBERT): the frozen backbone is in evaluation mode, while there the
 teacher's dropout is on. Weight decay does not move the frozen backbone, while there it does. The heads are those of the
-recipe. Each phase has its own learning rate schedule.
+recipe. Each phase has its own learning rate schedule. The divergence is the code's: the paper's equation has its
+arguments in the other order.
 
 Cost: heads in training. It has no state.
 

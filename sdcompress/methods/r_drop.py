@@ -9,8 +9,9 @@ Source: Liang et al., "R-Drop: Regularized Dropout for Neural Networks", NeurIPS
 Defaults: alpha = 1 is the authors' value for most of GLUE. Their values range from 0.5 for GLUE to 5 for translation.
 
 Differences from the authors' code (dropreg/R-Drop): the divergence is a mean over the batch. Their classification code
-sums it, so that the effect of alpha grows with the batch. A network without dropout or stochastic depth is refused;
-``model.options`` can switch them on.
+sums it, so that the effect of alpha grows with the batch. The cross-entropies are averaged, as in the README there. The
+paper's equation adds them up: an alpha of 1 in it is 0.5 here. A network without dropout or stochastic depth is
+refused; ``model.options`` can switch them on.
 
 Cost: a second view of the samples, **twice the compute of every step**. It has no state.
 

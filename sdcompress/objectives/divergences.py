@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdcompress.tasks import Task
 
-__all__ = ["dkd", "logits_mse", "soft_cross_entropy"]
+__all__ = ["dkd", "soft_cross_entropy"]
 
 _LOW = -1000.0  # added to a logit it leaves a probability of 0, and no infinity whose product with 0 is no number
 
@@ -28,16 +28,6 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float, tas
     """
     t = temperature if task.scaled_by_temperature else 1.0
     return t**2 * task.supervised_loss(student / t, task.soft_targets(teacher / t))
-
-
-def logits_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared difference of the outputs, mean over all numbers.
-
-    Args:
-        student: [B, ...].
-        teacher: [B, ...].
-    """
-    return F.mse_loss(student, teacher)
 
 
 def dkd(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, *, target: float, other: float) -> Tensor:

@@ -19,8 +19,8 @@ def l2(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared difference, mean over all elements.
 
     Args:
-        student: [B, D].
-        teacher: [B, D].
+        student: features or outputs, [B, ...].
+        teacher: [B, ...].
     """
     return F.mse_loss(student, teacher)
 

@@ -96,7 +96,8 @@ class ChannelGraph:
             return cuts_of(self.net, self._ids, self._sizes)
 
     def _group(self, channels: CoupledChannels, units: Sequence[tuple[int, ...]]) -> Any:
-        indices = [index for unit in units for index in unit]
+        # ascending: the importance by Taylor sorts indices, and not the indices of the root beside them
+        indices = sorted(index for unit in units for index in unit)
         return self._graph.get_pruning_group(channels.root, channels.handler, indices)
 
     def _groups(self, outputs: list[Any]) -> Iterator[CoupledChannels]:

@@ -22,7 +22,7 @@ def class_weights(
     """Return the weight of each class in the supervised loss, float32 [K]; None where all are 1.
 
     ``balanced`` is N / (K n_c) for a class with n_c of N training samples (of masks: pixels), as scikit-learn has it:
-    the mean over the samples is 1.
+    the mean over the samples is 1. A class without samples has 1.
 
     Raises:
         RecipeError: if a list has another length than there are classes, or the task's outputs are no classes.
@@ -38,8 +38,9 @@ def class_weights(
             next_step="--set train.class_weights=none",
         )
     if setting == "balanced":
-        # a class without samples is never a target
-        return np.asarray(counts.sum() / (count * np.maximum(counts, 1)), np.float32)
+        # a class without samples is no label, but smoothing and remembered predictions give it a share of the target
+        weights = np.where(counts > 0, counts.sum() / (count * np.maximum(counts, 1)), 1)
+        return weights.astype(np.float32)
     if len(setting) != count:
         raise RecipeError(
             f"train.class_weights has {len(setting)} numbers.",

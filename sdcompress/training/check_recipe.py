@@ -27,7 +27,7 @@ from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import sha256_of
 from sdcompress.training.batches import check_batch_size
 from sdcompress.training.frozen import check_frozen
-from sdcompress.training.schedule import spans
+from sdcompress.training.schedule import Span, spans
 from sdcompress.training.sharding import check_sharding
 from sdcompress.training.trained_teacher import check_teacher
 from sdcompress.training.warm_start import check_start, check_trained_classifier, check_trained_start
@@ -61,7 +61,7 @@ def check_recipe(recipe: Recipe) -> None:
     train, method = recipe.train, methods.build(recipe.method)
     _check_task(recipe, method.needs)
     check_frozen(recipe, method)
-    spans(method.phases, train.epochs)
+    _warn_of_warm_up(train.schedule.warmup_epochs, spans(method.phases, train.epochs))
     check_batch_size(train.batch_size, train.processes, train.accumulate)
     check_trained_start(recipe)
     check_start(recipe)
@@ -232,6 +232,20 @@ def _check_task(recipe: Recipe, needs: Needs) -> None:
         f"The method '{recipe.method.name}' cannot serve the task '{task}', but {', '.join(needs.tasks) or 'none'}.",
         allowed=", ".join(name for name, tasks in served.items() if tasks is None or task in tasks),
         next_step="choose one of these in method.name and in controls",
+    )
+
+
+def _warn_of_warm_up(epochs: float, phases: Sequence[Span]) -> None:
+    """Say where the schedule never begins, because the warm-up takes all of a phase: each has its own."""
+    shortest = min(span.epochs for span in phases)
+    if epochs < shortest:
+        return
+    whole = "the training has" if len(phases) == 1 else "the shortest phase of the method has"
+    warnings.warn(
+        f"train.schedule.warmup_epochs is {epochs:g}, and {whole} {shortest}: the rate only rises"
+        + (", and does not get to train.optimizer.lr." if epochs > shortest else ".")
+        + f" For a shorter warm-up: --set train.schedule.warmup_epochs={shortest / 10:g}",
+        stacklevel=3,
     )
 
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from sdcompress.storage import clear_leftovers, digest_of, staged_folder
 from sdcompress.training.batches import Positions
 from sdcompress.training.sharding import full_value
 
-__all__ = ["FeatureCache", "Plan", "bytes_of", "cache_folder", "fill", "key_of", "room_for"]
+__all__ = ["FeatureCache", "Form", "Plan", "bytes_of", "cache_folder", "fill", "key_of", "room_for"]
 
 Features = tuple[npt.NDArray[np.float32], ...]
 Run = Callable[[Positions], tuple[Tensor, ...]]
@@ -51,22 +51,43 @@ class Plan:
             yield np.resize(positions, self.rows) if self.padded else positions, len(positions)
 
 
+class Form(NamedTuple):
+    """How the backbone gives a tensor, on which the bits of what is computed of it depend.
+
+    Attributes:
+        dtype: of its numbers.
+        axes: in the order in which they lie in memory.
+    """
+
+    dtype: torch.dtype
+    axes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, values: Tensor) -> Form:
+        """Return the form of a tensor."""
+        return cls(values.dtype, tuple(sorted(range(values.dim()), key=lambda axis: -values.stride(axis))))
+
+    def cast(self, values: Tensor) -> Tensor:
+        """Return the same values in this form."""
+        return torch.empty_permuted(values.shape, self.axes, dtype=self.dtype).copy_(values)
+
+
 @dataclass(frozen=True)
 class FeatureCache:
     """What heads see of a split's samples.
 
     Attributes:
         features: one array for each input of heads and of the output layer, float32 [N, ...] each.
-        layout: of maps in memory, as the backbone gives them.
+        forms: of the tensors that they were; empty: float32, the axes in their order.
     """
 
     features: Features
-    layout: torch.memory_format = torch.contiguous_format
+    forms: tuple[Form, ...] = ()
 
     def at(self, positions: Positions) -> tuple[Tensor, ...]:
         """Return the rows of some samples, on the CPU."""
-        rows = (torch.from_numpy(np.ascontiguousarray(array[positions])) for array in self.features)
-        return tuple(one.contiguous(memory_format=self.layout) if one.dim() == 4 else one for one in rows)
+        rows = [torch.from_numpy(np.ascontiguousarray(array[positions])) for array in self.features]
+        return tuple(form.cast(one) for form, one in zip(self.forms or map(Form.of, rows), rows, strict=True))
 
     def fetch(self, samples: Samples) -> Callable[[Positions], Minibatch]:
         """Return what fetches training samples with these inputs in the place of examples."""

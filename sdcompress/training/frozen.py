@@ -22,6 +22,7 @@ from sdcompress.storage import digest_of, sha256_of
 from sdcompress.training.batches import Batches, MicroBatch, Positions
 from sdcompress.training.feature_cache import (
     FeatureCache,
+    Form,
     Plan,
     bytes_of,
     cache_folder,
@@ -140,8 +141,9 @@ def compute_features(source: Source, note: Callable[[str], None] | None = None) 
             return None
         if note:
             _announce(note, plans, size, known=known)
-        layout = torch.channels_last if spec.channels_last else torch.contiguous_format
-        features = {split: replace(cache, layout=layout) for split, cache in fill(plans, shapes, folder).items()}
+        forms = {"train": tuple(map(Form.of, direct))}
+        forms["val"] = tuple(form._replace(dtype=torch.float32) for form in forms["train"])  # as validation computes
+        features = {split: replace(cache, forms=forms[split]) for split, cache in fill(plans, shapes, folder).items()}
         _compare(plans["train"], source.batches, features["train"])
     finally:
         net.train(mode)

@@ -61,7 +61,8 @@ def rate_factors(spec: recipe.Optimizer, net: MultiExit, state: nn.Module) -> di
     """Return the factor of each parameter's rate: one for heads, and for the backbone by its depth.
 
     Block k of n has ``layer_decay ** (n + 1 - k)``; what lies before the blocks counts as block 0, what lies behind
-    them has 1 (Bao et al., "BEiT", ICLR 2022, arXiv 2106.08254, section 3.2).
+    them has 1 (Bao et al., "BEiT", ICLR 2022, arXiv 2106.08254, section 3.2). Where only the classifier lies behind
+    them, the last block has 1, and block k of n has ``layer_decay ** (n - k)``.
 
     Args:
         spec: of the recipe.

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from steps import classes
 
-from sdcompress.objectives.divergences import dkd, logits_mse, soft_cross_entropy
+from sdcompress.objectives.divergences import dkd, soft_cross_entropy
 from sdcompress.tasks.regression import Regression
 
 TASK = classes(2)  # its divergence and cross-entropy do not ask how many classes there are
@@ -79,12 +79,6 @@ def test_outputs_that_are_no_logits_are_not_softened() -> None:
     # differences of 1 and 2, and not 9 times a third of them
     assert soft_cross_entropy(student, teacher, 3.0, Regression(("height",), "mae")).item() == 1.5
     assert Regression(("height",), "mse").divergence(student, teacher, 3.0).item() == 2.5
-
-
-def test_mse_of_logits_by_hand() -> None:
-    # (1 + 4 + 0 + 9) / 4 elements
-    ours = logits_mse(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 3.0]]))
-    assert ours.item() == 3.5
 
 
 def test_decoupled_distillation_by_hand() -> None:

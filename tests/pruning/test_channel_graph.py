@@ -207,6 +207,27 @@ def test_a_channel_that_changes_no_loss_has_no_importance() -> None:
     assert min(scores[0], scores[2]) > 0
 
 
+def test_taylor_gives_the_places_of_a_grouped_convolution_their_own_importance() -> None:
+    net = plain(
+        nn.Conv2d(1, 4, 1, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 1, groups=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 2),
+    )  # fmt: skip
+    with torch.no_grad():
+        net.backbone[0].weight.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]).reshape(4, 1, 1, 1))
+    graph = ChannelGraph(net, (torch.randn(2, 1, 3, 3),))
+    for parameter in graph.net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    graph.net.backbone[0].weight.grad += 1  # so that the filters have 1, 2, 3, 4, and nothing behind them counts
+    scores = {
+        group.name: (group.units, score)
+        for group, score in zip(graph.groups, unit_scores(graph, "taylor"), strict=True)
+    }
+    units, score = scores["backbone.0"]
+    assert units == ((0, 2), (1, 3))  # the same place of both groups
+    assert score is not None
+    np.testing.assert_allclose(score, [4 / 5, 6 / 5], rtol=1e-6)  # 1 + 3 and 2 + 4
+
+
 def test_two_rounds_are_recorded_by_the_channels_of_the_whole_network() -> None:
     net = network("cifar:resnet8", "bottleneck")
     graph = graph_of(net)

@@ -37,6 +37,12 @@ def test_balanced_weights_are_the_images_over_the_classes_times_those_of_the_cla
         class_weights((1.0, 2.0), found)
 
 
+def test_a_class_without_samples_has_a_weight_of_one() -> None:
+    """Smoothing and predictions give it a share of every target, which a weight of 96 / 3 would multiply."""
+    weights = class_weights("balanced", dataset((80, 40, 0)))  # a fifth is held out: 64 and 32 images are left of 96
+    np.testing.assert_allclose(weights, [96 / (3 * 64), 96 / (3 * 32), 1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("method", ["byot", "ps_kd", "sfr"])
 def test_methods_train_with_weights_and_balanced_sampling_and_weights_change_the_result(
     small: Callable[..., Recipe], tmp_path: Path, method: str

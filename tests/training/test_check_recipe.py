@@ -166,6 +166,36 @@ def test_a_method_that_needs_classes_is_refused_for_another_task(small: Small, m
     check_recipe(other.model_copy(update={"method": recipe.MethodSection(name="byot")}))
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ["train.epochs=2", "train.schedule.warmup_epochs=2"],
+            r"the training has 2: the rate only rises\. .*epochs=0\.2",
+        ),
+        (
+            ["train.epochs=2", "train.schedule.warmup_epochs=2.5"],
+            r"only rises, and does not get to train\.optimizer\.lr",
+        ),
+        (
+            ["method=born_again", "train.epochs=7", "train.schedule.warmup_epochs=2"],
+            "the shortest phase of the method has 2",
+        ),
+        (["method=born_again", "train.epochs=7", "train.schedule.warmup_epochs=1.9"], None),
+    ],
+)
+def test_a_warm_up_that_leaves_no_time_for_the_schedule_is_said(
+    small: Small, settings: list[str], said: str | None
+) -> None:
+    if said is not None:
+        with pytest.warns(UserWarning, match=said):
+            check_recipe(small(*settings))
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_recipe(small(*settings))
+
+
 def test_a_pyramid_over_tokens_is_refused(small: Small, tmp_path: Path) -> None:
     tiny = "{img_size: 16, patch_size: 4, embed_dim: 12, depth: 4, num_heads: 2}"
     settings = ["model.name=timm:vit_tiny_patch16_224", f"model.options={tiny}", "method=frskd"]

@@ -20,7 +20,7 @@ from sdcompress.storage import staged_folder
 from sdcompress.training import feature_cache
 from sdcompress.training.batches import Positions
 from sdcompress.training.check_recipe import check_recipe
-from sdcompress.training.feature_cache import Plan, cache_folder, fill, room_for
+from sdcompress.training.feature_cache import Form, Plan, cache_folder, fill, room_for
 from sdcompress.training.run import train
 
 Small = Callable[..., Recipe]
@@ -152,6 +152,16 @@ def test_a_classifier_of_other_classes_is_trained_on_a_frozen_backbone(
     assert torch.equal(after["backbone.conv1.weight"], net.state_dict()["conv1.weight"])
 
 
+def test_a_kept_map_lies_in_memory_as_the_backbone_gave_it() -> None:
+    given = torch.randn(2, 4, 5, 3, dtype=torch.bfloat16).permute(0, 3, 1, 2)  # channels last, as Swin and ConvNeXt
+    assert Form.of(given) == (torch.bfloat16, (0, 2, 3, 1))
+    kept = Form.of(given).cast(given.float().contiguous())
+    assert torch.equal(kept, given)
+    assert (kept.dtype, kept.stride()) == (torch.bfloat16, (60, 1, 15, 3))
+    one_cell = torch.empty(2, 3, 1, 1, memory_format=torch.channels_last)  # whose order its shape does not tell
+    assert Form.of(one_cell).cast(torch.randn(4, 3, 1, 1)).stride() == (3, 1, 3, 3)
+
+
 def test_passes_have_as_many_rows_as_steps_and_each_sample_once() -> None:
     plan = Plan(7, 3, padded=True, run=lambda _: ())
     assert [(positions.tolist(), count) for positions, count in plan.passes()] == [
@@ -207,6 +217,41 @@ def test_other_code_of_the_user_gives_other_features(
             torch.save(net.state_dict(), tmp_path / "w.pt")
         train(small(*settings), tmp_path / f"run{at}")
     assert len([*cache_folder().iterdir()]) == 2
+
+
+LAST = """from torch import nn
+
+
+class Stage(nn.Module):
+    # as ConvNeXt: what it returns is a view whose channels lie last in memory
+    def __init__(self, before, after):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(before, after, 3, stride=2, padding=1), nn.LayerNorm(after)
+
+    def forward(self, images):
+        return self.norm(self.convolution(images).permute(0, 2, 3, 1)).relu().permute(0, 3, 1, 2)
+
+
+def net(*, outputs, inputs):
+    stages = [Stage(inputs[0].shape[1], 8), Stage(8, 16), nn.Conv2d(16, 16, 3, padding=1)]
+    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, outputs[0]))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*tensors are taken from")
+def test_heads_on_maps_whose_channels_lie_last_get_the_same_bits(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "channels_last_nets.py").write_text(LAST)
+    monkeypatch.syspath_prepend(tmp_path)
+    net = importlib.import_module("channels_last_nets").net(outputs=(10,), inputs=pictures(1, 16, 16))
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    settings = [*PLAIN, "model.name=channels_last_nets:net", f"model.weights={tmp_path / 'w.pt'}"]
+    settings += ["exits.modules=['0','1']", "exits.head=bottleneck"]
+    direct, kept = (
+        train(small(*settings, f"train.feature_cache_gb={size}"), tmp_path / f"run{size}") for size in (0, 8)
+    )
+    assert kept.weights_sha256 == direct.weights_sha256
 
 
 def test_what_a_process_is_filling_stays_and_what_a_killed_one_left_goes(
