@@ -79,6 +79,7 @@ def pruned(network: nn.Module, example: Tensor, norms: str) -> nn.Module:
 def fine_tune(network: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None:
     """Train it as the example does."""
     generator = torch.Generator().manual_seed(0)
+    network.to(memory_format=torch.channels_last)  # faster on CPUs
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     milestones = [round(share * epochs) for share in (0.6, 0.8)]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
@@ -87,7 +88,8 @@ def fine_tune(network: nn.Module, images: Tensor, labels: Tensor, epochs: int) -
         order = torch.randperm(len(images), generator=generator)
         for rows in order[: len(order) // BATCH * BATCH].split(BATCH):
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(network(augmented(images[rows], generator)), labels[rows])
+            batch = augmented(images[rows], generator).contiguous(memory_format=torch.channels_last)
+            loss = nn.functional.cross_entropy(network(batch), labels[rows])
             loss.backward()
             optimizer.step()
         schedule.step()
@@ -171,7 +173,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="for the graphs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=int, nargs="+", default=[12, 100])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--samples", type=int, default=2000, help="test images that are timed")
