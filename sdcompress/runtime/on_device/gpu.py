@@ -22,7 +22,9 @@ __all__ = ["UNKNOWN", "GpuDevice", "device_array"]
 CUDA = 2  # kDLCUDA
 UNKNOWN = -1  # the producer does not name its stream
 
-_CODES = {0: "int", 1: "uint", 2: "float"}  # DLDataTypeCode
+# DLDataTypeCode and bits -> numpy's name
+_TYPES = {(code, bits): f"{kind}{bits}" for code, kind in enumerate(("int", "uint")) for bits in (8, 16, 32, 64)}
+_TYPES |= {(2, bits): f"float{bits}" for bits in (16, 32, 64)}
 
 
 class GpuDevice(Cuda):
@@ -101,17 +103,17 @@ def device_array(inputs: Any, stream: int, *, device_type: int = CUDA) -> Device
 
 def _from_capsule(capsule: Any) -> DeviceArray:
     tensor = ctypes.cast(_pointer(capsule, b"dltensor"), ctypes.POINTER(_DLTensor)).contents
-    if tensor.lanes != 1 or tensor.code not in _CODES:
+    name = _TYPES.get((tensor.code, tensor.bits))
+    if tensor.lanes != 1 or name is None:
         raise InputError(
             f"The input has DLPack's type {tensor.code} of {tensor.bits} bits.",
-            allowed="float32",
+            allowed="integers of 8 to 64 bits and floats of 16 to 64, as numpy has them",
             next_step="convert it on the device first",
         )
-    dtype = np.dtype(f"{_CODES[tensor.code]}{tensor.bits}")
     shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
     strides = tuple(tensor.strides[axis] for axis in range(tensor.ndim)) if tensor.strides else None
     _check_contiguous(shape, strides)
-    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, dtype, capsule)
+    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, np.dtype(name), capsule)
 
 
 def _from_interface(inputs: Any, interface: dict[str, Any]) -> DeviceArray:

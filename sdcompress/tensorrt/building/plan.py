@@ -111,8 +111,7 @@ class Builder:
         trt, log = self._trt, self._log
         network = create(lambda: self._builder.create_network(network_flags(trt)), log, "a network")
         parser = create(lambda: trt.OnnxParser(network, logger(trt)), log, "a parser")
-        if self._settings.version_compatible:
-            set_native_instance_norm(trt, parser)
+        set_native_instance_norm(trt, parser)
         if not parser.parse(graph):
             faults = [_fault(parser.get_error(index), graph) for index in range(parser.num_errors)]
             raise parse_error(segment.file, faults, tensorrt=version_of(trt), reason=log.reason())

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from sdcompress.errors import DeviceError, SetupError
 from sdcompress.tensorrt.nvidia.gpu_query import MEMORY_STEP, probe_cuda
+from sdcompress.tensorrt.nvidia.install import bindings_line
 
 __all__ = ["Cuda", "check_result", "first_gpu", "load_runtime"]
 
@@ -24,10 +25,8 @@ _FIRST = 0  # of the GPUs that CUDA_VISIBLE_DEVICES leaves
 _PORTABLE = 1  # cudaHostAllocPortable: pinned for all contexts
 _NON_BLOCKING = 1  # cudaStreamNonBlocking: does not wait for the legacy default stream
 _NEEDS = "cuda-bindings 12.6 or later, of the driver's CUDA version or below"
-_STEPS = {
-    "cudaErrorMemoryAllocation": MEMORY_STEP,
-    "cudaErrorInsufficientDriver": "upgrade the NVIDIA driver, or pip install an older cuda-bindings",
-}
+_HOST_STEP = "free memory of this machine, or build engines for smaller batches: build-engines ... --batch 1:8:16"
+_OLD_STEP = f"upgrade the NVIDIA driver; or, if it is for CUDA 12: {bindings_line('12.')}"
 
 
 def load_runtime() -> Any:
@@ -36,25 +35,26 @@ def load_runtime() -> Any:
     Raises:
         SetupError: if there is no driver, no GPU, or no cuda-bindings.
     """
-    probe_cuda()
+    gpu = probe_cuda()
     try:
         from cuda.bindings import runtime
     except ImportError as error:
         raise SetupError(
             f"CUDA cannot be called from Python: {error}.",
             allowed=_NEEDS,
-            next_step="pip install 'cuda-bindings>=12.6' (13 for drivers of CUDA 13)",
+            next_step=bindings_line(gpu.cuda),
         ) from error
     return runtime
 
 
-def check_result(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
+def check_result(runtime: Any, result: tuple[Any, ...], doing: str, *, memory_step: str = MEMORY_STEP) -> Any:
     """Return the values of a call behind its error code: an empty tuple, one value, or a tuple.
 
     Args:
         runtime: from ``load_runtime``.
         result: of one of its functions.
         doing: the action, for the message: "copying to the GPU".
+        memory_step: what to do where memory is lacking.
 
     Raises:
         DeviceError: if the code is not success.
@@ -65,7 +65,7 @@ def check_result(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
         error = name.decode() if isinstance(name, bytes) else str(code)
         raise DeviceError(
             f"CUDA failed while {doing}: {error} ({int(code)}).",
-            next_step=_STEPS.get(
+            next_step={"cudaErrorMemoryAllocation": memory_step, "cudaErrorInsufficientDriver": _OLD_STEP}.get(
                 error,
                 "check 'nvidia-smi', and run it again in a new process: a context in which a "
                 "kernel failed cannot be used any more",
@@ -151,7 +151,8 @@ class Cuda:
     def pinned(self, size: int) -> npt.NDArray[np.uint8]:
         """Zeroed page-locked memory of the host; valid until ``close``, after which the array must not be used."""
         size = max(size, 1)
-        address = int(self._check(self._rt.cudaHostAlloc(size, _PORTABLE), f"pinning {size:,} bytes of the host"))
+        result = self._rt.cudaHostAlloc(size, _PORTABLE)
+        address = int(check_result(self._rt, result, f"pinning {size:,} bytes of the host", memory_step=_HOST_STEP))
         self._host.append(address)
         array: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
         array[:] = 0

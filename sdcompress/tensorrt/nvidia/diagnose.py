@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from sdcompress.errors import SetupError
 from sdcompress.schema.base import Frozen
 from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
-from sdcompress.tensorrt.nvidia.install import install_line, version_problem
+from sdcompress.tensorrt.nvidia.install import bindings_line, install_line, version_problem
 from sdcompress.tensorrt.nvidia.trt import import_tensorrt, version_of
 
 __all__ = ["TensorRtState", "diagnose_tensorrt"]
@@ -42,7 +42,7 @@ def diagnose_tensorrt() -> TensorRtState:
         missing.append(f"TensorRT: {problem} {install_line(cuda)}")
     bindings = _installed("cuda-bindings")
     if bindings is None:
-        missing.append("cuda-bindings: not installed. pip install 'cuda-bindings>=12.6'")
+        missing.append(f"cuda-bindings: not installed. {bindings_line(cuda)}")
     return TensorRtState(gpu=gpu, tensorrt=tensorrt, cuda_bindings=bindings, missing=tuple(missing))
 
 

@@ -6,7 +6,7 @@ import re
 
 from sdcompress.errors import SetupError
 
-__all__ = ["SUPPORTED", "install_line", "major_minor", "not_importable", "version_problem"]
+__all__ = ["SUPPORTED", "bindings_line", "install_line", "major_minor", "not_importable", "version_problem"]
 
 SUPPORTED = "TensorRT 8.5, 8.6, 10 or 11"
 
@@ -51,6 +51,15 @@ def install_line(cuda: str = "") -> str:
         f"pip install {package} --extra-index-url https://pypi.nvidia.com (PyPI's 'tensorrt' holds no library: it "
         "downloads from that index and fails where only PyPI is reachable)"
     )
+
+
+def bindings_line(cuda: str = "") -> str:
+    """Return the command that installs a cuda-bindings for a driver, which takes none of a later major version.
+
+    Args:
+        cuda: the newest CUDA version that the driver supports; empty: unknown.
+    """
+    return f"pip install 'cuda-bindings>=12.6{',<13' if cuda.startswith('12.') else ''}'"
 
 
 def version_problem(version: str) -> str | None:

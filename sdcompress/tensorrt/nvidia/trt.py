@@ -262,9 +262,9 @@ def set_version_compatible(trt: TensorRT, config: tensorrt.IBuilderConfig) -> No
 
 
 def set_native_instance_norm(trt: TensorRT, parser: tensorrt.OnnxParser) -> None:
-    """Parse InstanceNormalization as layers and not as a plugin, which version-compatible plans need.
+    """Parse InstanceNormalization as layers and not as a plugin, because the runtime registers no plugins.
 
-    8.6 needs the flag (its documentation, "Version Compatibility"); later versions that have it ignore it.
+    8.6 needs the flag; later versions set it by default (NvOnnxParser.h, ``OnnxParserFlag``), and 8.5 has none.
     """
     flag = getattr(getattr(trt, "OnnxParserFlag", None), "NATIVE_INSTANCENORM", None)
     if flag is not None:

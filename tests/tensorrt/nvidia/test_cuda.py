@@ -38,6 +38,9 @@ def test_an_error_has_its_name_and_the_failed_action() -> None:
     with pytest.raises(DeviceError, match="cudaErrorMemoryAllocation") as caught:
         check_result(runtime, (code.cudaErrorMemoryAllocation, None), "allocating 8 bytes on the GPU")
     assert "sdcompress build-engines ARTIFACT --batch" in caught.value.next_step
+    with pytest.raises(DeviceError, match="pinning") as caught:
+        check_result(runtime, (code.cudaErrorMemoryAllocation, None), "pinning 8 bytes", memory_step="buy some")
+    assert caught.value.next_step == "buy some"
 
 
 def test_the_real_bindings_take_every_call_as_it_is_made_and_the_driver_is_what_is_missing() -> None:

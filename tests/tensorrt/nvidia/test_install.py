@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdcompress.tensorrt.nvidia.install import install_line, not_importable, version_problem
+from sdcompress.tensorrt.nvidia.install import bindings_line, install_line, not_importable, version_problem
 
 
 @pytest.mark.parametrize("version", ["8.5.3.1", "8.6.1", "10.0.1", "10.16.1.11", "11.4.0.106"])
@@ -49,3 +49,9 @@ def test_a_failed_import_names_the_library_and_the_line_that_works(error: Except
     assert found in refusal.problem
     assert step in refusal.next_step
     assert refusal.allowed
+
+
+def test_a_driver_for_cuda_12_gets_bindings_that_it_can_run() -> None:
+    """CUDA 13 does not run on it: cudaErrorInsufficientDriver. An older version runs on a newer driver."""
+    assert bindings_line("12.8") == "pip install 'cuda-bindings>=12.6,<13'"
+    assert bindings_line("13.0") == bindings_line() == "pip install 'cuda-bindings>=12.6'"
