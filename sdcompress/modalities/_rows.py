@@ -63,7 +63,7 @@ def columns_of(file: Path) -> tuple[str, ...]:
                 names = tuple(map(str, first)) if isinstance(first, dict) else ()
             else:
                 names = tuple(next(csv.reader(lines, strict=True, **_DIALECTS[file.suffix.lower()]), ()))
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise _unreadable(file, error) from error
     if not names:
         raise DataError(
@@ -103,7 +103,7 @@ def _jsonl(file: Path, lines: Iterable[str], columns: Sequence[str]) -> Iterator
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _ragged(file, number, f"no JSON: {error}") from error
         if not isinstance(row, dict):
             raise _ragged(file, number, f"a {type(row).__name__}, no object")

@@ -152,7 +152,7 @@ class Table(Modality):
             return raw
         try:
             return json.loads(Path(raw).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"The row cannot be read: {error}.",
                 allowed="a .json file with one object, column -> value",

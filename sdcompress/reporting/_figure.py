@@ -166,9 +166,18 @@ def key(figure: Figure, names: Sequence[str]) -> None:
     figure.legend(handles=patches, loc="outside upper center", ncols=min(len(names), 5))
 
 
+_LONGEST_NAME = 32  # characters; longer ones would leave less than half of the width to the axes
+
+
+def shortened(name: str, longest: int = _LONGEST_NAME) -> str:
+    """Return a name of at most so many characters; of a longer one both ends, at either of which names may differ."""
+    half = longest // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[len(name) - (longest - half - 1) :]}"
+
+
 def name_lines(axes: Axes, names: Sequence[str]) -> None:
-    """Label the lines on the y axis, the first at the top."""
-    axes.set_yticks(range(len(names)), names)
+    """Label the lines on the y axis, the first at the top; long names are shortened."""
+    axes.set_yticks(range(len(names)), [shortened(name) for name in names])
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
@@ -189,7 +198,7 @@ class Label:
 
 
 def beside_points(axes: Axes, labels: Sequence[Label], keep_free: Sequence[tuple[float, float]] = ()) -> None:
-    """Write each label at the nearest free position around its point, with a thin line if that is far.
+    """Write each label, shortened, at the nearest free position around its point, with a thin line if that is far.
 
     Args:
         axes: with their final limits.
@@ -206,7 +215,12 @@ def beside_points(axes: Axes, labels: Sequence[Label], keep_free: Sequence[tuple
     occupied = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in anchors]
     for label, anchor in zip(labels, anchors, strict=False):
         text = axes.annotate(
-            label.text, (label.x, label.y), textcoords="offset points", xytext=(0, 0), color=label.colour, fontsize=10.5
+            shortened(label.text),
+            (label.x, label.y),
+            textcoords="offset points",
+            xytext=(0, 0),
+            color=label.colour,
+            fontsize=10.5,
         )
         text.set_in_layout(False)  # otherwise the layout would move the axes under placed labels
         size = text.get_window_extent(renderer)
@@ -248,7 +262,7 @@ def _overlap(a: Bbox, b: Bbox) -> float:
 
 
 def beside_line_ends(axes: Axes, labels: Sequence[Label]) -> None:
-    """Write each label to the right of the end of its line, moved vertically so that labels do not touch.
+    """Write each label, shortened, right of the end of its line, moved vertically so that labels do not touch.
 
     Args:
         axes: with their final limits; the labels stand right of the frame.
@@ -260,7 +274,7 @@ def beside_line_ends(axes: Axes, labels: Sequence[Label]) -> None:
     heights = _spread(wanted_heights, gap=13.0)
     for label, height, height_wanted in zip(rising, heights, wanted_heights, strict=True):
         axes.annotate(
-            label.text,
+            shortened(label.text),
             (1.0, label.y),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",

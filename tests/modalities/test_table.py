@@ -75,8 +75,10 @@ def test_files_hold_one_row_or_many(tmp_path: Path) -> None:
     assert [Path(name).name for name in names] == ["rows.csv:2", "rows.csv:3"]
     np.testing.assert_array_equal(ROWS.example(rows[1]), [40, 10, 2, 6])
     assert [label for *_, label in ROWS.labelled_rows(tmp_path / "rows.csv", "income")] == ["low", "high"]
-    with pytest.raises(InputError, match="cannot be read"):
-        ROWS.example(tmp_path / "broken.json")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for name in ("broken.json", "deep.json"):
+        with pytest.raises(InputError, match="cannot be read"):
+            ROWS.example(tmp_path / name)
 
 
 def test_an_index_that_is_no_category_is_refused() -> None:

@@ -228,6 +228,7 @@ def test_empty_lines_are_no_rows(text, tmp_path):
         ("a.tsv", b"\xff\xfe", "cannot be read"),
         ("a.jsonl", b'{"text": "film"}\n{"tex": "film"}\n', "Line 2 .*no value of 'text'"),
         ("a.jsonl", b"film\n", "Line 1 .*no JSON"),
+        ("a.jsonl", b"[" * 100_000, "Line 1 .*no JSON"),
         ("a.jsonl", b'\n{"txt": "film"}\n', "no column 'text'.*Did you mean 'txt'"),
         ("a.jsonl", b"[1]\n", "Line 1 .*no object"),
         ("a.pdf", b"", "no table"),
@@ -237,6 +238,12 @@ def test_broken_files(text, tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         list(text.raw_examples(tmp_path / name))
+
+
+def test_columns_of_json_that_is_nested_too_deep(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"[" * 100_000)
+    with pytest.raises(DataError, match="cannot be read"):
+        columns_of(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("settings", [{}, {"token_types": True, "columns": ("a", "b")}])

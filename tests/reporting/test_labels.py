@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from sdcompress.reporting._figure import Label, _spread, beside_points
+from sdcompress.reporting._figure import Label, _spread, beside_points, name_lines, shortened
 
 
 def test_names_of_points_that_almost_touch_do_not_overlap() -> None:
@@ -42,3 +42,17 @@ def test_heights_keep_their_order_and_their_distance(wanted: list[float]) -> Non
     assert len(heights) == len(wanted)
     assert all(b - a >= 13.0 - 1e-6 for a, b in itertools.pairwise(heights))
     assert abs(sum(heights) - sum(wanted)) < 1e-6 * max(1.0, sum(wanted))  # moved apart, not away
+
+
+def test_of_a_long_name_both_ends_stay() -> None:
+    assert shortened("abcdefgh", 8) == "abcdefgh"
+    assert shortened("abcdefghi", 8) == "abcd…ghi"
+    assert shortened("abcdefghi", 7) == "abc…ghi"
+
+
+def test_long_names_of_lines_leave_room_for_the_axes() -> None:
+    figure = Figure(figsize=(460 / 72, 120 / 72), dpi=72, layout="constrained")
+    axes = figure.subplots()
+    name_lines(axes, ["n" * 60])
+    figure.draw_without_rendering()
+    assert axes.get_position().width > 0.4

@@ -19,6 +19,7 @@ from sdcompress.reporting._figure import (
     draw,
     key,
     name_lines,
+    shortened,
     stacked,
 )
 from sdcompress.reporting.explanation.tables import by_depth, oracle_rule
@@ -86,7 +87,7 @@ def _shares(record: Explanation) -> Plot | None:
         return None
     strata, word = by_depth(record.strata), record.stratum or "stratum"
     names, all_lines = [exit_.name for exit_ in record.exits], len(lines)
-    lines += [(_short(figures.name), figures.shares) for figures in strata]
+    lines += [(shortened(figures.name, _LONGEST_NAME), figures.shares) for figures in strata]
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
@@ -175,9 +176,4 @@ def _reliability_of(axes: Axes, exit_: ExitFigures) -> None:
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     ece = "" if exit_.ece is None else f"\nECE {exit_.ece * 100:.1f} %"
     auroc = "" if exit_.auroc is None else f", AUROC {exit_.auroc:.3f}"
-    axes.set_title(f"{_short(exit_.name)}{ece}{auroc}", fontsize=9, color=INK)
-
-
-def _short(name: str) -> str:
-    half = _LONGEST_NAME // 2  # names may differ at either end
-    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half + 1 :]}"
+    axes.set_title(f"{shortened(exit_.name, _LONGEST_NAME)}{ece}{auroc}", fontsize=9, color=INK)

@@ -23,6 +23,7 @@ from sdcompress.reporting._figure import (
     draw,
     label_log_axis,
     name_lines,
+    shortened,
     stacked,
 )
 from sdcompress.reporting.page import Plot
@@ -176,7 +177,8 @@ def _latency_distribution(report: Report) -> Plot | None:
             times = np.percentile(np.asarray(raw), levels, method="inverted_cdf")
             again, colour = divmod(index, len(SERIES))
             style = (0, (4, 2)) if again else "-"  # tells two rows of one colour apart
-            axes.step(times, levels, where="post", color=SERIES[colour], linewidth=1.6, linestyle=style, label=row.name)
+            name = shortened(row.name)
+            axes.step(times, levels, where="post", color=SERIES[colour], linewidth=1.6, linestyle=style, label=name)
         axes.set_xscale("log")
         label_log_axis(axes.xaxis)
         axes.set_xlabel("run of one sample, ms (logarithmic)")
