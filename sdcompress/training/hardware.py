@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -65,6 +66,8 @@ def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
             allowed="32-true or bf16-mixed on a CPU",
             next_step="--set train.precision=bf16-mixed",
         )
+    # autocast decides what is rounded; Fabric would round all floats, targets and the weights of mixtures among them
+    fabric.strategy.precision.convert_input = _unchanged
     fabric.launch()
     if fabric.device.type == "cpu":
         _keep_freed_memory()
@@ -138,6 +141,10 @@ class _Ddp(DDPStrategy):  # type: ignore[misc]  # Lightning is untyped here
 
     def find_unused(self) -> None:
         self._ddp_kwargs["find_unused_parameters"] = True
+
+
+def _unchanged(inputs: Any) -> Any:
+    return inputs
 
 
 def _leave_process_group() -> None:

@@ -8,6 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch import nn
+
+from sdcompress.schema.recipe import Train
+from sdcompress.training.hardware import launch
 
 STEPS = """
 import resource, torch
@@ -42,3 +47,9 @@ def test_what_a_step_frees_serves_the_next_step_unless_the_user_said_otherwise()
     taken_anew = 5 * 8  # each tensor of each step faults at least once, 1024 times where pages are small
     assert faults() < taken_anew
     assert faults(MALLOC_MMAP_THRESHOLD_="65536") >= taken_anew
+
+
+def test_mixed_precision_rounds_no_targets() -> None:
+    step = launch(Train(precision="bf16-mixed", device="cpu")).setup_module(nn.Identity())
+    prices = torch.tensor([20001.0, 20003.0])  # the nearest in bfloat16 are 19968 and 20096
+    assert torch.equal(step(prices), prices)
