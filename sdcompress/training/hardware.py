@@ -66,8 +66,8 @@ def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
             allowed="32-true or bf16-mixed on a CPU",
             next_step="--set train.precision=bf16-mixed",
         )
-    # autocast decides what is rounded; Fabric would round all floats, targets and the weights of mixtures among them
-    fabric.strategy.precision.convert_input = _unchanged
+    if spec.precision != "32-true":  # Fabric would round all floats, targets and the weights of mixtures among them
+        fabric.strategy.precision.convert_input = _unchanged  # autocast decides what is rounded
     fabric.launch()
     if fabric.device.type == "cpu":
         _keep_freed_memory()
