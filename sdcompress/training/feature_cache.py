@@ -65,7 +65,8 @@ class Form(NamedTuple):
     @classmethod
     def of(cls, values: Tensor) -> Form:
         """Return the form of a tensor."""
-        return cls(values.dtype, tuple(sorted(range(values.dim()), key=lambda axis: -values.stride(axis))))
+        strides = values.stride()
+        return cls(values.dtype, tuple(sorted(range(values.dim()), key=lambda axis: -strides[axis])))
 
     def cast(self, values: Tensor) -> Tensor:
         """Return the same values in this form."""

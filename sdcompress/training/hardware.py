@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -73,6 +74,8 @@ def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
             allowed="32-true or bf16-mixed on a CPU",
             next_step="--set train.precision=bf16-mixed",
         )
+    if spec.precision != "32-true":  # Fabric would round all floats, targets and the weights of mixtures among them
+        fabric.strategy.precision.convert_input = _unchanged  # autocast decides what is rounded
     fabric.launch()
     if fabric.device.type == "cpu":
         _keep_freed_memory()
@@ -146,6 +149,10 @@ class _Ddp(DDPStrategy):  # type: ignore[misc]  # Lightning is untyped here
 
     def find_unused(self) -> None:
         self._ddp_kwargs["find_unused_parameters"] = True
+
+
+def _unchanged(inputs: Any) -> Any:
+    return inputs
 
 
 def _leave_process_group() -> None:

@@ -9,10 +9,11 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from sdcompress.errors import DeviceError
 from sdcompress.schema.recipe import Train
-from sdcompress.training.hardware import memory_failures
+from sdcompress.training.hardware import launch, memory_failures
 
 STEPS = """
 import resource, torch
@@ -66,3 +67,9 @@ def test_memory_that_a_library_of_the_gpu_lacks_is_lacking_memory_too(message: s
     with pytest.raises(RuntimeError, match="another") as other, memory_failures(Train(), device):
         raise RuntimeError("CUDA error: an illegal memory access was encountered, or another")
     assert not isinstance(other.value, DeviceError)
+
+
+def test_mixed_precision_rounds_no_targets() -> None:
+    step = launch(Train(precision="bf16-mixed", device="cpu")).setup_module(nn.Identity())
+    prices = torch.tensor([20001.0, 20003.0])  # the nearest in bfloat16 are 19968 and 20096
+    assert torch.equal(step(prices), prices)
