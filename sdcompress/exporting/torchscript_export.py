@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.modalities import Inputs
 from sdcompress.onnx_graph.dataflow import names_read
+from sdcompress.onnx_graph.edit import replace_nodes
 from sdcompress.onnx_graph.tensor_values import every_tensor
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, decompose_instance_norm
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
@@ -184,8 +185,7 @@ def _inline_identities(graph: onnx.GraphProto) -> None:
             names[node.output[0]] = node.input[0]
         else:
             nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
+    replace_nodes(graph, nodes)
 
 
 def _write_axes(model: onnx.ModelProto, example: Inputs) -> None:

@@ -31,7 +31,7 @@ class Dataflow:
         producer: for each tensor the index of the node that computes it.
         kinds: for each node what its outputs depend on.
         initializers: the stored tensors by name.
-        inputs: names of the graph's inputs that are not stored tensors.
+        values: what the graph says of its inputs, its outputs and the tensors between, by name.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -40,7 +40,6 @@ class Dataflow:
         self.uses = [list(names_read(node)) for node in self.nodes]
         self.producer = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
-        self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
         self.values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
         self.kinds: list[Dependence] = []
         for node, uses in zip(self.nodes, self.uses, strict=True):

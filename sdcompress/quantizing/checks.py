@@ -193,7 +193,8 @@ def compare_optimised(
 def _exit(name: str, samples: int, written: float, optimised: float, *, tolerance: float) -> OptimisedExit:
     allowed = _FACTOR * written + tolerance
     problem = ""
-    if optimised > allowed:
+    # both not finite: the comparison of quality says so
+    if optimised > allowed or (np.isfinite(optimised) and not np.isfinite(written)):
         problem = (
             f"outputs are {optimised:.3g} off those of float32 as onnxruntime {onnxruntime.__version__} optimises the "
             f"graphs, and {written:.3g} as they are written"

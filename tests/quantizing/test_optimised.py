@@ -63,6 +63,17 @@ def test_only_what_is_farther_as_it_runs_is_refused(
     assert "1.6 off those of float32 as onnxruntime" in exits[2].problem
 
 
+@pytest.mark.parametrize("distance", [np.inf, np.nan])
+def test_graphs_that_are_finite_only_as_they_run_here_are_refused(
+    distance: float, pretend: Callable[..., None], tiny_artifact: Any, tiny_network: Any
+) -> None:
+    """Another runtime computes them as they are written."""
+    manifest = open_artifact(tiny_artifact()).manifest
+    pretend(written=[1.0, distance, distance], optimised_=[1.0, 1.0, np.nan])
+    exits = compare_optimised(manifest, BEFORE, AFTER, tiny_network.samples(20), threads=1)
+    assert [bool(exit_.problem) for exit_ in exits] == [False, True, False]  # the last: not finite in any way
+
+
 @pytest.mark.parametrize(("distance", "figure"), [(37.0, 37.0), (np.inf, None)])
 def test_a_wrong_kernel_leaves_the_figures_and_no_artifact(
     *,
