@@ -170,8 +170,9 @@ def _resized_to(
         scales = _stored_values(flow, node.input[2])
         if scales is None or scales.shape != (4,) or (scales[:2] != 1).any():
             return None
-        rows, columns = np.floor(np.float32(before) * scales[2:].astype(np.float32)).astype(np.int64).tolist()
-        return (rows, columns), (float(scales[2]), float(scales[3]))
+        by_size = scales[2:].astype(np.float32)
+        high, wide = map(int, np.array(before, np.float32) * by_size)
+        return (high, wide), (float(by_size[0]), float(by_size[1]))
     axes = flow.axes(node.output[0])
     if axes is None or len(axes) != 4 or axes[:2] != leading:
         return None
