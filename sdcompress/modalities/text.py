@@ -181,10 +181,7 @@ class Text(Modality):
 
     def example(self, raw: Any) -> Tokens:
         """One text, or one pair of texts: int32 [1 or 2, max_length]; see ``Modality``."""
-        if problem := self._problem(raw):
-            raise InputError(
-                problem, allowed=f"{_UNITS[self._pairs]} with more than white space", next_step="leave it out"
-            )
+        self.check_raw(raw)
         try:
             (encoding,) = self.encode([raw])
         except InputError as error:
@@ -401,7 +398,8 @@ class Text(Modality):
     def check_raw(self, raw: Any) -> None:
         """Refuse an empty text, and what is no text; see ``Modality``."""
         if problem := self._problem(raw):
-            raise InputError(problem, allowed=_UNITS[self._pairs], next_step="leave it out")
+            allowed = f"{_UNITS[self._pairs]} with more than white space"
+            raise InputError(problem, allowed=allowed, next_step="leave it out")
 
     def _problem(self, raw: Any) -> str:
         """Why a raw example cannot be used; empty if it can."""
