@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import sys
 from hashlib import sha256
@@ -21,7 +22,21 @@ from typing import Any
 from sdcompress.errors import UnknownNameError, UsageError, requires_extra
 from sdcompress.user_code import check_module, use_working_directory
 
-__all__ = ["call_user_function", "describe", "load", "load_file", "load_recorded", "members", "names", "presets"]
+__all__ = [
+    "ArgumentsError",
+    "call_user_function",
+    "describe",
+    "load",
+    "load_file",
+    "load_recorded",
+    "members",
+    "names",
+    "presets",
+]
+
+
+class ArgumentsError(TypeError):
+    """A user function does not take the arguments that it is called with."""
 
 
 def names(room: str) -> list[str]:
@@ -149,7 +164,7 @@ def load_file(path: str) -> Any:
     return getattr(module, public[0])
 
 
-def call_user_function(path: str, **arguments: Any) -> Any:
+def call_user_function(path: str, /, **arguments: Any) -> Any:
     """Call a user function by its name ``package.module:function``.
 
     Args:
@@ -158,6 +173,7 @@ def call_user_function(path: str, **arguments: Any) -> Any:
 
     Raises:
         UsageError: if the module or the function does not exist, the module is installed or cannot be imported.
+        ArgumentsError: if the function does not take the arguments; what it raises itself passes through.
     """
     check_module(path)
     use_working_directory()
@@ -181,7 +197,14 @@ def call_user_function(path: str, **arguments: Any) -> Any:
         raise UnknownNameError(
             f"functions of {module_name}", function, [n for n in vars(module) if not n.startswith("_")]
         )
-    return getattr(module, function)(**arguments)
+    called = getattr(module, function)
+    try:
+        inspect.signature(called).bind(**arguments)
+    except TypeError as error:
+        raise ArgumentsError(str(error)) from error
+    except ValueError:  # it has no signature, as some that are written in C
+        pass
+    return called(**arguments)
 
 
 def _builtin_modules(room: str) -> dict[str, Path]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from sdcompress.errors import UsageError
 
-__all__ = ["check_module", "check_trusted", "module_exists", "trust_function", "use_working_directory"]
+__all__ = ["check_module", "check_trusted", "module_exists", "names_file", "trust_function", "use_working_directory"]
 
 _INSTALLATIONS = {"site-packages", "dist-packages"}
 _trusted: set[str] = set()  # of this process, even if the file is not writable
@@ -43,6 +43,11 @@ def module_exists(name: str) -> bool:
     return _spec(_top(name)) is not None
 
 
+def names_file(name: str) -> bool:
+    """Return whether a name is of a file, `nets/my.py:make`, where a module is needed."""
+    return name.partition(":")[0].endswith(".py")
+
+
 def check_module(name: str) -> Path:
     """Refuse a ``module:function`` that is not in a folder of the user. Nothing is imported.
 
@@ -55,8 +60,10 @@ def check_module(name: str) -> Path:
         The file or folder of the top-level package.
 
     Raises:
-        UsageError: if there is no such module, or it is installed.
+        UsageError: if there is no such module, it is installed, or a file is named in its place.
     """
+    if names_file(name):
+        raise _a_file(name)
     top = _top(name)
     spec = _spec(top)
     if spec is None:
@@ -131,6 +138,18 @@ def check_trusted(checkpoint: Path, name: str, options: Mapping[str, Any], *, tr
         allowed="models of installed packages, and functions that you have trained at their location",
         next_step="read the module; then add --trust-modules to 'sdcompress evaluate' or 'export' once (in Python: "
         "trust_modules=True)",
+    )
+
+
+def _a_file(name: str) -> UsageError:
+    file, _, function = name.partition(":")
+    path = Path(file)
+    elsewhere = path.is_absolute() or ".." in path.parts
+    meant = ".".join((*(() if elsewhere else path.parts[:-1]), path.stem)) + f":{function}"
+    return UsageError(
+        f"'{name}' names a file.",
+        allowed="'package.module:function', importable from the working directory",
+        next_step=f"write '{meant}'" + (f", and set PYTHONPATH to {path.parent}" if elsewhere else ""),
     )
 
 

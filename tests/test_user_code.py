@@ -59,6 +59,32 @@ def test_a_module_with_an_error_is_said_to_have_it(folder: Path, text: str, said
         registry.call_user_function("my_netz:make")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("my_nets.py:make", "write 'my_nets:make'"),
+        ("./nets/my.py:make", "write 'nets.my:make'"),
+        ("../nets/my.py:make", "write 'my:make', and set PYTHONPATH to ../nets"),
+        ("/nets/my.py:make", "write 'my:make', and set PYTHONPATH to /nets"),
+    ],
+)
+def test_a_file_in_the_place_of_a_module_is_answered_with_the_module(folder: Path, name: str, meant: str) -> None:
+    with pytest.raises(UsageError, match="names a file") as caught:
+        registry.call_user_function(name)
+    assert caught.value.next_step == meant
+
+
+def test_arguments_that_do_not_fit_are_told_from_errors_of_the_function(folder: Path) -> None:
+    (folder / "my_nets.py").write_text("def make(width):\n    return int(path=width)\n")
+    with pytest.raises(registry.ArgumentsError, match=r"missing.* 'width'"):
+        registry.call_user_function("my_nets:make")
+    with pytest.raises(registry.ArgumentsError, match="unexpected keyword argument 'path'"):
+        registry.call_user_function("my_nets:make", width=2, path=2)
+    with pytest.raises(TypeError, match="int") as caught:
+        registry.call_user_function("my_nets:make", width=2)
+    assert not isinstance(caught.value, registry.ArgumentsError)
+
+
 def test_a_module_that_an_installed_one_hides_is_said_to_be(folder: Path) -> None:
     (folder / "yaml.py").write_text("")
     with pytest.raises(UsageError, match="it hides the 'yaml' of this folder"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 
-from sdcompress import registry
+from sdcompress import recipes, registry
 from sdcompress.schema import report
 from sdcompress.schema.recipe import Recipe
 
@@ -139,29 +138,18 @@ def _range(annotation: ast.expr) -> str:
 
 def recipe_page() -> str:
     """The recipe in Markdown: a table of keys with their defaults and descriptions for each section."""
-    head = "# The recipe\n\n`--set KEY=VALUE` sets any of these keys. `--print-config` prints a recipe with all.\n"
+    head = "# The recipe\n\n`--set KEY=VALUE` sets any of these keys. `sdcompress list keys` prints them.\n"
     rows = {"": list[str]()}
-    for key, default, meaning in _keys(Recipe(), Recipe.model_json_schema(), ""):
+    for key, default, meaning in recipes.all_keys():
         section = key.partition(".")[0] if "." in key else ""
         shown = "none" if default is None else f"`{json.dumps(default)}`"
-        rows.setdefault(section, []).append(f"| `{key}` | {shown} | {meaning} |")
+        cells = (f"`{key}`", shown, meaning.replace("|", "\\|"))
+        rows.setdefault(section, []).append(f"| {' | '.join(cells)} |")
     table = "| key | default | meaning |\n|---|---|---|\n"
     return head + "".join(
         (f"\n## {name}\n\n{getattr(Recipe(), name).__doc__}\n" if name else "") + f"\n{table}" + "\n".join(lines) + "\n"
         for name, lines in rows.items()
     )
-
-
-def _keys(section: BaseModel, schema: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any, str]]:
-    described = schema["$defs"].get(type(section).__name__, schema)["properties"]
-    for name, default in section:
-        if isinstance(default, BaseModel):
-            yield from _keys(default, schema, f"{prefix}{name}.")
-            continue
-        choices = json.dumps([described[name], *described[name].get("anyOf", ())])
-        allowed = ", ".join(dict.fromkeys(re.findall(r'"(.*?)"', "".join(re.findall(r'"enum": \[(.*?)\]', choices)))))
-        text = described[name].get("description", "").replace("|", "\\|")
-        yield f"{prefix}{name}", section.model_dump(mode="json")[name], "; ".join(filter(None, (text, allowed)))
 
 
 def results_page() -> str:

@@ -23,13 +23,16 @@ Kind = Literal[
     "backends",
     "targets",
     "recipes",
+    "keys",
 ]
 
 
 def list_(
     kind: Annotated[Kind | None, typer.Argument(help="what to list; default: everything")] = None, json: Json = False
 ) -> None:
-    """List methods, models, heads, data sets, tasks, modalities, policies, precisions, backends, targets and recipes.
+    """List methods, models, heads, data sets, tasks, modalities, policies, precisions, backends, targets, recipes.
+
+    And the keys of a recipe, which --set sets.
 
     Example: sdcompress list methods
     """

@@ -112,9 +112,7 @@ def _users(spec: recipe.Data) -> Source:
 
     try:
         source = registry.call_user_function(spec.name, spec=spec)
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
+    except registry.ArgumentsError as error:
         raise RecipeError(
             f"The function '{spec.name}' cannot be called with spec=...: {error}",
             allowed="def function(spec: sdcompress.schema.recipe.Data) -> sdcompress.data.source.Source",

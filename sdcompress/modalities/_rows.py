@@ -130,6 +130,8 @@ _READERS = {".csv": _delimited, ".tsv": _delimited, ".jsonl": _jsonl, ".txt": _t
 def _check_columns(file: Path, there: Iterable[str], wanted: Sequence[str]) -> None:
     there = list(there)
     if missing := [column for column in wanted if column not in there]:
+        if len(there) == 1 and (mark := next((mark for mark in ";,\t|" if mark in str(there[0])), "")):
+            raise _separated_otherwise(file, mark)
         guess = nearest(missing[0], there)
         raise DataError(
             f"{file} has no column '{missing[0]}'." + (f" Did you mean '{guess}'?" if guess else ""),
@@ -142,6 +144,14 @@ def _check_columns(file: Path, there: Iterable[str], wanted: Sequence[str]) -> N
             allowed="columns of different names",
             next_step="rename one of them in the first line of the file",
         )
+
+
+def _separated_otherwise(file: Path, mark: str) -> DataError:
+    return DataError(
+        f"The first line of {file} names one column, with {mark!r} in it.",
+        allowed="commas between the values of a .csv file, tabs between those of a .tsv file",
+        next_step="save it with these, or with the ending that it needs",
+    )
 
 
 def _value(file: Path, number: int, row: Mapping[str, Any], column: str, nullable: Collection[str]) -> Any:

@@ -126,6 +126,23 @@ class Table(Modality):
         """All columns, the numeric ones first."""
         return (*self.numbers, *self.categories)
 
+    def prepare(self, raw: Any) -> Inputs:
+        """See ``Modality``.
+
+        Args:
+            raw: a list of B rows, each a mapping with a value of each column, or the path of a .json file.
+        """
+        frame = hasattr(raw, "to_dict")  # of pandas, which would be read column by column
+        if isinstance(raw, Mapping | str | Path) or frame:
+            raise InputError(
+                f"This is a {type(raw).__name__}, not a list of rows.",
+                allowed="a list of mappings, column -> value",
+                next_step="engine.preprocess(frame.to_dict('records'))"
+                if frame
+                else "put it into a list: engine.preprocess([row])",
+            )
+        return super().prepare(raw)
+
     def example(self, raw: Any) -> npt.NDArray[np.float64]:
         """A mapping with a value of each column, or the path of a .json file of one object; see ``Modality``."""
         row = self.decode(raw)

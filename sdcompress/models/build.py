@@ -21,7 +21,7 @@ from sdcompress.models.multiexit import MultiExit, Tap
 from sdcompress.models.output_layer import output_layer
 from sdcompress.schema import graphs, recipe
 from sdcompress.schema.pruning import ChannelCuts
-from sdcompress.user_code import module_exists
+from sdcompress.user_code import module_exists, names_file
 
 __all__ = ["build", "pretrained_config"]
 
@@ -193,7 +193,7 @@ def _backbone(model: recipe.Model, outputs: tuple[int, ...], inputs: Sequence[gr
 
 def _users(model: recipe.Model, outputs: tuple[int, ...], inputs: Sequence[graphs.Tensor]) -> object:
     module = model.name.partition(":")[0]
-    if not module_exists(model.name):
+    if not (names_file(model.name) or module_exists(model.name)):
         raise UnknownNameError(
             "families of backbones",
             module,
@@ -201,4 +201,15 @@ def _users(model: recipe.Model, outputs: tuple[int, ...], inputs: Sequence[graph
             next_step=f"choose a family, or set PYTHONPATH to the folder that holds your module '{module}'",
         )
     weights = {"pretrained": True} if model.pretrained else {}
-    return registry.call_user_function(model.name, outputs=outputs, inputs=tuple(inputs), **weights, **model.options)
+    try:
+        return registry.call_user_function(
+            model.name, outputs=outputs, inputs=tuple(inputs), **weights, **model.options
+        )
+    except registry.ArgumentsError as error:
+        keywords = ", ".join(("outputs", "inputs", *weights, *model.options))
+        raise RecipeError(
+            f"The backbone '{model.name}' cannot be called with {keywords}: {error}.",
+            allowed="a function that takes outputs, inputs and the keys of model.options, and returns the network",
+            next_step="write one around your network, such as 'def make(*, outputs, inputs): return Net(outputs[0])', "
+            "or correct model.options",
+        ) from error

@@ -73,7 +73,8 @@ def cut_points(backbone: nn.Module, example: tuple[Tensor, ...]) -> tuple[CutPoi
         raise RecipeError(
             f"This backbone has no place where it could be cut: {why}.",
             allowed="a part whose output [B, C, H, W] or [B, N, C] is all that later parts need" if flat else "",
-            next_step="train without exits (a method such as 'baseline'), or choose another backbone in model.name",
+            next_step="train without exits (a method such as 'baseline'), choose another backbone in model.name, or "
+            "make the stages of your own network modules",
         )
     return tuple(points)
 

@@ -11,7 +11,7 @@ runs/NAME/recipe.yaml           the resolved recipe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -44,8 +44,8 @@ SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 def run(
     recipe: RecipeLike,
     out: Path | str | None = None,
+    settings: recipes.Settings = (),
     *,
-    settings: Iterable[recipes.Setting] = (),
     command: str = "",
     overwrite: bool = False,
     step_progress: StepProgress | None = None,
@@ -59,7 +59,7 @@ def run(
     Args:
         recipe: a YAML file, a shipped recipe's name, a mapping or a ``Recipe``.
         out: folder of the run; default ``runs/<name>``.
-        settings: ``section.key=value``, or pairs of key and value, on top of the recipe.
+        settings: ``{"section.key": value}``, or a list of ``section.key=value``, on top of the recipe.
         command: the command that the user typed, for the records.
         overwrite: replace training runs of other recipes.
         step_progress: shows the progress of each step.

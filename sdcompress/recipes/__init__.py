@@ -11,12 +11,25 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from sdcompress.errors import RecipeError, UnknownNameError
-from sdcompress.recipes._settings import Setting, apply, check_effect
+from sdcompress.recipes._keys import all_keys
+from sdcompress.recipes._settings import Setting, Settings, apply, check_effect
 from sdcompress.recipes._yaml import MAX_BYTES, dump_yaml, load_yaml
 from sdcompress.schema.base import Frozen, explain
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["Section", "Setting", "describe", "dump", "names", "override", "parse", "read"]
+__all__ = [
+    "Key",
+    "Section",
+    "Setting",
+    "Settings",
+    "all_keys",
+    "describe",
+    "dump",
+    "names",
+    "override",
+    "parse",
+    "read",
+]
 
 Section = TypeVar("Section", bound=Frozen)
 
@@ -31,12 +44,12 @@ def describe(name: str) -> str:
     return _shipped(name).partition("\n")[0].lstrip("# ")
 
 
-def read(source: str | Path | Mapping[str, Any] | Recipe | None, settings: Iterable[Setting] = ()) -> Recipe:
+def read(source: str | Path | Mapping[str, Any] | Recipe | None, settings: Settings = ()) -> Recipe:
     """Read and validate a recipe.
 
     Args:
         source: a YAML file, the name of a shipped recipe, a mapping, a recipe, or None for the defaults.
-        settings: ``section.key=value`` with the value in YAML, or pairs of key and value, in any order; they
+        settings: ``section.key=value`` with the value in YAML, pairs of key and value, or a mapping, in any order; they
             override the source.
 
     Raises:
@@ -126,10 +139,11 @@ def _text(path: Path) -> str:
 
 def _shipped(name: str) -> str:
     if name not in names():
+        files_here = (path.name for path in Path.cwd().glob("*.y*ml")) if Path(name).suffix else ()
         raise UnknownNameError(
             "recipe files and shipped recipes",
             name,
-            names(),
+            [*names(), *files_here],
             next_step="give a YAML file that exists or a shipped name",
         )
     return (files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")

@@ -9,10 +9,11 @@ from sdcompress.errors import RecipeError, brief
 from sdcompress.recipes._yaml import load_yaml
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["Setting", "apply", "check_effect"]
+__all__ = ["Setting", "Settings", "apply", "check_effect"]
 
 Keys = tuple[str, ...]
 Setting = str | tuple[str, Any]  # "train.epochs=10" or ("train.epochs", 10)
+Settings = Iterable[Setting] | Mapping[str, Any]  # or {"train.epochs": 10}
 _MAX_DEPTH = 20
 _ENTRIES = {("method",), ("modality",), ("task",)}  # sections whose bare string is a name
 
@@ -38,12 +39,12 @@ _READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {
 }
 
 
-def apply(tree: dict[str, Any], settings: Iterable[Setting]) -> set[Keys]:
+def apply(tree: dict[str, Any], settings: Settings) -> set[Keys]:
     """Apply ``section.key=value`` settings to the tree of a recipe, sections before their keys.
 
     Args:
         tree: of the recipe; modified in place.
-        settings: with values in YAML, or pairs of key and value.
+        settings: with values in YAML, pairs of key and value, or a mapping.
 
     Returns:
         The keys that were set, including keys inside sections.
@@ -52,7 +53,9 @@ def apply(tree: dict[str, Any], settings: Iterable[Setting]) -> set[Keys]:
         RecipeError: if a setting is malformed, or two set one key to different values.
     """
     assigned: dict[Keys, tuple[Any, str]] = {}
-    for keys, value, text in sorted(map(_parse, settings), key=lambda setting: len(setting[0])):
+    settings = [settings] if isinstance(settings, str) else settings
+    parsed = map(_parse, settings.items() if isinstance(settings, Mapping) else settings)
+    for keys, value, text in sorted(parsed, key=lambda setting: len(setting[0])):
         for inner, part in _parts(keys, value):
             if inner in assigned and assigned[inner][0] != part:
                 raise RecipeError(

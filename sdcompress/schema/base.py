@@ -65,7 +65,7 @@ def explain(
     return make(
         f"There is a problem in {what}: " + "; ".join(problems) + ".",
         allowed="; ".join(dict.fromkeys(allowed)),
-        next_step="correct the key; 'sdcompress train --print-config' shows every key and its default",
+        next_step="correct the key; 'sdcompress list keys' shows every key, its meaning and its default",
     )
 
 

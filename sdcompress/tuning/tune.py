@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -38,8 +38,8 @@ _FILES = {f"{JOURNAL}*", TRIALS, BEST, "tuning.json", "tuning.md", "tuning.html"
 def tune(
     recipe: Recipe | Mapping[str, Any] | Path | str | None = None,
     out: Path | str | None = None,
+    settings: recipes.Settings = (),
     *,
-    settings: Iterable[recipes.Setting] = (),
     search: Mapping[str, str] | None = None,
     overwrite: bool = False,
     command: str = "",
@@ -56,7 +56,7 @@ def tune(
     Args:
         recipe: a YAML file, a shipped recipe's name, a mapping or a ``Recipe``; None for the defaults.
         out: folder of the search; default ``runs/<name>/tune/<method>``.
-        settings: ``section.key=value``, or pairs of key and value, on top of the recipe, e.g. tune.trials=30.
+        settings: ``{"section.key": value}``, or a list of ``section.key=value``, on top of the recipe.
         search: keys and ranges beside those of ``tune.search``, e.g. {"method.kd_weight": "log:0.01:1"}.
         overwrite: throw away another search in ``out``.
         command: the command that the user typed, for the record.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from sdcompress import recipes, registry
 from sdcompress.errors import UnknownNameError
 
@@ -25,13 +27,13 @@ def list_entries(kind: str | None = None) -> dict[str, dict[str, str]]:
     """Return the entries of each kind: name -> a line that describes it.
 
     Args:
-        kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends, targets (of packages) or
-            recipes; default: all.
+        kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends, targets (of packages),
+            recipes or keys (of recipes); default: all.
 
     Raises:
         UnknownNameError: if there is no such kind.
     """
-    known = (*ROOMS, "recipes")
+    known = (*ROOMS, "recipes", "keys")
     if kind is not None and kind not in known:
         raise UnknownNameError("kinds of entries", kind, known)
     return {each: _entries(each) for each in (known if kind is None else (kind,))}
@@ -40,6 +42,10 @@ def list_entries(kind: str | None = None) -> dict[str, dict[str, str]]:
 def _entries(kind: str) -> dict[str, str]:
     if kind == "recipes":
         return {name: recipes.describe(name) for name in recipes.names()}
+    if kind == "keys":
+        return {
+            key: f"{meaning} [default: {json.dumps(default)}]".lstrip() for key, default, meaning in recipes.all_keys()
+        }
     found = {name: registry.describe(ROOMS[kind], name) for name in registry.names(ROOMS[kind])}
     further = {"methods": _presets, "modalities": _parameters, "targets": _settings}.get(kind)
     return {name: f"{text} {further(name)}".rstrip() for name, text in found.items()} if further else found

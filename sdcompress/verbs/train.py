@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +20,8 @@ __all__ = ["train"]
 def train(
     recipe: RecipeLike = None,
     out: Folder | None = None,
+    settings: recipes.Settings = (),
     *,
-    settings: Iterable[recipes.Setting] = (),
     extends: Folder | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -36,7 +36,7 @@ def train(
     Args:
         recipe: a YAML file, a shipped recipe's name, a mapping or a ``Recipe``; None for the defaults.
         out: folder of the training run; default ``runs/<name>/train/<method>``, or ``<extends>-<epochs>-epochs``.
-        settings: ``section.key=value``, or pairs of key and value, on top of the recipe.
+        settings: ``{"section.key": value}``, or a list of ``section.key=value``, on top of the recipe.
         extends: the folder of a training run, or a checkpoint, to extend: by the recipe of that run (``recipe`` is
             None) with more epochs in ``settings``; the checkpoint records it.
         overwrite: replace a run of another recipe.

@@ -177,5 +177,8 @@ def test_a_policy_that_does_not_exist_or_does_not_fit_is_refused() -> None:
         signal_names = ("entropy",)
 
     check_policy(Calibrate(policy="entropy"), 4, Plain(("a", "b")))
-    with pytest.raises(UsageError, match="'margin' judges by max_prob, second_prob, which this task does not give"):
+    with pytest.raises(
+        UsageError, match="'margin' judges by max_prob, second_prob, which this task does not give"
+    ) as caught:
         check_policy(Calibrate(policy="margin"), 4, Plain(("a", "b")))
+    assert "entropy, fixed, patience, settled" in caught.value.next_step

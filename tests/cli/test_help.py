@@ -89,4 +89,4 @@ def test_choices_are_those_of_the_schema_which_help_does_not_load() -> None:
     layout, ensemble = (get_type_hints(export)[name] for name in ("layout", "ensemble"))
     assert get_args(layout) == get_args(graphs.Layout)
     assert set(get_args(ensemble)) == {graphs.Ensemble, type(None)}
-    assert get_args(Kind) == (*ROOMS, "recipes")
+    assert get_args(Kind) == (*ROOMS, "recipes", "keys")

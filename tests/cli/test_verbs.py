@@ -162,7 +162,7 @@ def test_report(cli, made, bench_file: Path, tmp_path: Path) -> None:
 def test_list_names_what_the_rooms_hold(cli) -> None:
     told = json.loads(cli("list", "--json").out)
     assert list(told["methods"]) == registry.names(METHODS)
-    assert set(told) == {*ROOMS, "recipes"}
+    assert set(told) == {*ROOMS, "recipes", "keys"}
     shown = cli("list", "methods").out
     assert all(text and f"{name} " in shown and text in shown for name, text in told["methods"].items())
     assert "heads:" not in shown

@@ -107,3 +107,25 @@ def test_the_program_of_the_card_prepares_a_row_as_the_modality_does(tmp_path: P
 def test_edge_cases_are_inputs() -> None:
     batch = FILLED.collate(np.stack(list(FILLED.edge_cases().values())))
     assert FILLED.check(batch).arrays["categories"].max() == 6
+
+
+class Frame:
+    """What a frame of pandas has of its own."""
+
+    def to_dict(self, orient: str) -> list[dict[str, object]]:
+        return [ROW] if orient == "records" else []
+
+
+@pytest.mark.parametrize(
+    ("raw", "next_step"),
+    [
+        (ROW, "engine.preprocess([row])"),
+        ("row.json", "engine.preprocess([row])"),
+        (Path("row.json"), "engine.preprocess([row])"),
+        (Frame(), "engine.preprocess(frame.to_dict('records'))"),
+    ],
+)
+def test_what_is_no_list_of_rows_is_said_to_be_none(raw: object, next_step: str) -> None:
+    with pytest.raises(InputError, match=f"This is a {type(raw).__name__}, not a list of rows") as caught:
+        ROWS.prepare(raw)
+    assert next_step in caught.value.next_step

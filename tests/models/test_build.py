@@ -197,6 +197,35 @@ def test_backbones_that_cannot_be_used(user_module, code, message):
         network("my_nets:make", heads=False)
 
 
+OF_CLASSES = """
+class Net(nn.Module):
+    def __init__(self, num_classes=1000):
+        super().__init__()
+class Other(nn.Module):
+    def __init__(self, num_classes, **kwargs):
+        super().__init__()
+def make(outputs, inputs, width):
+    return Net(outputs[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "found"),
+    [
+        ("Net", {}, "called with outputs, inputs: .*'outputs'"),
+        ("Other", {}, "called with outputs, inputs: .*'num_classes'"),
+        ("make", {}, "called with outputs, inputs: .*'width'"),
+        ("make", {"width": 4, "depth": 2}, "called with outputs, inputs, width, depth: .*'depth'"),
+    ],
+)
+def test_a_class_in_the_place_of_a_function_is_answered_with_one(user_module, name, options, found):
+    user_module(OF_CLASSES)
+    with pytest.raises(RecipeError, match=found) as caught:
+        network(f"my_nets:{name}", options=options)
+    assert "def make(*, outputs, inputs): return Net(outputs[0])" in caught.value.next_step
+    assert "model.options" in caught.value.next_step
+
+
 def test_images_too_small_for_the_backbone():
     with pytest.raises(RecipeError, match=r"3 x 8 x 8.*\n?.*modality\.image_size"):
         network("cifar:vgg11_bn", (3, 8, 8))

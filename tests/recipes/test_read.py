@@ -11,7 +11,7 @@ import yaml
 
 from sdcompress import recipes
 from sdcompress.cli.options import as_settings
-from sdcompress.errors import RecipeError
+from sdcompress.errors import RecipeError, UnknownNameError
 from sdcompress.schema.recipe import Recipe
 
 
@@ -56,3 +56,10 @@ def test_numbers_that_json_does_not_have_survive_every_way_of_writing_a_recipe()
         assert math.isnan(again.model.options["more"][0])
         assert again.model.options["more"][1] == {"top": math.inf}
         assert again.method.parameters == {"bound": math.inf}
+
+
+def test_a_file_that_is_not_there_is_answered_with_one_that_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "garments.yaml").write_text("name: x")
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'garments\.yaml'"):
+        recipes.read("garment.yaml")

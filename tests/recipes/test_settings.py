@@ -72,3 +72,20 @@ def test_the_settings_are_named_once_however_many_there_are() -> None:
         recipes.read("digits", ["train.epochs=-1", "seed=3", "name=x"])
     assert caught.value.problem.startswith("There is a problem in the recipe digits with its settings: ")
     assert str(caught.value).count("with its settings") == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train.epochs": 7, "method": "eed"},
+        {"train.epochs": "7", "method": {"name": "eed"}},
+        [("train.epochs", 7), "method=eed"],
+    ],
+)
+def test_settings_may_be_a_mapping(settings: recipes.Settings) -> None:
+    read = recipes.read("digits", settings)
+    assert (read.train.epochs, read.method.name) == (7, "eed")
+
+
+def test_a_single_setting_needs_no_list() -> None:
+    assert recipes.read("digits", "train.epochs=7").train.epochs == 7

@@ -32,16 +32,27 @@ def read_rows(file: Path, columns: Sequence[str], labels: Sequence[str], *, seve
 
     Raises:
         RecipeError: if a label is one of the columns.
-        DataError: as ``rows_of``.
+        DataError: as ``rows_of``, or if a column of the examples has no name.
     """
     check_label_apart(columns, labels)
-    columns = columns or [name for name in columns_of(file) if name not in labels]
+    columns = columns or _other_columns(file, labels)
     names, raw, given = list[str](), list[Any](), list[Any]()
     for name, values in rows_of(file, (*columns, *labels), nullable=columns):
         names.append(Path(name).name)
         raw.append(dict(zip(columns, values, strict=False)))
         given.append(values[len(columns) :] if several else values[-1])
     return Table(names, raw, given)
+
+
+def _other_columns(file: Path, labels: Sequence[str]) -> list[str]:
+    names = columns_of(file)
+    if "" in names:
+        raise DataError(
+            f"Column {names.index('') + 1} of {file} has no name, as the row numbers of pandas have none.",
+            allowed="a name for each column in the first line",
+            next_step="leave it out (to_csv(index=False)), or name the columns to read in data.columns",
+        )
+    return [name for name in names if name not in labels]
 
 
 def columns_source(
@@ -74,7 +85,7 @@ def columns_source(
         outputs = tuple(targets)
         given = {split: _numbers(table, targets, gone.get(split, ())) for split, table in tables.items()}
     else:
-        outputs, given = row_classes(tables, place, gone)
+        outputs, given = _classes(tables, place, gone)
     return rows_source(
         tables,
         given,
@@ -85,6 +96,19 @@ def columns_source(
         task="regression" if targets else "classification",
         fit=TableModality.fitted,
     )
+
+
+def _classes(
+    tables: Mapping[str, Table], place: Path, gone: Mapping[str, Collection[int]]
+) -> tuple[tuple[str, ...], dict[str, Array]]:
+    """Return classes as ``row_classes`` does; where labels are numbers, an error says how to estimate them."""
+    try:
+        return row_classes(tables, place, gone)
+    except DataError as error:
+        if any(_number(label) is None for label in tables["train"].labels):
+            raise
+        step = f"{error.next_step}; to estimate the numbers: data.name=table_numbers, task=regression"
+        raise DataError(error.problem, allowed=error.allowed, next_step=step) from error
 
 
 def _modality(

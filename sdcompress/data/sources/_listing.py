@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sdcompress.errors import DataError
 
-__all__ = ["Skipped", "entries_of", "files_below", "folders_in"]
+__all__ = ["Skipped", "entries_of", "files_below", "folders_in", "no_folder"]
 
 _NAMED = 3  # paths in a message
 _Identity = tuple[int, int]  # device and inode
@@ -128,6 +128,23 @@ def _walk(folder: Path, ancestors: dict[_Identity, Path], visited: set[_Identity
             continue
         visited.add(identity)
         yield from _walk(path, {**ancestors, identity: path}, visited, skipped)
+
+
+def no_folder(root: Path, contents: str) -> DataError:
+    """Return the error for a ``data.dir`` that is no folder.
+
+    Args:
+        root: the folder that the recipe names.
+        contents: what it should hold.
+    """
+    looked_for = "" if root.is_absolute() else f", looked for in {Path.cwd()}"
+    return DataError(
+        f"data.dir is {root}{looked_for}, which is not a folder.",
+        allowed=f"the folder of the {contents}",
+        next_step="name the folder that holds this file"
+        if root.is_file()
+        else "correct data.dir (--data-dir FOLDER), or work in the folder that it is relative to",
+    )
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:

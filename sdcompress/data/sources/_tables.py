@@ -9,7 +9,7 @@ from typing import Any
 
 from sdcompress.data.rows import RawRows, class_indices, class_names, rows_digest
 from sdcompress.data.source import Source
-from sdcompress.data.sources._listing import entries_of
+from sdcompress.data.sources._listing import entries_of, no_folder
 from sdcompress.data.sources._splits import has_splits, left_out, published_splits
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.modalities import Modality
@@ -59,12 +59,14 @@ def table_files(root: Path) -> dict[str, Path]:
     Raises:
         DataError: if there is none, or their names are no splits.
     """
-    entries = [entry for entry in entries_of(root) if entry.is_file()] if root.is_dir() else []
+    if not root.is_dir():
+        raise no_folder(root, "tables")
+    entries = [entry for entry in entries_of(root) if entry.is_file()]
     paths = sorted(Path(entry.path) for entry in entries if not entry.name.startswith("."))
     files = [path for path in paths if path.suffix.lower() in _TABLES]
     if not files:
         raise DataError(
-            f"{root} holds no table." if root.is_dir() else f"data.dir is {root}, which is not a folder.",
+            f"{root} holds no table.",
             allowed=f"train and test, each a file that ends in {', '.join(sorted(_TABLES))}",
             next_step="set data.dir to the folder with the tables",
         )

@@ -22,6 +22,7 @@ import numpy as np
 from sdcompress.data.files import FileSamples
 from sdcompress.data.source import Source
 from sdcompress.data.sources._huggingface_texts import common_classes, dataset_texts, has_texts
+from sdcompress.data.sources._listing import no_folder
 from sdcompress.data.sources._photos import check_every_class, photos
 from sdcompress.data.sources._splits import left_out, published_splits
 from sdcompress.errors import DataError, RecipeError, requires_extra
@@ -139,7 +140,7 @@ def _tables(root: Path) -> dict[str, Any]:
         import pyarrow as pa
     # the package would download a name that is not a local folder
     if not root.is_dir():
-        raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the dataset's folder")
+        raise no_folder(root, "dataset")
     if not any((root / name).is_file() for name in ("dataset_dict.json", "state.json")):
         raise DataError(
             f"{root} holds no dataset of save_to_disk: dataset_dict.json and state.json are missing.",

@@ -13,12 +13,13 @@ The recipe's ``modality`` changes that.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sdcompress.data.files import FolderSamples
 from sdcompress.data.source import Source
-from sdcompress.data.sources._listing import Skipped, files_below, folders_in
+from sdcompress.data.sources._listing import Skipped, files_below, folders_in, no_folder
 from sdcompress.data.sources._photos import photos
 from sdcompress.data.sources._splits import has_splits, left_out, published_splits
 from sdcompress.errors import DataError, RecipeError
@@ -33,8 +34,8 @@ def imagefolder(spec: recipe.Data) -> Source:
 
     Raises:
         RecipeError: if ``spec.dir`` is not set.
-        DataError: if a folder is missing or unreadable, a link leads to a parent folder, a class is empty or its
-            name no text, or splits have different classes.
+        DataError: if a folder is missing or unreadable, a link leads to a parent folder, a class has no
+            training image or its name is no text, or another split has other classes.
     """
     if spec.dir is None:
         raise RecipeError("'imagefolder' needs data.dir.", next_step="--set data.dir=FOLDER (with a folder per class)")
@@ -45,10 +46,11 @@ def imagefolder(spec: recipe.Data) -> Source:
     classes = {split: _classes(folder, skipped) for split, folder in folders.items()}
     splits = {}
     for split, folder in folders.items():
-        if classes[split] != classes["train"]:
+        if not set(classes[split]) <= set(classes["train"]):
             raise _different(folders["train"], classes["train"], folder, classes[split])
         absent = [root / name for name in spec.exclude]
-        images = [_images(folder / name, skipped, absent) for name in classes[split]]
+        images = [_images(folder / name, skipped, absent) for name in classes["train"]]
+        _check_every_class(folder, classes["train"], images, skipped, trains=split == "train")
         splits[split] = FolderSamples(root, images, modality)
     skipped.warn(root)
     excluded = left_out(splits, spec.exclude, root)
@@ -71,7 +73,7 @@ def imagefolder(spec: recipe.Data) -> Source:
 
 def _folders(root: Path, skipped: Skipped) -> dict[str, Path]:
     if not root.is_dir():
-        raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the images' folder")
+        raise no_folder(root, "images")
     skipped_in_root = Skipped(skipped.accepted)
     names = [path.name for path in folders_in(root, skipped_in_root)]
     if not has_splits(names):
@@ -101,16 +103,29 @@ def _classes(folder: Path, skipped: Skipped) -> tuple[str, ...]:
 
 
 def _images(folder: Path, skipped: Skipped, excluded: Collection[Path]) -> list[Path]:
-    """Return the images of a class. Excluded images keep their position, even if the file is missing."""
-    files = files_below(folder, skipped)
-    if not files:
+    """Return the images of a class, none without its folder. Excluded images keep their position, even if missing."""
+    files = files_below(folder, skipped) if folder.is_dir() else []
+    absent = {path for path in excluded if path.is_relative_to(folder)}.difference(files)
+    return sorted([*files, *absent], key=lambda path: path.relative_to(folder).as_posix()) if absent else files
+
+
+def _check_every_class(
+    split: Path, classes: Sequence[str], images: Sequence[Sequence[Path]], skipped: Skipped, *, trains: bool
+) -> None:
+    """Refuse a class without training images, and warn of one that another split lacks: nothing is measured of it."""
+    lacking = [name for name, files in zip(classes, images, strict=True) if not files]
+    if lacking and trains:
         raise DataError(
-            f"The class folder {folder} holds no image.",
+            f"The class folder {split / lacking[0]} holds no image.",
             allowed=f"files that end in {', '.join(sorted(skipped.accepted))}",
             next_step="add images, or remove the folder of this class from every split",
         )
-    absent = {path for path in excluded if path.is_relative_to(folder)}.difference(files)
-    return sorted([*files, *absent], key=lambda path: path.relative_to(folder).as_posix()) if absent else files
+    if lacking and len(lacking) < len(classes):
+        warnings.warn(
+            f"{split} holds no image of {', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}: "
+            "nothing is measured of these classes there.",
+            stacklevel=4,
+        )
 
 
 def _different(first: Path, classes: tuple[str, ...], second: Path, other_classes: tuple[str, ...]) -> DataError:
@@ -119,6 +134,6 @@ def _different(first: Path, classes: tuple[str, ...], second: Path, other_classe
     parts += [f"only in {second.name}/: {', '.join(only_second)}"] if only_second else []
     return DataError(
         f"{first} and {second} hold different class folders: {'; '.join(parts)}.",
-        allowed="the same class folders in every split",
+        allowed=f"the class folders of {first.name}/, or some of them",
         next_step="rename or remove the folders that differ",
     )

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from sdcompress.data.samples import without_setting
 from sdcompress.data.source import Source
-from sdcompress.data.sources._listing import Skipped, folders_in
+from sdcompress.data.sources._listing import Skipped, folders_in, no_folder
 from sdcompress.data.sources._masks import VOID, MaskCoding, Pair, images_in, mask_source, pairs_of
 from sdcompress.data.sources._splits import has_splits, published_splits
 from sdcompress.errors import DataError, InputError, RecipeError
@@ -55,7 +55,7 @@ def masks(spec: recipe.Data) -> Source:
         )
     root = Path(spec.dir)
     if not root.is_dir():
-        raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the data's folder")
+        raise no_folder(root, "images and masks")
     coding = _coding(root / _LIST)
     pairs, excluded = {}, [root / name for name in spec.exclude]
     for split, folder in _splits(root).items():

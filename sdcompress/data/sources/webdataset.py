@@ -29,7 +29,7 @@ import numpy as np
 from sdcompress.data.files import FileSamples
 from sdcompress.data.source import Source
 from sdcompress.data.sources import _tar
-from sdcompress.data.sources._listing import Skipped, entries_of, folders_in
+from sdcompress.data.sources._listing import Skipped, entries_of, folders_in, no_folder
 from sdcompress.data.sources._photos import check_every_class, photos
 from sdcompress.data.sources._splits import has_splits, left_out, published_splits
 from sdcompress.errors import DataError, RecipeError
@@ -127,7 +127,7 @@ class _ShardSamples(FileSamples):
 
 def _folders(root: Path) -> dict[str, Path]:
     if not root.is_dir():
-        raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the shards' folder")
+        raise no_folder(root, "shards")
     names = {path.name for path in folders_in(root, Skipped())}
     if not has_splits(names):
         return {"train": root}

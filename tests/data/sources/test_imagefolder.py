@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,18 @@ def test_splits_with_different_classes_are_refused(tmp_path: Path) -> None:
     tree(tmp_path)
     (tmp_path / "test" / "b").rename(tmp_path / "test" / "c")
     refused(tmp_path, "only in train/: b", "only in test/: c")
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_class_may_be_missing_where_nothing_trains(tmp_path: Path, empty: bool) -> None:
+    shutil.rmtree(tree(tmp_path, classes="abc") / "test" / "b")
+    if empty:
+        (tmp_path / "test" / "b").mkdir()
+    with pytest.warns(UserWarning, match="test holds no image of b: nothing is measured"):
+        dataset = loaded(tmp_path)
+    assert dataset.outputs == ("a", "b", "c")
+    assert sorted(set(dataset.test.targets.tolist())) == [0, 2]
+    assert sorted(values(dataset)["test"]) == [*range(10), *range(20, 30)]
 
 
 def test_a_class_without_images_is_refused(tmp_path: Path) -> None:

@@ -177,3 +177,43 @@ def test_the_files_of_adult_are_read_as_published(tmp_path: Path) -> None:
     (tmp_path / "adult.test").unlink()
     with pytest.raises(DataError, match=r"no adult\.test"):
         data.load(Data(name="adult", dir=str(tmp_path)), seed=0)
+
+
+def test_row_numbers_without_a_name_are_no_column(tmp_path: Path) -> None:
+    csv(tmp_path, "train", [f"{row},{row % 2},{'ab'[row % 2]}" for row in range(20)], header=",age,label")
+    spec = Data(name="table", dir=str(tmp_path))
+    with pytest.raises(DataError, match=r"Column 1 of .*train.csv has no name") as caught:
+        data.load(spec, seed=0)
+    assert "to_csv(index=False)" in caught.value.next_step
+    chosen = data.load(spec.model_copy(update={"columns": ("age",)}), seed=0)
+    assert chosen.modality.numbers == ("age",)
+
+
+@pytest.mark.parametrize(("header", "mark"), [("age;label", "';'"), ("age\tlabel", r"'\\t'")])
+def test_a_table_that_is_separated_otherwise_is_said_to_be(tmp_path: Path, header: str, mark: str) -> None:
+    csv(tmp_path, "train", [header.replace("age", "1").replace("label", "a")], header=header)
+    with pytest.raises(DataError, match=f"names one column, with {mark} in it") as caught:
+        data.load(Data(name="table", dir=str(tmp_path)), seed=0)
+    assert "commas" in caught.value.allowed
+
+
+def test_a_folder_that_is_not_there_is_said_with_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        DataError, match=f"data.dir is people, looked for in {tmp_path}, which is not a folder"
+    ) as caught:
+        data.load(Data(name="table", dir="people"), seed=0)
+    assert "--data-dir" in caught.value.next_step
+    csv(tmp_path, "people", ["1,x,7,no"])
+    with pytest.raises(DataError, match="which is not a folder") as caught:
+        data.load(Data(name="table", dir=str(tmp_path / "people.csv")), seed=0)
+    assert caught.value.next_step == "name the folder that holds this file"
+
+
+def test_numbers_in_the_place_of_classes_are_answered_with_the_regression(tmp_path: Path) -> None:
+    csv(tmp_path, "train", [f"{row},x,7,{row + 0.5}" for row in range(20)])
+    with pytest.raises(DataError, match=r"has the label '19\.5'") as caught:
+        data.load(Data(name="table", dir=str(tmp_path)), seed=0)
+    assert "data.name=table_numbers, task=regression" in caught.value.next_step
