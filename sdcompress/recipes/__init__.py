@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from sdcompress.errors import RecipeError, UnknownNameError
-from sdcompress.recipes._keys import all_keys
+from sdcompress.recipes._keys import Key, all_keys
 from sdcompress.recipes._settings import Setting, Settings, apply, check_effect
 from sdcompress.recipes._yaml import MAX_BYTES, dump_yaml, load_yaml
 from sdcompress.schema.base import Frozen, explain
