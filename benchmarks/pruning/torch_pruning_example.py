@@ -142,7 +142,7 @@ def measure(of_seed: dict[str, Path], options: Options, out: Path, given: argpar
     graphs = made_by_the_example(of_seed["baseline"], tensors(model, "train"), given.epochs, out)
     for row, checkpoint in of_seed.items():
         if not (out / row).exists():
-            sdcompress.export(checkpoint, out / row, options=options)
+            sdcompress.export(checkpoint, out / row, layout="single", options=options)
         graphs[row] = out / row / "model.onnx"
     images, classes = (tensor.numpy() for tensor in tensors(model, "test"))
     calls = {name: call_of(file) for name, file in graphs.items()}
