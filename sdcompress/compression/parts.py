@@ -115,7 +115,12 @@ class Parts:
         # a drop each: a search that goes on would make the thresholds of a smaller one again, by other times
         name = f"{candidate.name}-{candidate.max_drop:g}"
         out = self.folder / FINALISTS / name
-        settings = Calibrate(policy=str(candidate.policy), max_drop=candidate.max_drop, confidence=confidence)
+        settings = Calibrate(
+            policy=str(candidate.policy),
+            max_drop=candidate.max_drop,
+            confidence=confidence,
+            drop_slow_exits=False,  # which exits pay is measured at the end, also as one graph, where they cost less
+        )
 
         def work(progress: Progress) -> None:
             calibrate(
