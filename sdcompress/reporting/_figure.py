@@ -167,6 +167,7 @@ def key(figure: Figure, names: Sequence[str]) -> None:
 
 
 _LONGEST_NAME = 32  # characters; longer ones would leave less than half of the width to the axes
+_LONGEST_LABEL = 48  # of a point, within the axes
 
 
 def shortened(name: str, longest: int = _LONGEST_NAME) -> str:
@@ -215,7 +216,7 @@ def beside_points(axes: Axes, labels: Sequence[Label], keep_free: Sequence[tuple
     occupied = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in anchors]
     for label, anchor in zip(labels, anchors, strict=False):
         text = axes.annotate(
-            shortened(label.text),
+            shortened(label.text, _LONGEST_LABEL),
             (label.x, label.y),
             textcoords="offset points",
             xytext=(0, 0),
