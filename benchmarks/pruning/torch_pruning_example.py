@@ -31,6 +31,7 @@ from torch import Tensor, nn  # noqa: E402
 import sdcompress  # noqa: E402
 from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
 from sdcompress.checkpoint import open_checkpoint  # noqa: E402
+from sdcompress.data.samples import Samples  # noqa: E402
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model  # noqa: E402
 from sdcompress.onnx_graph.macs import macs  # noqa: E402
 from sdcompress.options import Options  # noqa: E402
@@ -108,9 +109,8 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(mirrored[:, None, None, None], shifted.flip(-1), shifted)
 
 
-def tensors(model: TrainedModel, split: str) -> tuple[Tensor, Tensor]:
+def tensors(model: TrainedModel, samples: Samples) -> tuple[Tensor, Tensor]:
     """Return the images of a split as the network takes them, and their classes."""
-    samples = model.dataset().split(split)
     (images,) = model.opened.modality.collate(samples.examples(np.arange(len(samples)))).arrays.values()
     return torch.from_numpy(np.array(images)), torch.from_numpy(np.array(samples.targets)).long()
 
@@ -139,12 +139,12 @@ def made_by_the_example(start: Path, splits: tuple[Tensor, Tensor], epochs: list
 def measure(of_seed: dict[str, Path], options: Options, out: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Prune, fine-tune, score and time the networks of one seed."""
     model = open_trained_model(of_seed["baseline"], options)
-    graphs = made_by_the_example(of_seed["baseline"], tensors(model, "train"), given.epochs, out)
+    graphs = made_by_the_example(of_seed["baseline"], tensors(model, model.dataset().train), given.epochs, out)
     for row, checkpoint in of_seed.items():
         if not (out / row).exists():
             sdcompress.export(checkpoint, out / row, layout="single", options=options)
         graphs[row] = out / row / "model.onnx"
-    images, classes = (tensor.numpy() for tensor in tensors(model, "test"))
+    images, classes = (tensor.numpy() for tensor in tensors(model, model.dataset().test))
     calls = {name: call_of(file) for name, file in graphs.items()}
     feeds = [{"input": image[None]} for image in images]
     times = timed(calls, feeds[: given.samples], given.rounds)

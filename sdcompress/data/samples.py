@@ -234,7 +234,7 @@ class Dataset:
         Raises:
             DataError: if that split is empty.
         """
-        samples = self.val if name == "validation" else self.test
+        samples = {"validation": self.val, "test": self.test}[name]  # nothing else is taken for the test split
         if len(samples) == 0:
             raise DataError(
                 f"The {name} split of '{self.name}' is empty.",
