@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.errors import DataError
+from sdcompress.errors import DataError, UsageError
 from sdcompress.modalities import Modality
 from sdcompress.progress import Progress
 from sdcompress.tasks import Array, Task
@@ -233,8 +233,15 @@ class Dataset:
 
         Raises:
             DataError: if that split is empty.
+            UsageError: if there is no such split to measure on.
         """
-        samples = {"validation": self.val, "test": self.test}[name]  # nothing else is taken for the test split
+        if name not in {"validation", "test"}:
+            raise UsageError(
+                f"Nothing is measured on the split '{name}'.",
+                allowed="validation, test",
+                next_step="choose one of them",
+            )
+        samples = self.val if name == "validation" else self.test
         if len(samples) == 0:
             raise DataError(
                 f"The {name} split of '{self.name}' is empty.",

@@ -10,7 +10,7 @@ from sdcompress.data import load
 from sdcompress.data.files import FolderSamples
 from sdcompress.data.image_arrays import image_source
 from sdcompress.data.samples import ArraySamples, Dataset, Subset, originals, row_batches
-from sdcompress.errors import DataError
+from sdcompress.errors import DataError, UsageError
 from sdcompress.modalities._preprocess_settings import Preprocess
 from sdcompress.modalities.image import Image as Modality
 from sdcompress.schema.recipe import Data, ModalitySection
@@ -79,11 +79,13 @@ def test_targets_have_any_shape_and_numbers_of_classes_become_int64(targets: np.
     assert (found.dtype, found.shape) == kept
 
 
-def test_an_empty_split_cannot_be_measured_on() -> None:
+def test_an_empty_split_or_that_of_training_cannot_be_measured_on() -> None:
     full, empty = numbered(3), Subset(numbered(3), np.array([], np.int64))
     modality = Modality.of(Preprocess(channels=1, mean=(0.5,), std=(0.5,)), (2, 3))
     dataset = Dataset("n", full, empty, full, Classification(("a", "b")), modality, "0" * 64)
     assert dataset.split("test") is full
+    with pytest.raises(UsageError, match="Nothing is measured on the split 'train'"):
+        dataset.split("train")  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"set data\.validation"):
         dataset.split("validation")
     without_test = Dataset("n", full, full, empty, Classification(("a", "b")), modality, "0" * 64)
