@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sdcompress import registry
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import rewrite, staged
 from sdcompress.calibration.exit_choice import faster_form, kept_exits
@@ -25,8 +24,7 @@ from sdcompress.certification.power_analysis import samples_for_binomial, sample
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
-from sdcompress.policies import ROOM as POLICIES
-from sdcompress.policies import exit_index_of, policy_class
+from sdcompress.policies import check_task, exit_index_of, policy_class
 from sdcompress.progress import Progress
 from sdcompress.recipes import override
 from sdcompress.runtime.cascade import CascadeEngine
@@ -199,13 +197,8 @@ def check_policy(settings: recipe.Calibrate, exits: int, task: Task | None) -> N
         UsageError: if the task lacks its signals, there are too few exits, or it cannot keep the drop up to each exit.
     """
     kind = policy_class(settings.policy)
-    if task is not None and task.missing(kind.needs):
-        fitting = [name for name in registry.names(POLICIES) if not task.missing(policy_class(name).needs)]
-        try:
-            task.check_names(kind.needs, settings.policy)
-        except UsageError as error:
-            step = f"choose another one, by --policy or calibrate.policy: {', '.join(fitting)}"
-            raise UsageError(error.problem, allowed=error.allowed, next_step=step) from error
+    if task is not None:
+        check_task(settings.policy, task)
     if exits < kind.least_exits:
         raise UsageError(
             f"The policy '{settings.policy}' does not work with {exits} exits.",

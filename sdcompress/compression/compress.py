@@ -35,7 +35,7 @@ from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.machine import check_threads, machine, processor
 from sdcompress.options import Options
 from sdcompress.pipeline.steps import Record, StepProgress, no_step_progress
-from sdcompress.policies import policy_class
+from sdcompress.policies import check_task, policy_class
 from sdcompress.quantizing.quantize import precision_of
 from sdcompress.reporting.write import check_ready, write
 from sdcompress.runtime.engine import Engine
@@ -275,7 +275,7 @@ class _Search:
     def _policies(self) -> tuple[str, ...]:
         chosen = self.settings.policies or (self.models[0].recipe.calibrate.policy,)
         for policy in chosen:
-            self._data.task.check_names(policy_class(policy).needs, policy)
+            check_task(policy, self._data.task)
         return chosen
 
     def _networks(self) -> Iterator[tuple[int, str, Artifact, Artifact]]:

@@ -9,7 +9,7 @@ from sdcompress.errors import RecipeError, SetupError, UnknownNameError, UsageEr
 from sdcompress.exporting.export_spec import kept_exits
 from sdcompress.exporting.preflight import check_export
 from sdcompress.machine import check_threads
-from sdcompress.policies import policy_class
+from sdcompress.policies import check_task
 from sdcompress.progress import Progress
 from sdcompress.runtime.open import USUAL
 from sdcompress.schema.recipe import Recipe
@@ -109,7 +109,7 @@ def check_data(recipe: Recipe, load: DatasetCache, progress: Progress | None = N
     validation, test = len(dataset.val), len(dataset.test)
     calibrates = methods.build(recipe.method).needs.exits and "cascade" in recipe.export.layouts
     if calibrates:
-        dataset.task.check_names(policy_class(recipe.calibrate.policy).needs, recipe.calibrate.policy)
+        check_task(recipe.calibrate.policy, dataset.task)
     judges = bool(recipe.quantize.precisions)
     if judges:
         with requires_extra("quantize"):

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError, UsageError
-from sdcompress.policies._base import ExitPolicy, Float, Gate, Signals
+from sdcompress.policies._base import AGREEMENT, ExitPolicy, Float, Gate, Signals
 from sdcompress.tasks import Task
 
 __all__ = [
     "ROOM",
+    "check_task",
     "compared_thresholds",
     "default_policy",
     "exit_index_of",
@@ -45,6 +46,27 @@ def default_policy(task: Task) -> ExitPolicy:
     return policy_class(kind)()
 
 
+def check_task(kind: str, task: Task) -> None:
+    """Refuse a policy that judges by signals that a task does not give.
+
+    Args:
+        kind: the policy's name.
+        task: of the outputs.
+
+    Raises:
+        UnknownNameError: if there is no such policy.
+        UsageError: names what is missing, and the policies that fit.
+    """
+    if missing := task.missing(policy_class(kind).needs):
+        given = ", ".join(name for name in (*task.signal_names, AGREEMENT) if not task.missing([name]))
+        fitting = ", ".join(name for name in registry.names(ROOM) if not task.missing(policy_class(name).needs))
+        raise UsageError(
+            f"The exit policy '{kind}' judges by {', '.join(missing)}, which this task does not give.",
+            allowed=f"policies that judge by {given or 'no signal'}",
+            next_step=f"choose another one, by --policy or calibrate.policy: {fitting}",
+        )
+
+
 def restore(kind: str, parameters: Mapping[str, Any], task: Task, exits: int = 1) -> ExitPolicy:
     """Return the policy of a manifest, once it has scored a sample at every exit but the last.
 
@@ -59,7 +81,7 @@ def restore(kind: str, parameters: Mapping[str, Any], task: Task, exits: int = 1
     """
     try:
         policy = policy_class(kind)(**parameters)
-        task.check_names(policy.needs, kind)
+        check_task(kind, task)
         _try(policy, task, exits)
     except (TypeError, ValueError, LookupError, ArithmeticError, UsageError) as error:
         raise ArtifactError(

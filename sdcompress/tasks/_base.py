@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter
 
-from sdcompress.errors import RecipeError, UsageError
+from sdcompress.errors import RecipeError
 from sdcompress.schema.manifest import RegistryEntry
 from sdcompress.tasks._signals import AGREEMENT, Array, Float, Signals
 
@@ -346,24 +346,6 @@ class Task(ABC):
         """
         given = (*self.signal_names, AGREEMENT) if self.exits_agree else self.signal_names
         return [name for name in names if name not in given]
-
-    def check_names(self, names: Sequence[str], needed_by: str) -> None:
-        """Refuse a policy that judges by signals that this task does not give.
-
-        Args:
-            names: of columns, and ``AGREEMENT``.
-            needed_by: the policy's name.
-
-        Raises:
-            UsageError: names what is missing.
-        """
-        if missing := self.missing(names):
-            given = ", ".join(name for name in (*self.signal_names, AGREEMENT) if not self.missing([name]))
-            raise UsageError(
-                f"The exit policy '{needed_by}' judges by {', '.join(missing)}, which this task does not give.",
-                allowed=f"policies that judge by {given or 'no signal'}",
-                next_step="choose another policy: sdcompress list policies",
-            )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from sklearn import metrics
 
 from sdcompress import tasks
 from sdcompress.errors import DataError, RecipeError, UsageError
-from sdcompress.policies import default_policy
+from sdcompress.policies import check_task, default_policy
 from sdcompress.policies.entropy import Entropy
 from sdcompress.policies.patience import Patience
 from sdcompress.policies.settled import Settled
@@ -108,7 +108,7 @@ def test_a_smaller_deviation_is_a_smaller_entropy() -> None:
 
 def test_a_network_that_states_no_deviation_gives_no_signal_to_judge_by() -> None:
     with pytest.raises(UsageError, match=r"(?s)'entropy' judges by entropy.*agreement of exits"):
-        HEIGHT.check_names(Entropy.needs, "entropy")
+        check_task("entropy", HEIGHT)
     assert isinstance(default_policy(HEIGHT), Settled)
     assert isinstance(default_policy(PAIR), Entropy)
 
